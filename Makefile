@@ -1,0 +1,41 @@
+# make run: from nothing to a trained model, its scores and its text.
+# make test: from nothing to the test suite. Both need Python >= 3.11, git and make.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# dvc's queue starts `dvc` and `python` by their bare names.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: run test test-all check ui clean-venv
+.DEFAULT_GOAL := run
+
+run: $(VENV)/ready
+	dvc repro
+	@echo
+	@echo "Scores: metrics/evaluate.json   Text: metrics/samples.md   Compare runs: make ui"
+
+test: $(VENV)/ready check
+	python -m pytest -q -m "not slow and not browser"
+
+# What CI runs: everything, the pipeline end to end and the browser too.
+test-all: $(VENV)/ready check
+	python -m pytest -q
+
+check: $(VENV)/ready
+	ruff check .
+	ruff format --check .
+	mypy
+
+ui: $(VENV)/ready
+	gpt ui
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "repro-gpt needs Python 3.11 or newer; name one: make run PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean-venv:
+	rm -rf $(VENV)

@@ -1,0 +1,68 @@
+"""Typed configurations: the shape of a model, and how it is trained.
+
+Knows no tensors (it is imported where torch is not) and no values: those are in gpt/presets.py.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class Config(BaseModel):
+    """Frozen, strict about names, and free of coercions such as 'yes' -> True."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ModelConfig(Config):
+    """The shape of a GPT. `vocab_size` comes from the tokenizer and is not a preset's business."""
+
+    architecture: Literal["gpt2"] = "gpt2"
+    n_layer: int = Field(gt=0)
+    n_head: int = Field(gt=0)
+    n_embd: int = Field(gt=0)
+    block_size: int = Field(gt=0)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    bias: bool = False
+    init_std: float = Field(default=0.02, gt=0.0)
+
+    @model_validator(mode="after")
+    def heads_divide_width(self) -> "ModelConfig":
+        if self.n_embd % self.n_head:
+            near = max(self.n_head, round(self.n_embd / self.n_head) * self.n_head)
+            raise ValueError(
+                f"model.n_embd {self.n_embd} is not divisible by model.n_head {self.n_head}; "
+                f"try n_embd {near}"
+            )
+        return self
+
+
+class TrainConfig(Config):
+    """One training run. Learning rates are peak values; `steps` are optimizer updates."""
+
+    steps: int = Field(ge=0)
+    batch_size: int = Field(gt=0)
+    gradient_accumulation: int = Field(default=1, gt=0)
+    learning_rate: float = Field(gt=0.0)
+    min_learning_rate: float = Field(ge=0.0)
+    warmup_steps: int = Field(default=100, ge=0)
+    weight_decay: float = Field(default=0.1, ge=0.0)
+    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    beta2: float = Field(default=0.99, ge=0.0, lt=1.0)
+    grad_clip: float = Field(default=1.0, ge=0.0)
+    eval_every: int = Field(default=250, ge=0)
+    eval_tokens: int = Field(default=16384, gt=0)
+    patience: int = Field(default=0, ge=0)
+    keep: Literal["best", "last"] = "best"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    threads: int = Field(default=0, ge=0)
+
+
+def first_line(error: ValidationError) -> str:
+    """The first fault of a pydantic error in one line: 'key: what is wrong (value)'."""
+    fault = error.errors()[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "value_error":
+        return fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {fault['msg'][0].lower()}{fault['msg'][1:]} (is {fault['input']!r})"

@@ -1,0 +1,151 @@
+"""The corpus on disk: three files of documents, and a manifest that says what they are.
+
+    train.jsonl val.jsonl test.jsonl    {"doc": "play-7", "text": "..."}, a part of a document a line
+    corpus.json                         source, split, and for each split documents, characters,
+                                        bytes, sha256, and information_bits where it is known
+
+A long document stands in several consecutive lines of the same `doc`, so that no reader ever needs
+more than a part in memory. This module does not know where texts come from (gpt/sources.py) nor
+what tokens are.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from gpt.errors import DataError
+
+SPLITS = ("train", "val", "test")
+FORMAT = 1
+# In characters; UTF-8 takes at most four bytes for one, so a part is at most 1 MiB.
+PART_CHARACTERS = 2**18
+
+
+class CorpusWriter:
+    """Writes a corpus, document by document, part by part; memory does not grow with it.
+
+    The manifest comes last, so that a folder with corpus.json is a complete corpus.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._files = {split: (folder / f"{split}.jsonl").open("wb") for split in SPLITS}
+        self._hashes = {split: hashlib.sha256() for split in SPLITS}
+        self._counts: dict[str, dict[str, Any]] = {
+            split: {"documents": 0, "characters": 0, "bytes": 0} for split in SPLITS
+        }
+        self._last_doc: dict[str, str | None] = dict.fromkeys(SPLITS)
+
+    def write(self, split: str, doc: str, text: str) -> None:
+        """Adds `text` to the document `doc` of `split`; parts of a document come in a row."""
+        counts = self._counts[split]
+        for start in range(0, len(text), PART_CHARACTERS):
+            part = text[start : start + PART_CHARACTERS]
+            line = json.dumps({"doc": doc, "text": part}, ensure_ascii=False).encode() + b"\n"
+            self._files[split].write(line)
+            self._hashes[split].update(line)
+            counts["characters"] += len(part)
+            counts["bytes"] += len(part.encode())
+            if self._last_doc[split] != doc:
+                self._last_doc[split] = doc
+                counts["documents"] += 1
+
+    def add_information(self, split: str, bits: float) -> None:
+        """Adds -log2 P(text) of a document just written, where its distribution is known."""
+        counts = self._counts[split]
+        counts["information_bits"] = counts.get("information_bits", 0.0) + bits
+
+    def finish(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Writes corpus.json with `facts` about the source, and returns it."""
+        for file in self._files.values():
+            file.close()
+        for split, counts in self._counts.items():
+            counts["sha256"] = self._hashes[split].hexdigest()
+            if "information_bits" in counts:
+                counts["information_bits"] = round(counts["information_bits"], 3)
+        manifest = {"format": FORMAT, **facts, "splits": self._counts}
+        write_json(self.folder / "corpus.json", manifest)
+        return manifest
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for file in self._files.values():
+            file.close()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """corpus.json of a complete corpus. Raises DataError where there is none."""
+    return read_json(folder / "corpus.json")
+
+
+def read_parts(folder: Path, split: str) -> Iterator[tuple[str, str]]:
+    """(doc, text) for each part of `split`, in order.
+
+    Raises DataError at a line that is not what CorpusWriter writes, and at the end where the bytes
+    read are not those of the manifest.
+    """
+    path = folder / f"{split}.jsonl"
+    expected = read_manifest(folder)["splits"][split]["sha256"]
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                digest.update(line)
+                try:
+                    part = json.loads(line)
+                    doc, text = part["doc"], part["text"]
+                except (ValueError, KeyError, TypeError):
+                    raise damaged(path, f"line {number} is not a document") from None
+                yield doc, text
+    except OSError as error:
+        raise damaged(path, error.strerror or str(error)) from None
+    if digest.hexdigest() != expected:
+        raise damaged(path, "its sha256 is not the one in corpus.json")
+
+
+def damaged(path: Path, what: str) -> DataError:
+    """The error for an input of a stage that is not what the stage before wrote."""
+    # DVC trusts its cache without hashing it again, so the copy there has to go as well.
+    return DataError(f"{path}: {what}; delete .dvc/cache/files and {path.parent}, then: dvc repro")
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Raises DataError where the bytes of `path` are not those its manifest states."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise damaged(path, error.strerror or str(error)) from None
+    if found != expected:
+        raise damaged(path, "its sha256 is not the one in the manifest beside it")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON that is the same bytes for the same value: sorted keys, LF, no NaN."""
+    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode() + b"\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a manifest. Raises DataError where it is missing or damaged."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path}: not found; run the stages before: dvc repro") from None
+    except (OSError, ValueError):
+        raise damaged(path, "is not JSON") from None
+    if not isinstance(value, dict):
+        raise damaged(path, "is not a JSON object")
+    return value

@@ -1,0 +1,41 @@
+"""What can go wrong through a user's input, as one tree of errors.
+
+    GptError
+    ├── ParamsError       a value in params.yaml or on the command line
+    ├── DataError         a corpus, a text file, a download, a token file
+    ├── TokenizerError    text that cannot be encoded, a broken tokenizer.json
+    ├── CheckpointError   a model or checkpoint that is broken or does not belong here
+    ├── TrainingError     a training that cannot go on (non-finite loss, out of memory)
+    └── Interrupted       stopped by a signal after saving; not a fault
+
+The message is one line: what and where (file or key, with the value), then the way to mend it.
+Faults of our own stay plain Python exceptions, with their traceback.
+"""
+
+
+class GptError(Exception):
+    """A fault the user can mend; shown as one line, without a traceback."""
+
+
+class ParamsError(GptError):
+    """A value in params.yaml or on the command line is unknown, missing or impossible."""
+
+
+class DataError(GptError):
+    """A corpus, a source text, a download or a token file is missing, broken or too small."""
+
+
+class TokenizerError(GptError):
+    """Text that the tokenizer cannot encode, or a tokenizer file that cannot be used."""
+
+
+class CheckpointError(GptError):
+    """A model or checkpoint is damaged, of another version, or of another configuration."""
+
+
+class TrainingError(GptError):
+    """Training cannot go on: a non-finite loss or gradient, or memory that does not suffice."""
+
+
+class Interrupted(GptError):
+    """A signal asked the training to stop; its state is saved and the next run goes on."""

@@ -1,0 +1,173 @@
+"""Writing text: one token after the other, each drawn from what the model makes of those before.
+
+Several samples are written side by side in one batch. Each has a random generator of its own, so
+that a sample does not depend on how many are written with it.
+
+Shapes: b samples, t positions, v = vocab_size.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gpt.errors import TokenizerError
+from gpt.model import GPT
+from gpt.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. Off values: temperature 0 (greedy), top_k 0, top_p 1."""
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    stop: str | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text with its prompt, and why it ended: 'length', 'stop', or 'end of document'."""
+
+    text: str
+    prompt: str
+    stop_reason: str
+    new_tokens: int
+
+
+@torch.no_grad()
+def generate(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: str,
+    sampling: Sampling,
+    *,
+    seed: int,
+    indices: Sequence[int] = (0,),
+    on_text: Callable[[int, str], None] = lambda index, text: None,
+) -> list[Sample]:
+    """Goes on from `prompt`, once for each of `indices`, with a random stream of (seed, index).
+
+    A model of several documents starts a new document before the prompt, and ends a sample where
+    it ends its document. Beyond block_size the context is the last block_size tokens. The stop
+    string itself is left out. `on_text` is told each piece of sample `index` as it becomes certain.
+    Raises TokenizerError for a prompt with characters the model does not know.
+    """
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    context = _first_ids(tokenizer, prompt)
+    ids_bt = torch.tensor([context] * len(indices), dtype=torch.int64)
+    generators = [_generator(seed, index) for index in indices]
+    writers = [_Writer(tokenizer, sampling.stop) for _ in indices]
+    for _ in range(sampling.max_new_tokens):
+        window_bt = ids_bt[:, -model.config.block_size :].to(device)
+        logits_bv = model(window_bt)[:, -1].float().cpu()
+        next_b = choose(logits_bv, sampling, generators)
+        ids_bt = torch.cat([ids_bt, next_b[:, None]], dim=1)
+        for index, writer, token in zip(indices, writers, next_b.tolist(), strict=True):
+            if (text := writer.feed(token)) != "":
+                on_text(index, text)
+        if all(writer.stop_reason for writer in writers):
+            break
+    samples = []
+    for index, writer in zip(indices, writers, strict=True):
+        if (text := writer.flush()) != "":
+            on_text(index, text)
+        reason = writer.stop_reason or "length"
+        samples.append(Sample(prompt + writer.text, prompt, reason, writer.tokens))
+    model.train(training)
+    return samples
+
+
+def choose(logits_bv: Tensor, sampling: Sampling, generators: list[torch.Generator]) -> Tensor:
+    """The next token (b,) of each row of logits, drawn with the row's own generator.
+
+    temperature divides the logits, top_k keeps the k likeliest tokens, and top_p (the nucleus of
+    Holtzman et al. 2020) the fewest likeliest tokens whose probabilities reach p; in this order.
+    """
+    if sampling.temperature == 0:
+        return logits_bv.argmax(dim=-1)
+    sorted_bv, order_bv = (logits_bv / sampling.temperature).sort(
+        dim=-1, descending=True, stable=True
+    )
+    if 0 < sampling.top_k < sorted_bv.shape[-1]:
+        sorted_bv[:, sampling.top_k :] = -torch.inf
+    probs_bv = sorted_bv.softmax(dim=-1).double()
+    if sampling.top_p < 1:
+        reached_bv = probs_bv.cumsum(dim=-1) - probs_bv
+        probs_bv[reached_bv >= sampling.top_p] = 0.0
+    cumulative_bv = probs_bv.cumsum(dim=-1)
+    draws = [torch.rand((), generator=g, dtype=torch.float64) for g in generators]
+    # Inverse of the distribution function; scaled by the sum, so that rounding cannot overshoot.
+    targets_b1 = torch.stack(draws)[:, None] * cumulative_bv[:, -1:]
+    rank_b1 = torch.searchsorted(cumulative_bv, targets_b1, right=True)
+    last_b1 = (probs_bv > 0).sum(dim=-1, keepdim=True) - 1
+    return order_bv.gather(1, torch.minimum(rank_b1, last_b1)).squeeze(1)
+
+
+def printable(text: str) -> str:
+    """`text` for a terminal: control characters, and with them escape sequences, made visible."""
+    return "".join(c if c in "\n\t" or c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _first_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    start = [] if tokenizer.bos is None else [tokenizer.bos]
+    ids = start + [int(token) for token in tokenizer.encode(prompt)]
+    if ids:
+        return ids
+    # Nothing to go on from: a line break, as if a line had just ended, or else the first token.
+    try:
+        return [int(token) for token in tokenizer.encode("\n")]
+    except TokenizerError:
+        return [0]
+
+
+def _generator(seed: int, index: int) -> torch.Generator:
+    # A large odd factor keeps (seed, index) pairs apart for any index one would ask for.
+    return torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
+
+
+class _Writer:
+    """Collects the text of one sample, holding back what might be the stop string's beginning."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: str | None) -> None:
+        self._decoder = tokenizer.streaming_decoder()
+        self._bos = tokenizer.bos
+        self._stop = stop or ""
+        self._pending = ""
+        self.text = ""
+        self.tokens = 0
+        self.stop_reason = ""
+
+    def feed(self, token: int) -> str:
+        """Takes a token; returns the text that is now certain to belong to the sample."""
+        if self.stop_reason:
+            return ""
+        self.tokens += 1
+        if token == self._bos:
+            self.stop_reason = "end of document"
+            return self._certain(len(self._pending))
+        self._pending += self._decoder.feed(token)
+        at = self._pending.find(self._stop) if self._stop else -1
+        if at >= 0:
+            self._pending = self._pending[:at]
+            self.stop_reason = "stop"
+            return self._certain(at)
+        held = max(
+            (n for n in range(1, len(self._stop)) if self._pending.endswith(self._stop[:n])),
+            default=0,
+        )
+        return self._certain(len(self._pending) - held)
+
+    def flush(self) -> str:
+        """What was held back when the writing ended."""
+        return self._certain(len(self._pending))
+
+    def _certain(self, count: int) -> str:
+        text, self._pending = self._pending[:count], self._pending[count:]
+        self.text += text
+        return text

@@ -1,0 +1,96 @@
+"""The presets: complete, named pairs of a model and its training.
+
+`resolve` overlays what a user changed.
+"""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from gpt.config import ModelConfig, TrainConfig, first_line
+from gpt.errors import ParamsError
+
+# The workshop's training loop (its part 3): one recipe for its three sizes.
+_WORKSHOP: dict[str, Any] = {
+    "steps": 5000,
+    "batch_size": 64,
+    "learning_rate": 1e-3,
+    "min_learning_rate": 1e-4,
+    "weight_decay": 0.01,
+    "beta2": 0.999,
+    "eval_every": 100,
+}
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    # A few minutes on two CPU cores.
+    "quick": {
+        "model": {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 64},
+        "train": {
+            "steps": 2000,
+            "batch_size": 24,
+            "learning_rate": 3e-3,
+            "min_learning_rate": 1e-4,
+            "eval_every": 250,
+        },
+    },
+    # The workshop's three sizes.
+    "tiny": {
+        "model": {"n_layer": 2, "n_head": 2, "n_embd": 128, "block_size": 256},
+        "train": _WORKSHOP,
+    },
+    "small": {
+        "model": {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 256},
+        "train": _WORKSHOP,
+    },
+    "medium": {
+        "model": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256},
+        "train": _WORKSHOP,
+    },
+    # nanoGPT's config/train_shakespeare_char.py.
+    "nanogpt": {
+        "model": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "dropout": 0.2},
+        "train": {
+            "steps": 5000,
+            "batch_size": 64,
+            "learning_rate": 1e-3,
+            "min_learning_rate": 1e-4,
+            "eval_every": 250,
+        },
+    },
+    # The same recipe with the overrides of nanoGPT's README for a CPU.
+    "nanogpt-cpu": {
+        "model": {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 64},
+        "train": {
+            "steps": 2000,
+            "batch_size": 12,
+            "learning_rate": 1e-3,
+            "min_learning_rate": 1e-4,
+            "eval_every": 250,
+        },
+    },
+}
+
+
+def resolve(
+    preset: str, model: dict[str, Any], train: dict[str, Any]
+) -> tuple[ModelConfig, TrainConfig, dict[str, Any]]:
+    """The configurations of `preset` with the keys of `model` and `train` laid over it.
+
+    Returns the two configurations and what was overridden, as {key: value}, in order.
+    Raises ParamsError for an unknown preset or a combination that cannot be built.
+    """
+    if preset not in PRESETS:
+        raise ParamsError(f"params.yaml: preset {preset!r} is unknown; choose {', '.join(PRESETS)}")
+    base = PRESETS[preset]
+    overridden = {
+        key: value
+        for section, values in (("model", model), ("train", train))
+        for key, value in values.items()
+        if value != base[section].get(key)
+    }
+    try:
+        model_config = ModelConfig(**{**base["model"], **model})
+        train_config = TrainConfig(**{**base["train"], **train})
+    except ValidationError as error:
+        raise ParamsError(f"params.yaml: {first_line(error)}") from None
+    return model_config, train_config, overridden

@@ -1,0 +1,232 @@
+"""The training loop: batch, forward, backward, clip, update; look at the validation split; keep.
+
+Whatever happens between two updates (a look at the validation split, a saved state, a printed
+sample) leaves the next update's bits as they were: batches and dropout masks are functions of
+(seed, step), and nothing else is random.
+
+It does not know files, params, tracking or signals: a stage hands it callbacks.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpt.config import TrainConfig
+from gpt.dataset import Batches
+from gpt.device import Device
+from gpt.errors import TrainingError
+from gpt.model import GPT, cross_entropy
+from gpt.optimizer import learning_rate, make_optimizer
+
+CURVE_COLUMNS = ("step", "tokens", "train_loss", "val_loss", "learning_rate", "grad_norm")
+# The curve has about so many points, whatever the length of the run.
+CURVE_POINTS = 400
+
+Windows = list[tuple[Tensor, Tensor]]
+
+
+@dataclass
+class Callbacks:
+    """What a stage wants to be told of, or asked; each is called between two updates."""
+
+    on_update: Callable[[float], None] = lambda loss: None
+    on_point: Callable[[dict[str, float]], None] = lambda point: None
+    on_look: Callable[["Trainer", float], None] = lambda trainer, val_loss: None
+    between: Callable[["Trainer"], None] = lambda trainer: None
+
+
+@dataclass
+class Progress:
+    """Where a training stands, beside weights and optimizer. All of it goes through JSON."""
+
+    step: int = 0
+    looked_at: int = -1
+    val_loss: float = math.inf
+    best_step: int = 0
+    best_val_loss: float = math.inf
+    looks_without_gain: int = 0
+    stopped_early: bool = False
+    # Sums since the curve's last point.
+    loss_sum: float = 0.0
+    norm_sum: float = 0.0
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains `model` in place and holds on to the weights that validated best."""
+
+    def __init__(
+        self,
+        model: GPT,
+        batches: Batches,
+        val_windows: Windows,
+        config: TrainConfig,
+        device: Device,
+        seed: int,
+    ) -> None:
+        self.model = model.to(device.name)
+        self.config = config
+        self.device = device
+        self.progress = Progress()
+        self._batches = batches
+        self._val_windows = val_windows
+        self._seed = seed
+        self._parameters = list(model.parameters())
+        self._optimizer = make_optimizer(model, config, device.name)
+        self._best = self._weights()
+        self._point_every = max(1, config.steps // CURVE_POINTS)
+
+    # --- the loop ---------------------------------------------------------------------------------
+
+    def run(self, callbacks: Callbacks | None = None) -> None:
+        """Trains from where `progress` stands to the last step, or until patience runs out.
+
+        Raises TrainingError, before the update, at a loss or gradient that is not finite.
+        """
+        tell = callbacks or Callbacks()
+        progress, every = self.progress, self.config.eval_every
+        self.model.train()
+        while progress.step < self.config.steps and not progress.stopped_early:
+            if every and progress.step % every == 0 and progress.looked_at != progress.step:
+                self._look(tell)
+                if progress.stopped_early:
+                    break
+            tell.on_update(self._update(tell))
+            tell.between(self)
+        if progress.looked_at != progress.step:
+            self._look(tell)
+
+    def kept_weights(self) -> dict[str, Tensor]:
+        """The weights of the best look, or of the last step, as `config.keep` says."""
+        return self._best if self.config.keep == "best" else self._weights()
+
+    def _update(self, tell: Callbacks) -> float:
+        """One optimizer update; returns its loss in nats a token."""
+        progress, step, passes = (
+            self.progress,
+            self.progress.step,
+            self.config.gradient_accumulation,
+        )
+        if self.model.config.dropout:
+            # Dropout draws from torch's own generator: set for the step, it needs no saved state.
+            torch.manual_seed((self._seed * 1_000_003 + step) % 2**63)
+        rate = learning_rate(step, self.config)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        loss_value = 0.0
+        for part in range(passes):
+            inputs_bt, targets_bt = self._batches.batch(step, part)
+            loss = self._loss(inputs_bt, targets_bt) / passes
+            loss.backward()  # type: ignore[no-untyped-call]
+            loss_value += loss.item()
+        norm = self._clip()
+        if not (math.isfinite(loss_value) and math.isfinite(norm)):
+            raise TrainingError(
+                f"step {step}: loss {loss_value}, gradient norm {norm}: not finite, so nothing was "
+                f"updated; lower train.learning_rate (is {self.config.learning_rate})"
+            )
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+        progress.step += 1
+        progress.loss_sum += loss_value
+        progress.norm_sum += norm
+        if progress.step % self._point_every == 0:
+            point = self._point()
+            point["train_loss"] = round(progress.loss_sum / self._point_every, 6)
+            point["learning_rate"] = float(f"{rate:.6g}")
+            point["grad_norm"] = round(progress.norm_sum / self._point_every, 6)
+            progress.loss_sum = progress.norm_sum = 0.0
+            tell.on_point(point)
+        return loss_value
+
+    def _loss(self, inputs_bt: Tensor, targets_bt: Tensor) -> Tensor:
+        name = self.device.name
+        inputs_bt, targets_bt = inputs_bt.to(name), targets_bt.to(name)
+        with self.device.autocast:
+            logits_btv = self.model(inputs_bt)
+        return cross_entropy(logits_btv, targets_bt)
+
+    def _clip(self) -> float:
+        """Clips the gradients to `grad_clip` (0: not at all); returns their norm before."""
+        limit = self.config.grad_clip or math.inf
+        return float(torch.nn.utils.clip_grad_norm_(self._parameters, limit))
+
+    # --- looking at the validation split ----------------------------------------------------------
+
+    def _look(self, tell: Callbacks) -> None:
+        progress = self.progress
+        progress.val_loss = self.validation_loss()
+        progress.looked_at = progress.step
+        if progress.val_loss < progress.best_val_loss:
+            progress.best_val_loss, progress.best_step = progress.val_loss, progress.step
+            progress.looks_without_gain = 0
+            self._best = self._weights()
+        else:
+            progress.looks_without_gain += 1
+            patience = self.config.patience
+            progress.stopped_early = bool(patience) and progress.looks_without_gain >= patience
+        point = self._point()
+        point["val_loss"] = round(progress.val_loss, 6)
+        tell.on_look(self, progress.val_loss)
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Mean loss in nats a token over the validation windows, always the same ones."""
+        self.model.eval()
+        total, count = 0.0, 0
+        for inputs_bt, targets_bt in self._val_windows:
+            total += self._loss(inputs_bt, targets_bt).item() * targets_bt.numel()
+            count += targets_bt.numel()
+        self.model.train()
+        return total / count
+
+    def _point(self) -> dict[str, float]:
+        """The curve's point at this step, a new one if there is none yet."""
+        progress, config = self.progress, self.config
+        if not progress.curve or progress.curve[-1]["step"] != progress.step:
+            a_step = config.batch_size * config.gradient_accumulation * self.model.config.block_size
+            progress.curve.append({"step": progress.step, "tokens": progress.step * a_step})
+        return progress.curve[-1]
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {
+            name: tensor.detach().to("cpu", copy=True)
+            for name, tensor in self.model.state_dict().items()
+        }
+
+    # --- state to go on from ----------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything `load_state` needs to go on to the same bits, as tensors and as JSON."""
+        tensors = {f"model.{name}": tensor for name, tensor in self._weights().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self._best.items()}
+        for index, moments in self._optimizer.state_dict()["state"].items():
+            for name, tensor in moments.items():
+                tensors[f"optimizer.{index}.{name}"] = tensor.detach().to("cpu", copy=True)
+        facts = {**vars(self.progress)}
+        for key in ("val_loss", "best_val_loss"):  # JSON has no infinity
+            facts[key] = facts[key] if math.isfinite(facts[key]) else None
+        return tensors, facts
+
+    def load_state(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Goes on from what `state` gave."""
+        sections: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            section, rest = name.split(".", 1)
+            sections[section][rest] = tensor
+        self.model.load_state_dict(sections["model"])
+        self._best = sections["best"]
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in sections["optimizer"].items():
+            index, moment = name.split(".")
+            moments.setdefault(int(index), {})[moment] = tensor
+        optimizer = self._optimizer.state_dict()
+        optimizer["state"] = moments
+        self._optimizer.load_state_dict(optimizer)
+        facts = {key: math.inf if value is None else value for key, value in facts.items()}
+        self.progress = Progress(**facts)

@@ -1,0 +1,191 @@
+"""Stage `sample`: write text with the trained model.  python -m stages.sample
+
+As a stage it reads data/model and the params `sample`, and writes data/samples, metrics/samples.md
+and metrics/sample.json. With options it runs outside DVC: it prints as it writes, and touches no
+file:
+
+    python -m stages.sample --prompt "ROMEO:" --temperature 0.9
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from tqdm import tqdm
+
+from gpt import verse
+from gpt.checkpoint import TrainedModel, load_model
+from gpt.corpus import write_json
+from gpt.errors import DataError, GptError
+from gpt.generation import Sample, Sampling, generate, printable
+from stages import stage
+from stages.params import Params, SampleParams, check, load
+from stages.tracking import Row
+
+MODEL = Path("data/model")
+SAMPLES = Path("data/samples/samples.jsonl")
+PAGE = Path("metrics/samples.md")
+
+
+def sample(params: Params, row: Row) -> None:
+    asked = params.sample
+    trained = load_model(MODEL)
+    with tqdm(
+        desc="sample", total=asked.num_samples * asked.max_new_tokens, unit="char", disable=None
+    ) as bar:
+        count = range(asked.num_samples)
+
+        def shown(index: int, text: str) -> None:
+            bar.update(len(text))
+
+        samples = write(trained, asked, count, shown)
+    SAMPLES.parent.mkdir(parents=True, exist_ok=True)
+    with SAMPLES.open("w", encoding="utf-8", newline="\n") as file:
+        for index, one in enumerate(samples):
+            facts = {
+                "sample": index,
+                "prompt": one.prompt,
+                "text": one.text,
+                "seed": asked.seed,
+                "stop_reason": one.stop_reason,
+                "new_tokens": one.new_tokens,
+            }
+            file.write(json.dumps(facts, sort_keys=True, ensure_ascii=False) + "\n")
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_bytes(page(asked, samples).encode())
+    write_json(Path("metrics/sample.json"), scores(trained, samples))
+    print(printable(samples[0].text))
+
+
+def write(
+    trained: TrainedModel,
+    asked: SampleParams,
+    indices: Sequence[int],
+    on_text: Callable[[int, str], None],
+) -> list[Sample]:
+    """Those of the samples that `asked` describes whose index is in `indices`."""
+    sampling = Sampling(
+        max_new_tokens=asked.max_new_tokens,
+        temperature=asked.temperature,
+        top_k=asked.top_k,
+        top_p=asked.top_p,
+        stop=asked.stop,
+    )
+    return generate(
+        trained.model,
+        trained.tokenizer,
+        prompt_of(asked),
+        sampling,
+        seed=asked.seed,
+        indices=indices,
+        on_text=on_text,
+    )
+
+
+def prompt_of(asked: SampleParams) -> str:
+    """The prompt itself, or what the prompt file holds, to the last character."""
+    if asked.prompt:
+        return asked.prompt
+    path = Path(asked.prompt_file)
+    try:
+        return path.read_bytes().decode()
+    except OSError as error:
+        raise DataError(
+            f"{path}: {error.strerror}; set sample.prompt_file to a text file"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from None
+
+
+def page(asked: SampleParams, samples: list[Sample]) -> str:
+    """metrics/samples.md: the texts, in fences that no text can close, and their settings."""
+    settings = f"temperature {asked.temperature}, top_k {asked.top_k}, top_p {asked.top_p}"
+    parts = [f"# Samples\n\n{settings}, seed {asked.seed}\n"]
+    for index, one in enumerate(samples):
+        fence = "```"
+        while fence in one.text:
+            fence += "`"
+        parts.append(f"## {index} ({one.stop_reason})\n\n{fence}\n{printable(one.text)}\n{fence}\n")
+    return "\n".join(parts)
+
+
+def scores(trained: TrainedModel, samples: list[Sample]) -> dict[str, Any]:
+    """Counts, and for a model of verse how much of it is words and metre."""
+    result: dict[str, Any] = {
+        "samples": len(samples),
+        "characters": sum(len(one.text) for one in samples),
+    }
+    if trained.record.data["corpus"] == "verse":
+        result["verse"] = verse_scores([verse.assess(one.text) for one in samples])
+    return result
+
+
+def verse_scores(found: list[verse.VerseScores]) -> dict[str, Any]:
+    """The shares over all samples together, each weighted by what it counts."""
+
+    def together(share: str, of: str) -> float | None:
+        pairs = [(getattr(one, share), getattr(one, of)) for one in found]
+        known = [(value, weight) for value, weight in pairs if value is not None]
+        total = sum(weight for _, weight in known)
+        return round(sum(v * w for v, w in known) / total, 6) if total else None
+
+    return {
+        "words": sum(one.words for one in found),
+        "known_words": together("known_words", "words"),
+        "lines": sum(one.lines for one in found),
+        "metrical_lines": together("metrical_lines", "lines"),
+    }
+
+
+def by_hand(
+    prompt: Annotated[str | None, typer.Option(help="What the text goes on from.")] = None,
+    prompt_file: Annotated[Path | None, typer.Option(help="The file that holds it.")] = None,
+    num_samples: Annotated[int | None, typer.Option(help="How many texts.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Tokens written per text.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0: the likeliest token.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Among the k likeliest; 0 is off.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Among those that sum to p.")] = None,
+    stop: Annotated[str | None, typer.Option(help="End where this appears.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same text.")] = None,
+    model: Annotated[Path, typer.Option(help="A folder that the train stage wrote.")] = MODEL,
+) -> None:
+    """Print text as the model writes it. What is not given is as in params.yaml."""
+    options: dict[str, Any] = {
+        "prompt": "" if prompt is None and prompt_file is not None else prompt,
+        "prompt_file": None if prompt_file is None else str(prompt_file),
+        "num_samples": num_samples,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "stop": stop,
+        "seed": seed,
+    }
+    given = {key: value for key, value in options.items() if value is not None}
+    try:
+        asked = check(SampleParams, "sample", {**load().sample.model_dump(), **given})
+        trained = load_model(model)
+        for index in range(asked.num_samples):
+            if index:
+                print("\n" + "-" * 40)
+            print(printable(prompt_of(asked)), end="", flush=True)
+            # One after the other, so that each can be printed while it is written.
+            write(trained, asked, [index], _print_piece)
+        print()
+    except GptError as error:
+        print(f"sample: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+def _print_piece(index: int, text: str) -> None:
+    print(printable(text), end="", flush=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        typer.run(by_hand)
+    else:
+        stage.main("sample", sample)

@@ -1,0 +1,37 @@
+"""What every stage does around its own work: params, the tracking row, errors, exit codes.
+
+0    done
+1    a fault of ours, with its traceback
+2    a fault the user can mend, in one line
+75   stopped by a signal after saving; run it again and it goes on (EX_TEMPFAIL)
+130  interrupted
+"""
+
+import sys
+from collections.abc import Callable
+
+from gpt.errors import GptError, Interrupted
+from stages import tracking
+from stages.params import Params, load
+
+# DVC deletes what a stage wrote before it runs the stage again. Its run-cache gives back every
+# result that was there, so the way back is the same whatever failed, committed to git or not.
+WAY_BACK = "back to the last result: git checkout HEAD params.yaml && dvc repro"
+
+
+def main(name: str, body: Callable[[Params, tracking.Row], None]) -> None:
+    """Runs `body` as the stage `name` and leaves the process with the codes above."""
+    try:
+        params = load()
+        with tracking.stage(name, params) as row:
+            body(params, row)
+    except Interrupted as stop:
+        print(f"{name}: {stop}", file=sys.stderr)
+        sys.exit(75)
+    except GptError as error:
+        joint = " " if str(error).endswith(".") else "; "
+        print(f"{name}: {error}{joint}{WAY_BACK}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; {WAY_BACK}", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,261 @@
+"""Stage `train`: train the GPT and keep its best checkpoint.  python -m stages.train
+
+Reads data/tokens and the params `preset`, `model`, `train`, `seed`. Writes data/model,
+metrics/train.json and metrics/curves/train.csv. Killed and started again it goes on where it was,
+to the same bits: its states lie under .cache/train of the main repository until it is done.
+"""
+
+import hashlib
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from gpt.checkpoint import DeviceRecord, ModelRecord, TrainingStates, save_model
+from gpt.config import ModelConfig, TrainConfig
+from gpt.corpus import write_json
+from gpt.dataset import Batches, even_windows, manifest, open_tokens
+from gpt.device import Device, choose_device
+from gpt.errors import Interrupted, TrainingError
+from gpt.model import GPT
+from gpt.tokenizer import Tokenizer, load_tokenizer
+from gpt.trainer import CURVE_COLUMNS, Callbacks, Trainer
+from stages import stage, workspace
+from stages.params import Params
+from stages.tracking import Row
+
+TOKENS = Path("data/tokens")
+MODEL = Path("data/model")
+CURVE = Path("metrics/curves/train.csv")
+
+
+def train(params: Params, row: Row) -> None:
+    model_config, config, overridden = params.resolved()
+    changes = ", ".join(f"{key}={value}" for key, value in overridden.items())
+    print(f"preset {params.preset}" + (f", overridden: {changes}" if changes else ""))
+    if config.warmup_steps > config.steps:
+        print(f"warm-up of {config.warmup_steps} steps cut to the run's {config.steps}")
+
+    device = choose_device(config.device, config.dtype, config.threads)
+    tokenizer = load_tokenizer(TOKENS / "tokenizer.json")
+    train_ids = open_tokens(TOKENS, "train", tokenizer.vocab_size)
+    val_ids = open_tokens(TOKENS, "val", tokenizer.vocab_size)
+    block_size, batch_size = model_config.block_size, config.batch_size
+    batches = Batches(train_ids, block_size=block_size, batch_size=batch_size, seed=params.seed)
+    val_windows = even_windows(
+        val_ids, block_size=block_size, tokens=config.eval_tokens, batch_size=batch_size
+    )
+    model = GPT(model_config, tokenizer.vocab_size, params.seed)
+    record = record_of(model_config, config, params.seed, tokenizer, device)
+    print(
+        f"{model.parameter_count():,} parameters, {len(train_ids):,} tokens, "
+        f"{device.name} {device.dtype}, {device.threads} threads"
+    )
+    trainer = Trainer(model, batches, val_windows, config, device, params.seed)
+
+    states = TrainingStates(
+        workspace.scratch() / "train" / record.fingerprint(), warn=lambda line: _say(line)
+    )
+    with states, _stop_signals() as stop, _memory_errors(model_config, config):
+        saved = states.latest()
+        if saved is not None:
+            trainer.load_state(*saved)
+            print(f"going on from step {trainer.progress.step}")
+        watch = _Watch(trainer, states, params, tokenizer, row, stop)
+        trainer.run(watch.callbacks())
+        watch.close()
+        if trainer.progress.stopped_early:
+            print(f"stopped early at step {trainer.progress.step}")
+        save_model(MODEL, trainer.kept_weights(), TOKENS / "tokenizer.json", record)
+        write_metrics(params.preset, trainer)
+        if not params.runtime.keep_scratch:
+            states.remove()
+
+
+def record_of(
+    model: ModelConfig, config: TrainConfig, seed: int, tokenizer: Tokenizer, device: Device
+) -> ModelRecord:
+    """What the weights will depend on, with device, precision and threads as they are used."""
+    digest = hashlib.sha256()
+    for file in workspace.code_files("train"):
+        digest.update(f"{file.as_posix()}\n".encode() + file.read_bytes())
+    used = {"device": device.name, "dtype": device.dtype, "threads": device.threads}
+    tokens = manifest(TOKENS)
+    return ModelRecord(
+        model=model,
+        vocab_size=tokenizer.vocab_size,
+        train=config.model_copy(update=used),
+        seed=seed,
+        data={
+            "corpus": tokens["corpus"],
+            **{split: facts["sha256"] for split, facts in tokens["splits"].items()},
+        },
+        code_sha256=digest.hexdigest(),
+        device=DeviceRecord(**device.as_dict()),
+        tokenizer_sha256=hashlib.sha256((TOKENS / "tokenizer.json").read_bytes()).hexdigest(),
+    )
+
+
+def write_metrics(preset: str, trainer: Trainer) -> None:
+    """metrics/train.json, with the sizes as they were resolved, and the curve."""
+    progress, model = trainer.progress, trainer.model.config
+    CURVE.parent.mkdir(parents=True, exist_ok=True)
+    curve = pd.DataFrame(progress.curve, columns=list(CURVE_COLUMNS))
+    curve.to_csv(CURVE, index=False, lineterminator="\n")
+    losses = curve["train_loss"].dropna()
+    write_json(
+        Path("metrics/train.json"),
+        {
+            "preset": preset,
+            "architecture": model.architecture,
+            "n_layer": model.n_layer,
+            "n_head": model.n_head,
+            "n_embd": model.n_embd,
+            "block_size": model.block_size,
+            "parameters": trainer.model.parameter_count(),
+            "steps": progress.step,
+            "tokens": int(curve["tokens"].iloc[-1]),
+            "best_step": progress.best_step,
+            "best_val_loss": round(progress.best_val_loss, 6),
+            "final_val_loss": round(progress.val_loss, 6),
+            "final_train_loss": None if losses.empty else float(losses.iloc[-1]),
+        },
+    )
+
+
+class _Watch:
+    """What the stage does between two updates: show, track, sample, save, stop."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        states: TrainingStates,
+        params: Params,
+        tokenizer: Tokenizer,
+        row: Row,
+        stop: list[str],
+    ) -> None:
+        config, shape = trainer.config, trainer.model.config
+        self.a_step = config.batch_size * config.gradient_accumulation * shape.block_size
+        self.states, self.runtime, self.row, self.stop = states, params.runtime, row, stop
+        self.tokenizer, self.seed, self.trainer = tokenizer, params.seed, trainer
+        self.saved_at = self.started = time.monotonic()
+        self.first_step = trainer.progress.step
+        self.bar = tqdm(
+            total=config.steps * self.a_step,
+            initial=self.first_step * self.a_step,
+            desc="train",
+            unit="tok",
+            unit_scale=True,
+            disable=None,
+            dynamic_ncols=True,
+        )
+        self.shown: dict[str, str] = {}
+
+    def callbacks(self) -> Callbacks:
+        return Callbacks(self.on_update, self.on_point, self.on_look, self.between)
+
+    def on_update(self, loss: float) -> None:
+        self.shown["loss"] = f"{loss:.3f}"
+        self.bar.set_postfix(self.shown, refresh=False)
+        self.bar.update(self.a_step)
+
+    def on_point(self, point: dict[str, float]) -> None:
+        values = {
+            "train/loss": point["train_loss"],
+            "train/learning_rate": point["learning_rate"],
+            "train/grad_norm": point["grad_norm"],
+        }
+        self.row.log_metrics(values, step=int(point["step"]))
+
+    def on_look(self, trainer: Trainer, val_loss: float) -> None:
+        step, last = trainer.progress.step, trainer.config.steps
+        self.shown["val"] = f"{val_loss:.3f}"
+        self.row.log_metrics({"train/val_loss": round(val_loss, 6)}, step=step)
+        _say(f"step {step:>{len(str(last))}} of {last}: validation loss {val_loss:.4f}")
+        if not self.runtime.sample_every:
+            self.sample()
+
+    def between(self, trainer: Trainer) -> None:
+        step, runtime = trainer.progress.step, self.runtime
+        if runtime.sample_every and step % runtime.sample_every == 0:
+            self.sample()
+        due = bool(runtime.checkpoint_every) and step % runtime.checkpoint_every == 0
+        if runtime.checkpoint_seconds and not due:
+            due = time.monotonic() - self.saved_at >= runtime.checkpoint_seconds
+        if due or self.stop:
+            self.states.save(step, *trainer.state())
+            self.saved_at = time.monotonic()
+        if self.stop:
+            self.bar.close()
+            raise Interrupted(f"{self.stop[0]}: saved after step {step}; run it again to go on")
+
+    def sample(self) -> None:
+        """Shows what the model writes by now. Draws from a generator of its own."""
+        if not self.runtime.sample_tokens:
+            return
+        # Imported here: it changes no result, so it is no dependency of this stage.
+        from gpt.generation import Sampling, generate, printable
+
+        sampling = Sampling(max_new_tokens=self.runtime.sample_tokens, temperature=0.8)
+        (text,) = generate(self.trainer.model, self.tokenizer, "", sampling, seed=self.seed)
+        self.row.log_text(text.text, f"samples/step_{self.trainer.progress.step:08d}.txt")
+        if not self.bar.disable:
+            _say(printable(text.text) + "\n")
+
+    def close(self) -> None:
+        self.bar.close()
+        seconds = time.monotonic() - self.started
+        done = self.trainer.progress.step - self.first_step
+        if done and seconds > 0:
+            rate = done * self.a_step / seconds
+            self.row.log_metrics({"time/tokens_per_second": round(rate, 1)}, step=0)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[str]]:
+    """A list that the first SIGTERM or SIGINT fills; the second SIGINT stops at once."""
+    caught: list[str] = []
+
+    def catch(number: int, frame: FrameType | None) -> None:
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(f"stopped by {signal.Signals(number).name}")
+
+    before = {s: signal.signal(s, catch) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _memory_errors(model: ModelConfig, config: TrainConfig) -> Iterator[None]:
+    """Turns running out of memory into an error that says what to lower."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+            raise
+        raise TrainingError(
+            f"out of memory; lower train.batch_size (is {config.batch_size}; "
+            f"train.gradient_accumulation keeps the product), model.block_size "
+            f"(is {model.block_size}) or model.n_embd (is {model.n_embd})"
+        ) from None
+
+
+def _say(line: str) -> None:
+    """A line that does not tear the progress bar."""
+    tqdm.write(line, file=sys.stdout)
+
+
+if __name__ == "__main__":
+    stage.main("train", train)

@@ -1,0 +1,140 @@
+"""The house keeps its own rules: what depends on what, and what dvc.yaml says of it."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stages.params import Params
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+STAGES = ("prepare", "tokenize", "train", "evaluate", "sample")
+
+# They change no result, so an edit need not run a stage again. For tracking and the samples shown
+# while training, other tests show it.
+EXEMPT = {
+    "gpt/errors.py": STAGES,
+    "stages/tracking.py": STAGES,
+    "stages/rows.py": STAGES,
+    "stages/store.py": STAGES,
+    "gpt/generation.py": ("train",),
+}
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> dict:
+    return yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))
+
+
+def imported(file: Path) -> set[str]:
+    """Our own modules that `file` imports anywhere, as paths; those imported late as well."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    paths = {name.replace(".", "/") + ".py" for name in names}
+    return {path for path in paths if (REPOSITORY / path).is_file()}
+
+
+def closure(stage: str) -> set[str]:
+    found: set[str] = set()
+    waiting = [f"stages/{stage}.py"]
+    while waiting:
+        path = waiting.pop()
+        if path in found or stage in EXEMPT.get(path, ()):
+            continue
+        found.add(path)
+        waiting += imported(REPOSITORY / path)
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_code_deps_of_a_stage_are_its_import_closure(pipeline: dict, stage: str) -> None:
+    listed = {dep for dep in pipeline["stages"][stage]["deps"] if dep.endswith(".py")}
+    assert listed == closure(stage)
+
+
+def test_the_closure_finds_a_late_import() -> None:
+    assert "gpt/generation.py" in imported(REPOSITORY / "stages/train.py")
+
+
+def test_packages_are_empty_so_that_they_need_not_be_deps() -> None:
+    for package in ("gpt", "stages"):
+        assert (REPOSITORY / package / "__init__.py").read_bytes() == b""
+
+
+def test_arrows_go_from_stages_to_the_library_and_never_back() -> None:
+    for file in (REPOSITORY / "gpt").glob("*.py"):
+        assert not {path for path in imported(file) if path.startswith("stages/")}, file
+
+
+def test_nothing_in_the_library_imports_trainer_scoring_or_generation() -> None:
+    ends = {"gpt/trainer.py", "gpt/scoring.py", "gpt/generation.py"}
+    for file in (REPOSITORY / "gpt").glob("*.py"):
+        assert not imported(file) & ends, file
+
+
+def test_the_library_knows_no_environment_arguments_or_tracking() -> None:
+    for file in (REPOSITORY / "gpt").glob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        for word in ("os.environ", "sys.argv", "mlflow", "params.load"):
+            assert word not in text, f"{file.name}: {word}"
+
+
+def test_every_section_of_the_params_belongs_to_one_stage_or_to_the_runtime(pipeline: dict) -> None:
+    listed = [name for stage in pipeline["stages"].values() for name in stage["params"]]
+    assert sorted(listed) == sorted(set(Params.model_fields) - {"runtime"})
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_reads_only_the_params_that_dvc_watches_for_it(pipeline: dict, stage: str) -> None:
+    source = (REPOSITORY / f"stages/{stage}.py").read_text(encoding="utf-8")
+    read = {
+        node.attr
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "params"
+    }
+    # resolved() is preset, model and train together.
+    expected = set(pipeline["stages"][stage]["params"]) | {"runtime"}
+    if "resolved" in read:
+        read = (read - {"resolved"}) | {"preset", "model", "train"}
+    assert read <= expected
+
+
+@pytest.mark.parametrize("stage", ["prepare", "tokenize"])
+def test_the_data_stages_do_not_pay_for_torch(stage: str) -> None:
+    code = f"import sys, stages.{stage}; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False)
+    assert done.returncode == 0
+
+
+def test_every_public_function_of_the_library_says_what_it_does() -> None:
+    for file in (REPOSITORY / "gpt").glob("*.py"):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                fields_only = node.name.endswith("Params")
+                assert ast.get_docstring(node) or fields_only, f"{file.name}: {node.name}"
+
+
+def test_nothing_is_committed_that_names_a_machine(tracked_files: list[Path]) -> None:
+    words = ("/ro" + "ot/", "/wo" + "rk/", "pypi." + "org", "pythonhosted" + ".org")
+    for file in tracked_files:
+        if file.is_file():
+            text = file.read_bytes().decode(errors="replace")
+            assert not [word for word in words if word in text], file
+
+
+def test_every_stage_has_a_body_for_main() -> None:
+    import importlib
+
+    for stage in STAGES:
+        body = getattr(importlib.import_module(f"stages.{stage}"), stage)
+        assert list(inspect.signature(body).parameters) == ["params", "row"]
