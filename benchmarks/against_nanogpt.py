@@ -120,7 +120,9 @@ def our_model(folder: Path) -> GPT:
 
 def their_model(folder: Path) -> GPT:
     """nanoGPT's checkpoint in our model, weight by weight; the two are the same function."""
-    saved = torch.load(folder / "out-shakespeare-char/ckpt.pt", map_location="cpu", weights_only=True)
+    saved = torch.load(
+        folder / "out-shakespeare-char/ckpt.pt", map_location="cpu", weights_only=True
+    )
     config, _, _ = resolve("nanogpt-cpu", {}, {})
     assert isinstance(config, ModelConfig)
     model = GPT(config, 65)

@@ -17,7 +17,7 @@ class Config(BaseModel):
 class ModelConfig(Config):
     """The shape of a GPT. `vocab_size` comes from the tokenizer and is not a preset's business."""
 
-    architecture: Literal["gpt2"] = "gpt2"
+    architecture: Literal["gpt2", "modern"] = "gpt2"
     n_layer: int = Field(gt=0)
     n_head: int = Field(gt=0)
     n_embd: int = Field(gt=0)
@@ -34,6 +34,11 @@ class ModelConfig(Config):
                 f"model.n_embd {self.n_embd} is not divisible by model.n_head {self.n_head}; "
                 f"try n_embd {near}"
             )
+        if self.architecture == "modern" and self.n_embd // self.n_head % 2:
+            raise ValueError(
+                f"model.architecture modern turns pairs of numbers, and model.n_embd {self.n_embd} "
+                f"over model.n_head {self.n_head} is odd; try n_embd {2 * self.n_head}"
+            )
         return self
 
 
@@ -43,8 +48,10 @@ class TrainConfig(Config):
     steps: int = Field(ge=0)
     batch_size: int = Field(gt=0)
     gradient_accumulation: int = Field(default=1, gt=0)
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(gt=0.0)
     min_learning_rate: float = Field(ge=0.0)
+    muon_learning_rate: float = Field(default=0.02, gt=0.0)
     warmup_steps: int = Field(default=100, ge=0)
     weight_decay: float = Field(default=0.1, ge=0.0)
     beta1: float = Field(default=0.9, ge=0.0, lt=1.0)

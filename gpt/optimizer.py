@@ -1,37 +1,142 @@
-"""AdamW with weight decay where it belongs, and the learning rate at every step."""
+"""The optimizers, and the learning rate at every step.
+
+adamw   AdamW for everything
+muon    Muon for the matrices of the blocks, AdamW for embeddings, head, norms and biases
+"""
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gpt.config import TrainConfig
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig, device: str) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019); only matrices and embeddings decay."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-        # One kernel for all parameters, where the device has it.
-        fused=device.startswith(("cpu", "cuda")),
+def make_optimizers(
+    model: nn.Module, config: TrainConfig, device: str
+) -> list[torch.optim.Optimizer]:
+    """The optimizers that train `model`; each group states its peak rate as `peak_lr`."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    muon = (
+        [p for name, p in named if _is_block_matrix(name, p)] if config.optimizer == "muon" else []
     )
+    in_muon = {id(p) for p in muon}
+    rest = [p for _, p in named if id(p) not in in_muon]
+    # Only matrices and embeddings decay, not norms and biases.
+    groups = [
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    optimizers: list[torch.optim.Optimizer] = [
+        # Loshchilov & Hutter 2019.
+        torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            # One kernel for all parameters, where the device has it.
+            fused=device.startswith(("cpu", "cuda")),
+        )
+    ]
+    if muon:
+        optimizers.append(
+            Muon(muon, lr=config.muon_learning_rate, weight_decay=config.weight_decay)
+        )
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimizers
 
 
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then half a cosine from the peak to `min_learning_rate` at the last step.
+def set_learning_rate(optimizers: list[torch.optim.Optimizer], share: float) -> None:
+    """Sets every group to `share` of its peak rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = share * group["peak_lr"]
 
-    The schedule of nanoGPT: step 0 already learns, and a warm-up longer than the run ends with it.
+
+def schedule(step: int, config: TrainConfig) -> float:
+    """The share of the peak rate at `step`: linear warm-up, then half a cosine to the minimum.
+
+    The schedule of nanoGPT: step 0 already learns, the minimum is reached with the last step, and
+    a warm-up longer than the run ends with it.
     """
     warmup = min(config.warmup_steps, config.steps)
     if step < warmup:
-        return config.learning_rate * (step + 1) / (warmup + 1)
-    progress = (step - warmup) / max(1, config.steps - warmup)
-    share = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
-    return config.min_learning_rate + share * (config.learning_rate - config.min_learning_rate)
+        return (step + 1) / (warmup + 1)
+    progress = min(1.0, (step - warmup) / max(1, config.steps - warmup))
+    least = config.min_learning_rate / config.learning_rate
+    return least + 0.5 * (1.0 + math.cos(math.pi * progress)) * (1.0 - least)
+
+
+def _is_block_matrix(name: str, parameter: Tensor) -> bool:
+    return name.startswith("blocks.") and parameter.dim() == 2
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is replaced by the nearest orthogonal matrix (Jordan et al. 2024).
+
+    All directions of a matrix then move at the same rate, whatever their gradients' sizes. Queries,
+    keys and values, held in one matrix, are made orthogonal apart. Matrices of one shape go through
+    the iteration in one batch: one by one, the small ones would take longer than the rest of a step.
+    """
+
+    def __init__(
+        self, params: Iterable[Tensor], *, lr: float, weight_decay: float, momentum: float = 0.95
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """One update from the gradients; Nesterov momentum, decoupled weight decay."""
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if not parameters:
+                continue
+            averages = []
+            for p in parameters:
+                if not self.state[p]:
+                    self.state[p]["average"] = torch.zeros_like(p)
+                averages.append(self.state[p]["average"])
+            gradients = [p.grad for p in parameters]
+            beta = group["momentum"]
+            torch._foreach_lerp_(averages, gradients, 1 - beta)
+            updates = torch._foreach_lerp(gradients, averages, beta)
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            self._apply(parameters, updates, group["lr"])
+
+    def _apply(self, parameters: list[Tensor], updates: tuple[Tensor, ...], rate: float) -> None:
+        # Square pieces of a fused matrix, and tall ones lying down, so that shapes coincide.
+        by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        for parameter, update in zip(parameters, updates, strict=True):
+            rows, columns = parameter.shape
+            pieces = 3 if rows == 3 * columns else 1
+            for target, piece in zip(parameter.chunk(pieces), update.chunk(pieces), strict=True):
+                if piece.shape[0] > piece.shape[1]:
+                    piece = piece.T
+                by_shape.setdefault((piece.shape[0], piece.shape[1]), []).append((target, piece))
+        for pairs in by_shape.values():
+            orthogonal = orthogonalise(torch.stack([piece for _, piece in pairs]))
+            for (target, _), matrix in zip(pairs, orthogonal, strict=True):
+                rows, columns = target.shape
+                scale = max(1.0, rows / columns) ** 0.5
+                target.sub_(
+                    matrix if matrix.shape == target.shape else matrix.T, alpha=rate * scale
+                )
+
+
+def orthogonalise(x_nrc: Tensor, iterations: int = 5) -> Tensor:
+    """Matrices (n, r, c), r <= c, with their singular values moved to about 1.
+
+    The quintic Newton-Schulz iteration with Jordan's coefficients, chosen to rise steeply from 0:
+    singular values end between about 0.7 and 1.2, which serves as well as exactly 1.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x_nrc = x_nrc / (x_nrc.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(iterations):
+        s_nrr = x_nrc @ x_nrc.mT
+        x_nrc = torch.baddbmm(
+            x_nrc, torch.baddbmm(s_nrr, s_nrr, s_nrr, beta=b, alpha=c), x_nrc, beta=a
+        )
+    return x_nrc

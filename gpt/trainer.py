@@ -20,7 +20,7 @@ from gpt.dataset import Batches
 from gpt.device import Device
 from gpt.errors import TrainingError
 from gpt.model import GPT, cross_entropy
-from gpt.optimizer import learning_rate, make_optimizer
+from gpt.optimizer import make_optimizers, schedule, set_learning_rate
 
 CURVE_COLUMNS = ("step", "tokens", "train_loss", "val_loss", "learning_rate", "grad_norm")
 # The curve has about so many points, whatever the length of the run.
@@ -76,7 +76,7 @@ class Trainer:
         self._val_windows = val_windows
         self._seed = seed
         self._parameters = list(model.parameters())
-        self._optimizer = make_optimizer(model, config, device.name)
+        self._optimizers = make_optimizers(model, config, device.name)
         self._best = self._weights()
         self._point_every = max(1, config.steps // CURVE_POINTS)
 
@@ -114,9 +114,8 @@ class Trainer:
         if self.model.config.dropout:
             # Dropout draws from torch's own generator: set for the step, it needs no saved state.
             torch.manual_seed((self._seed * 1_000_003 + step) % 2**63)
-        rate = learning_rate(step, self.config)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        share = schedule(step, self.config)
+        set_learning_rate(self._optimizers, share)
         loss_value = 0.0
         for part in range(passes):
             inputs_bt, targets_bt = self._batches.batch(step, part)
@@ -129,8 +128,9 @@ class Trainer:
                 f"step {step}: loss {loss_value}, gradient norm {norm}: not finite, so nothing was "
                 f"updated; lower train.learning_rate (is {self.config.learning_rate})"
             )
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
         progress.step += 1
         progress.loss_sum += loss_value
@@ -138,7 +138,7 @@ class Trainer:
         if progress.step % self._point_every == 0:
             point = self._point()
             point["train_loss"] = round(progress.loss_sum / self._point_every, 6)
-            point["learning_rate"] = float(f"{rate:.6g}")
+            point["learning_rate"] = float(f"{share * self.config.learning_rate:.6g}")
             point["grad_norm"] = round(progress.norm_sum / self._point_every, 6)
             progress.loss_sum = progress.norm_sum = 0.0
             tell.on_point(point)
@@ -205,9 +205,11 @@ class Trainer:
         """Everything `load_state` needs to go on to the same bits, as tensors and as JSON."""
         tensors = {f"model.{name}": tensor for name, tensor in self._weights().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self._best.items()}
-        for index, moments in self._optimizer.state_dict()["state"].items():
-            for name, tensor in moments.items():
-                tensors[f"optimizer.{index}.{name}"] = tensor.detach().to("cpu", copy=True)
+        for number, optimizer in enumerate(self._optimizers):
+            for index, moments in optimizer.state_dict()["state"].items():
+                for name, tensor in moments.items():
+                    key = f"optimizer.{number}.{index}.{name}"
+                    tensors[key] = tensor.detach().to("cpu", copy=True)
         facts = {**vars(self.progress)}
         for key in ("val_loss", "best_val_loss"):  # JSON has no infinity
             facts[key] = facts[key] if math.isfinite(facts[key]) else None
@@ -221,12 +223,11 @@ class Trainer:
             sections[section][rest] = tensor
         self.model.load_state_dict(sections["model"])
         self._best = sections["best"]
-        moments: dict[int, dict[str, Tensor]] = {}
+        moments: list[dict[int, dict[str, Tensor]]] = [{} for _ in self._optimizers]
         for name, tensor in sections["optimizer"].items():
-            index, moment = name.split(".")
-            moments.setdefault(int(index), {})[moment] = tensor
-        optimizer = self._optimizer.state_dict()
-        optimizer["state"] = moments
-        self._optimizer.load_state_dict(optimizer)
+            number, index, moment = name.split(".")
+            moments[int(number)].setdefault(int(index), {})[moment] = tensor
+        for optimizer, state in zip(self._optimizers, moments, strict=True):
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         facts = {key: math.inf if value is None else value for key, value in facts.items()}
         self.progress = Progress(**facts)

@@ -76,7 +76,6 @@ class SampleParams(Config):
 
 class RuntimeParams(Config):
     tracking: bool
-    log_every: int = Field(gt=0)
     sample_every: int = Field(ge=0)
     sample_tokens: int = Field(ge=0)
     checkpoint_every: int = Field(ge=0)

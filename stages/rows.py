@@ -11,12 +11,14 @@ import io
 import json
 import math
 import re
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
 
+from stages import workspace
 from stages.params import Params
 
 MODEL = "data/model"
@@ -71,6 +73,35 @@ class WorkingFolder:
         if where.is_file():
             return where.stat().st_size
         return sum(f.stat().st_size for f in _files_in(where)) if where.is_dir() else None
+
+
+class Commit:
+    """The files of a commit; those that only DVC's cache holds come from there."""
+
+    def __init__(self, commit: str) -> None:
+        self.commit = commit
+
+    def read(self, path: str) -> bytes | None:
+        return git("show", f"{self.commit}:{path}")
+
+    def md5(self, path: str) -> str | None:
+        content = self.read(path)
+        return None if content is None else hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+    def size(self, path: str) -> int | None:
+        content = self.read(path)
+        return None if content is None else len(content)
+
+
+def git(*arguments: str) -> bytes | None:
+    """What git prints, or None where it fails or is not there."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, check=False, stdin=subprocess.DEVNULL
+        )
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -141,7 +172,7 @@ class Pipeline:
         if not _same(wanted, {key: _at(then, key) for key in wanted}):
             return False
         recorded = {entry["path"]: entry for entry in was.get("deps") or []}
-        if set(recorded) != set(self._deps(stage)):
+        if set(recorded) != set(self.deps(stage)):
             return False
         return all(self._input_unchanged(entry) for entry in recorded.values()) and all(
             self._unchanged(entry)
@@ -181,7 +212,7 @@ class Pipeline:
     def inputs(self, stage: str) -> str:
         """One hash of what the stage reads besides params: a training resumes only under it."""
         seen: dict[str, Any] = {"cmd": self.stages[stage]["cmd"]}
-        for path in self._deps(stage):
+        for path in self.deps(stage):
             if path in self._maker:
                 seen[path] = self.result_md5(path)
             else:
@@ -191,10 +222,10 @@ class Pipeline:
 
     def before(self, stage: str) -> set[str]:
         """The stages that `stage` builds on, however far back."""
-        makers = {self._maker[path] for path in self._deps(stage) if path in self._maker}
+        makers = {self._maker[path] for path in self.deps(stage) if path in self._maker}
         return makers.union(*(self.before(maker) for maker in makers))
 
-    def _deps(self, stage: str) -> list[str]:
+    def deps(self, stage: str) -> list[str]:
         values = self.params.model_dump()
 
         def fill(match: re.Match[str]) -> str:
@@ -243,12 +274,28 @@ class Pipeline:
 
     def samples(self) -> dict[str, list[Any]]:
         """The samples as a table: {'sample': [0, 1], 'text': [...], ...}."""
-        text = (self.files.read(SAMPLES) or b"").decode()
+        text = (self.files.read(SAMPLES) or self._cached(SAMPLES) or b"").decode()
         lines = [json.loads(line) for line in text.splitlines() if line.strip()]
         order = ["sample", "prompt", "text", "stop_reason", "seed"]
         keys = {key for line in lines for key in line}
         ordered = [key for key in order if key in keys] + sorted(keys - set(order))
         return {key: [line.get(key) for line in lines] for key in ordered}
+
+    def _cached(self, path: str) -> bytes | None:
+        """A file of a folder that dvc.lock names, from DVC's cache."""
+        folder, _, name = path.rpartition("/")
+        md5 = self.result_md5(folder) if folder in self._maker else None
+        for entry in _json(_cache_file(md5)) if md5 else ():
+            if entry["relpath"] == name:
+                return _cache_file(entry["md5"])
+        return None
+
+
+def _cache_file(md5: str) -> bytes | None:
+    try:
+        return (workspace.root() / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).read_bytes()
+    except OSError:
+        return None
 
 
 def params_of_row(params: Params) -> dict[str, str]:

@@ -5,11 +5,13 @@ MLflow is imported when the store is opened (about 2 s), through its client alon
 would keep global state and record the user and the environment's tags by itself.
 """
 
+import json
 import logging
 import os
 import platform
+import shutil
 import sqlite3
-import subprocess
+import tempfile
 import time
 from contextlib import closing, nullcontext
 from importlib import metadata
@@ -21,14 +23,41 @@ from filelock import FileLock
 
 from stages import workspace
 from stages.params import Params
-from stages.rows import CORPUS, Files, Pipeline, Point, WorkingFolder, changes_of, key_of
-from stages.rows import params_of_row as params_of_row
+from stages.rows import (
+    CORPUS,
+    Files,
+    Pipeline,
+    Point,
+    WorkingFolder,
+    changes_of,
+    git,
+    key_of,
+    params_of_row,
+)
 
 EXPERIMENT = "repro-gpt"
-ABOUT = """One row is one execution of the pipeline: all its params, all its metrics, the curves of
-its training and what it writes. Columns: *evaluate/val/bits_per_byte* is the score to compare (lower
-is better), *train/...* are the curves, *time/...* how long it took. Select two rows and press
-*Compare*; artifacts hold the samples, the pictures and dvc.lock."""
+ABOUT = (
+    "One row is one experiment; lower evaluate/val/bits_per_byte is better. "
+    "Tick two rows and press Compare.\n\n"
+    "A row holds all params and metrics of the pipeline, the curves of its training (train/...), "
+    "how long it took (time/...), and as artifacts its samples, pictures, params.yaml and dvc.lock."
+)
+
+# The columns that the table shows at first, with their widths; the rest is one click away.
+VIEW = "scores"
+VIEW_COLUMNS = {
+    "metrics.`evaluate/val/bits_per_byte`": 190,
+    "metrics.`evaluate/val/loss`": 140,
+    "metrics.`train/parameters`": 140,
+    "metrics.`time/train_s`": 110,
+    "params.`preset`": 80,
+    "params.`model.n_layer`": 110,
+    "params.`model.n_embd`": 110,
+    "params.`train.steps`": 100,
+    "params.`train.learning_rate`": 150,
+    "params.`data.corpus`": 100,
+    "params.`seed`": 70,
+}
 
 PATIENCE = 5  # seconds for a database that another process is writing to
 SYSTEM_METRICS_EVERY = 5  # seconds
@@ -40,16 +69,7 @@ class Store:
     """The tracking store and the experiment in it."""
 
     def __init__(self) -> None:
-        # A server that does not answer must not hold up a stage for minutes, MLflow's default.
-        for name, value in {
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "MLFLOW_LOGGING_LEVEL": "CRITICAL",
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-            "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-            "GIT_PYTHON_REFRESH": "quiet",
-        }.items():
-            os.environ.setdefault(name, value)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
+        quiet_mlflow()
         from mlflow.tracking import MlflowClient
 
         self.uri = store_uri()
@@ -57,6 +77,7 @@ class Store:
         # Two processes that create one database at the same time crash each other.
         with FileLock(f"{database}.lock", timeout=60) if database else nullcontext():
             if database:
+                make_database(database)
                 check_database(database)
             self.client: Any = MlflowClient(self.uri)
             self.experiment = self._experiment()
@@ -67,7 +88,11 @@ class Store:
             remote = self.uri.startswith(("http:", "https:"))
             # By default it would lie under the working folder, which may be a copy that goes away.
             place = None if remote else (workspace.root() / "mlartifacts").as_uri()
-            tags = {"mlflow.note.content": ABOUT, "mlflow.experimentKind": "custom_model_development"}
+            tags = {
+                "mlflow.note.content": ABOUT,
+                # Else the page first asks whether this is about agents or about models.
+                "mlflow.experimentKind": "custom_model_development",
+            }
             try:
                 return str(
                     self.client.create_experiment(EXPERIMENT, artifact_location=place, tags=tags)
@@ -81,6 +106,14 @@ class Store:
             self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
+    def page(self) -> str:
+        """Where the table is found under the server's address, with its first columns chosen."""
+        view = {"selectedColumns": list(VIEW_COLUMNS), "columnWidths": VIEW_COLUMNS}
+        tag = f"mlflow.sharedViewState.{VIEW}"
+        self.client.set_experiment_tag(self.experiment, tag, json.dumps(view))
+        query = f"viewStateShareKey={VIEW}&workflowType=machine_learning"
+        return f"/#/experiments/{self.experiment}/runs?{query}"
+
     def search(self, condition: str, limit: int = 1) -> list[Any]:
         """The newest runs that meet a condition in MLflow's filter language."""
         return list(
@@ -88,6 +121,20 @@ class Store:
                 [self.experiment], condition, order_by=["start_time DESC"], max_results=limit
             )
         )
+
+
+def quiet_mlflow() -> None:
+    """Set before MLflow is imported: no telemetry, no chatter, and no waiting for minutes."""
+    # A server that does not answer must not hold up a stage for minutes, MLflow's default.
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def store_uri() -> str:
@@ -102,9 +149,31 @@ def _sqlite_file(uri: str) -> Path | None:
     return Path(path) if path != uri and not path.startswith((":", "file:")) and path else None
 
 
+def make_database(database: Path) -> None:
+    """Makes a fresh database elsewhere, then moves it here whole.
+
+    MLflow takes dozens of migrations for it, each synced to the disk: half the time goes without
+    the disk, and who is killed in the middle leaves no half of a database.
+    """
+    if database.exists():
+        return
+    from mlflow.tracking import MlflowClient
+
+    memory = Path("/dev/shm")  # noqa: S108 (only looked at; the folder made in it is private)
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        made = Path(folder) / database.name
+        MlflowClient(f"sqlite:///{made}")
+        database.parent.mkdir(parents=True, exist_ok=True)
+        new = database.with_name(f"{database.name}.{os.getpid()}.new")
+        try:
+            shutil.copyfile(made, new)
+            new.replace(database)
+        finally:
+            new.unlink(missing_ok=True)
+
+
 def check_database(database: Path) -> None:
     """Raises at once where the database cannot be written: MLflow would retry for minutes."""
-    database.parent.mkdir(parents=True, exist_ok=True)
     fault: Exception
     try:
         with closing(sqlite3.connect(database, timeout=PATIENCE, isolation_level=None)) as opened:
@@ -125,13 +194,19 @@ class RowOfStore:
         self.tags: dict[str, str] = dict(run.data.tags)
         self.metrics: dict[str, float] = dict(run.data.metrics)
         self._steps: dict[str, set[int]] = {}
-        self._donor: Any = None
 
     @classmethod
-    def begin(cls, store: Store, files: Files, params: Params, tags: dict[str, str]) -> "RowOfStore":
-        """A new run with all params and the files that define it."""
+    def begin(
+        cls,
+        store: Store,
+        files: Files,
+        params: Params,
+        tags: dict[str, str],
+        at: int | None = None,
+    ) -> "RowOfStore":
+        """A new run with all params and the files that define it, as of `at` (ms) or now."""
         run = store.client.create_run(
-            store.experiment, tags=tags, run_name=tags.get("mlflow.runName")
+            store.experiment, start_time=at, tags=tags, run_name=tags.get("mlflow.runName")
         )
         row = cls(store, run)
         from mlflow.entities import Param
@@ -148,32 +223,41 @@ class RowOfStore:
         if not path.endswith(".png"):
             self.client.log_text(self.id, content.decode(errors="replace"), path)
             return
-        import tempfile
-
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / Path(path).name
             file.write_bytes(content)
             self.client.log_artifact(self.id, str(file), str(Path(path).parent))
 
     def write(self, points: list[Point], tags: dict[str, str] | None = None) -> None:
-        """Sends metrics and tags; points whose step the row has already are left out."""
+        """Sends points of curves, but no step that the row has already; and tags."""
+        new = []
+        for name, step, value in points:
+            # A speed has no steps: of a training in parts, the last part's counts.
+            if name.startswith("time/") or step not in self._steps_of(name):
+                self._steps_of(name).add(step)
+                new.append((name, step, value))
+        self._send(new, tags or {})
+
+    def replace(self, values: dict[str, float], tags: dict[str, str] | None = None) -> None:
+        """Sends figures that have no steps; of several the latest counts."""
+        new = [
+            (name, 0, value) for name, value in values.items() if self.metrics.get(name) != value
+        ]
+        self._send(new, tags or {})
+
+    def _send(self, points: list[Point], tags: dict[str, str]) -> None:
         from mlflow.entities import Metric, RunTag
 
-        new: list[Point] = []
-        for name, step, value in points:
-            if step not in self._steps_of(name):
-                self._steps[name].add(step)
-                new.append((name, step, value))
-                self.metrics[name] = value
         now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, step) for name, step, value in new]
-        tags = {key: value for key, value in (tags or {}).items() if self.tags.get(key) != value}
-        self.tags |= tags
-        named = [RunTag(key, value[:8000]) for key, value in tags.items()]
-        for start in range(0, len(metrics), 1000):
-            self.client.log_batch(self.id, metrics=metrics[start : start + 1000])
+        metrics = [Metric(name, value, now, step) for name, step, value in points]
+        named = [RunTag(key, tag[:8000]) for key, tag in tags.items() if self.tags.get(key) != tag]
+        # MLflow takes 1,000 entities at a time.
+        for start in range(0, len(metrics), 900):
+            self.client.log_batch(self.id, metrics=metrics[start : start + 900])
         if named:
             self.client.log_batch(self.id, tags=named)
+        self.metrics |= {name: value for name, _, value in points}
+        self.tags |= tags
 
     def _steps_of(self, name: str) -> set[int]:
         if name not in self._steps:
@@ -194,11 +278,10 @@ class RowOfStore:
 
     def fill(self, pipeline: Pipeline, stage: str, state: str) -> None:
         """Metrics, curve, pictures and samples of one stage, from its files."""
-        points = [(name, 0, value) for name, value in pipeline.metrics(stage).items()]
-        # The curves come second: `train/loss` is theirs should a metrics file have it too.
         curve = pipeline.curve(stage)
-        curved = {name for name, _, _ in curve}
-        points = [point for point in points if point[0] not in curved] + curve
+        # `train/loss` is a curve's, should a metrics file have it too.
+        curves = {name for name, _, _ in curve}
+        figures = {k: value for k, value in pipeline.metrics(stage).items() if k not in curves}
         tags = {f"stage.{stage}": state}
         if stage == "train" and (model := pipeline.model_md5()):
             tags["model.md5"] = model
@@ -208,7 +291,9 @@ class RowOfStore:
             self.client.log_table(self.id, table, "samples.json")
         if stage == "prepare":
             self._log_dataset(pipeline)
-        self.write(points, tags)
+        self.write(curve)
+        # The tag last: what it says must be there.
+        self.replace(figures, tags)
 
     def _has(self, path: str) -> bool:
         return any(found.path == path for found in self.client.list_artifacts(self.id))
@@ -242,7 +327,7 @@ class RowOfStore:
         for donor in same:
             times = donor.data.metrics
             if donor.info.run_id != self.id and "time/train_s" in times:
-                self.write([(name, 0, times[name]) for name in missing if name in times])
+                self.replace({name: times[name] for name in missing if name in times})
                 return
 
 
@@ -251,7 +336,6 @@ class StageOfRow:
 
     def __init__(self, name: str, params: Params) -> None:
         self.name, self.params = name, params
-        self.started = time.monotonic()
         self.monitor: Any = None
         store = Store()
         files = WorkingFolder()
@@ -265,16 +349,19 @@ class StageOfRow:
             self.row = RowOfStore(store, latest[0])
             store.client.update_run(self.row.id, status="RUNNING")
         else:
-            tags = tags_of_row(params, experiment) | {"pipeline.key": key, "execution": execution}
+            tags = tags_of_row(params, experiment) | tags_of_machine()
+            tags |= {"pipeline.key": key, "execution": execution}
             self.row = RowOfStore.begin(store, files, params, tags)
         self.row.complete(pipeline, pipeline.valid())
         mine = {f"stage.{name}": "running", f"inputs.{name}": inputs}
         # An interrupted training goes on: its parts add up.
         again = self.row.tags.get(f"stage.{name}") not in (None, *DONE)
         self.seconds_before = self.row.metrics.get(f"time/{name}_s", 0.0) if again else 0.0
-        self.row.write([], mine)
+        self.row.replace({}, mine)
         if name == "train":
             self._watch_system(joined)
+        # Last, so that what tracking costs is not counted as the stage's own time.
+        self.started = time.monotonic()
 
     def _watch_system(self, joined: bool) -> None:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -306,21 +393,16 @@ class StageOfRow:
             self.monitor.finish()
         self._check()
         seconds = self.seconds_before + time.monotonic() - self.started
-        self._log_seconds(round(seconds, 3))
+        self.row.replace({f"time/{self.name}_s": round(seconds, 3)})
         if state == "done":
             pipeline = Pipeline(WorkingFolder(), self.params, running=self.name, finished=True)
             self.row.fill(pipeline, self.name, "done")
             # Where the results came out as before, DVC will not run what follows: it is done too.
             self.row.complete(pipeline, pipeline.valid())
         else:
-            self.row.write([], {f"stage.{self.name}": state})
+            self.row.replace({}, {f"stage.{self.name}": state})
         status = {"done": "FINISHED", "interrupted": "KILLED"}.get(state, "FAILED")
         self.row.client.set_terminated(self.row.id, status)
-
-    def _log_seconds(self, seconds: float) -> None:
-        # log_metric, since the last value counts and not the first of a step.
-        self.row.client.log_metric(self.row.id, f"time/{self.name}_s", seconds, step=0)
-        self.row.metrics[f"time/{self.name}_s"] = seconds
 
 
 def _joins(
@@ -352,19 +434,21 @@ def execution_id() -> str:
 
 
 def tags_of_row(params: Params, experiment: str | None) -> dict[str, str]:
-    """Where a row comes from: its name, the code's commit, the versions it ran under."""
+    """What names a row, for people and for MLflow's pages."""
     changes = changes_of(params)
-    made = f"{params.preset} {changes}".strip()
+    about = f"preset {params.preset}" + (f", overridden: {changes}" if changes else "")
     tags = {
-        "mlflow.runName": (experiment or f"workspace {made}")[:120],
-        "mlflow.note.content": f"preset {params.preset}"
-        + (f", overridden: {changes}" if changes else ""),
+        "mlflow.runName": (experiment or f"workspace {params.preset} {changes}".strip())[:120],
+        "mlflow.note.content": about,
         "mlflow.source.type": "LOCAL",
         "mlflow.source.name": "dvc exp run" if experiment else "dvc repro",
-        "dvc.exp_name": experiment or "",
-        "host": platform.node(),
-        "version.python": platform.python_version(),
     }
+    return tags | ({"dvc.exp_name": experiment} if experiment else {})
+
+
+def tags_of_machine() -> dict[str, str]:
+    """The code's commit, the machine and the versions that this process runs under."""
+    tags = {"host": platform.node(), "version.python": platform.python_version()}
     for package in ("torch", "dvc", "mlflow"):
         try:
             tags[f"version.{package}"] = metadata.version(package)
@@ -376,15 +460,4 @@ def tags_of_row(params: Params, experiment: str | None) -> dict[str, str]:
         # params.yaml and dvc.lock change with every experiment: only code makes it dirty.
         changed = git("status", "--porcelain", "--", "gpt", "stages", "dvc.yaml")
         tags["git.dirty"] = "true" if changed else "false"
-    return {key: value for key, value in tags.items() if value}
-
-
-def git(*arguments: str) -> bytes | None:
-    """What git prints, or None where it fails or is not there."""
-    try:
-        done = subprocess.run(
-            ["git", *arguments], capture_output=True, check=False, stdin=subprocess.DEVNULL
-        )
-    except OSError:
-        return None
-    return done.stdout if done.returncode == 0 else None
+    return tags

@@ -104,6 +104,7 @@ def stage(name: str, params: Params) -> Iterator[Row]:
 def _reason(error: Exception) -> str:
     """One line of why, without the pages of SQL that SQLAlchemy adds."""
     if isinstance(error, ModuleNotFoundError):
-        return f"{error.name} is not installed (pip install mlflow)"
+        package = (error.name or "mlflow").partition(".")[0]
+        return f"{package} is not installed (pip install {package})"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]

@@ -132,7 +132,9 @@ def make_clone(
 ) -> Callable[..., Clone]:
     def make(**params: str) -> Clone:
         folder = tmp_path_factory.mktemp("clone")
-        return Clone(folder, tracked_files, SMALL | {k.replace("__", "."): v for k, v in params.items()})
+        return Clone(
+            folder, tracked_files, SMALL | {k.replace("__", "."): v for k, v in params.items()}
+        )
 
     return make
 

@@ -1,0 +1,239 @@
+"""Batches and windows of token files, and token files that are refused."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt.dataset import Batches, even_windows, open_tokens
+from gpt.errors import DataError
+
+IDS = np.arange(100, dtype=np.uint16)
+
+
+def batches(
+    ids: np.ndarray = IDS, block_size: int = 8, batch_size: int = 4, seed: int = 0
+) -> Batches:
+    return Batches(ids, block_size=block_size, batch_size=batch_size, seed=seed)
+
+
+def starts(of: Batches, steps: int) -> np.ndarray:
+    """The first id of every crop; of IDS, which count up, that is where it starts."""
+    return torch.cat([of.batch(step)[0][:, 0] for step in range(steps)]).numpy()
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_a_function_of_seed_and_step_alone() -> None:
+    torch.manual_seed(1)
+    forward = [batches().batch(step)[0] for step in range(5)]
+    torch.manual_seed(2)
+    one = batches()
+    backward = [one.batch(step)[0] for step in reversed(range(5))]
+    assert all(torch.equal(a, b) for a, b in zip(forward, reversed(backward), strict=True))
+
+
+def test_a_batch_draws_nothing_from_the_random_generators_of_torch_and_numpy() -> None:
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    batches().batch(3)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.random.get_state()[1].tolist() == numpy_state
+
+
+@pytest.mark.parametrize(
+    "other", [{"seed": 1}, {"seed": 2**62}, {"step": 1}, {"part": 1}, {"step": 2**40}], ids=repr
+)
+def test_another_seed_step_or_part_gives_another_batch(other: dict[str, int]) -> None:
+    seed = other.pop("seed", 0)
+    changed = batches(seed=seed).batch(**({"step": 0} | other))[0]
+    assert not torch.equal(changed, batches().batch(0)[0])
+
+
+def test_targets_are_inputs_moved_by_one() -> None:
+    inputs_bt, targets_bt = batches().batch(7)
+    assert inputs_bt.shape == targets_bt.shape == (4, 8)
+    assert torch.equal(targets_bt, inputs_bt + 1)
+    assert torch.equal(inputs_bt, inputs_bt[:, :1] + torch.arange(8))
+
+
+def test_batches_are_pinned() -> None:
+    # Drawn by a counter, so the same on every machine. Changed on purpose? Every training of
+    # every user changes with it: say so in CHANGELOG.md.
+    drawn = [
+        starts(batches(seed=1337), 2).tolist(),
+        batches(seed=1337).batch(5, 1)[0][:, 0].tolist(),
+    ]
+    assert drawn == [[66, 84, 88, 90, 78, 29, 58, 86], [65, 1, 36, 60]]
+
+
+def test_every_start_is_drawn_and_with_equal_chance() -> None:
+    places = len(IDS) - 8
+    counts = np.bincount(starts(batches(batch_size=500), 40), minlength=places)
+    assert len(counts) == places, "the last start, and none beyond it"
+    expected = counts.sum() / places
+    chi_square = ((counts - expected) ** 2 / expected).sum()
+    # 91 degrees of freedom: mean 91, standard deviation 13.5. The seed is fixed.
+    assert 50 < chi_square < 140
+
+
+def test_a_text_of_one_block_and_one_token_is_enough() -> None:
+    inputs_bt, targets_bt = batches(IDS[:9]).batch(0)
+    assert inputs_bt.tolist() == [list(range(8))] * 4
+    assert targets_bt.tolist() == [list(range(1, 9))] * 4
+
+
+def test_a_text_one_token_shorter_is_refused_with_the_numbers() -> None:
+    with pytest.raises(DataError, match=r"has 8 tokens, and a block of 8 needs 9; "):
+        batches(IDS[:8])
+
+
+# --- validation windows ---------------------------------------------------------------------------
+
+
+@given(count=st.integers(2, 200), block_size=st.integers(1, 20), tokens=st.integers(1, 300))
+def test_validation_windows_are_whole_blocks_that_do_not_overlap(
+    count: int, block_size: int, tokens: int
+) -> None:
+    ids = np.arange(count, dtype=np.uint16)
+    windows = even_windows(ids, block_size=block_size, tokens=tokens, batch_size=3)
+    block_size = min(block_size, count - 1)
+    targets = torch.cat([targets_bt for _, targets_bt in windows])
+    assert targets.shape[1] == block_size
+    assert len(targets.unique()) == targets.numel() <= max(tokens, block_size)
+    assert all(torch.equal(inputs_bt + 1, targets_bt) for inputs_bt, targets_bt in windows)
+    assert all(len(inputs_bt) <= 3 for inputs_bt, _ in windows)
+
+
+def test_validation_windows_cover_everything_where_there_are_tokens_enough() -> None:
+    windows = even_windows(IDS, block_size=9, tokens=99, batch_size=4)
+    targets = torch.cat([targets_bt.flatten() for _, targets_bt in windows])
+    assert targets.tolist() == list(range(1, 100))
+
+
+def test_validation_windows_are_spread_over_the_whole_split() -> None:
+    ids = np.arange(10_001, dtype=np.uint16)
+    windows = even_windows(ids, block_size=10, tokens=100, batch_size=100)
+    gaps = windows[0][0][:, 0].diff()
+    assert windows[0][0].shape == (10, 10)
+    assert gaps.tolist() == [1000] * 9
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_validation_split_without_a_target_is_refused(count: int) -> None:
+    with pytest.raises(DataError, match=f"has {count} tokens"):
+        even_windows(IDS[:count], block_size=8, tokens=8, batch_size=1)
+
+
+# --- token files ----------------------------------------------------------------------------------
+
+
+def npy(array: np.ndarray, *, allow_pickle: bool = False) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=allow_pickle)
+    return file.getvalue()
+
+
+def token_file(folder: Path, raw: bytes, tokens: int = 100) -> Path:
+    """A split `train` of the bytes `raw`, with a manifest that vouches for them."""
+    (folder / "train.npy").write_bytes(raw)
+    facts = {"tokens": tokens, "sha256": hashlib.sha256(raw).hexdigest()}
+    (folder / "tokens.json").write_text(json.dumps({"splits": {"train": facts}}), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+@pytest.mark.parametrize("count", [0, 1, 100])
+def test_a_token_file_gives_its_ids(tmp_path: Path, dtype: type, count: int) -> None:
+    ids = np.arange(count, dtype=dtype)
+    opened = open_tokens(token_file(tmp_path, npy(ids), count), "train", vocab_size=100)
+    assert opened.dtype == dtype
+    assert opened.tolist() == ids.tolist()
+
+
+def test_a_token_file_is_mapped_and_not_read(tmp_path: Path) -> None:
+    assert isinstance(open_tokens(token_file(tmp_path, npy(IDS)), "train", 100), np.memmap)
+
+
+@pytest.mark.parametrize("at", [0, 8, 60, 128, -1])
+def test_one_flipped_bit_in_a_token_file_is_caught(tmp_path: Path, at: int) -> None:
+    raw = bytearray(npy(IDS))
+    token_file(tmp_path, bytes(raw))
+    raw[at] ^= 1
+    (tmp_path / "train.npy").write_bytes(raw)
+    with pytest.raises(DataError, match=r"train\.npy: its sha256"):
+        open_tokens(tmp_path, "train", 100)
+
+
+def test_an_id_of_the_vocabularys_size_is_refused_and_one_less_is_not(tmp_path: Path) -> None:
+    folder = token_file(tmp_path, npy(IDS))
+    assert len(open_tokens(folder, "train", 100)) == 100
+    with pytest.raises(DataError, match=r"train\.npy: id 99 is outside the vocabulary of 99"):
+        open_tokens(folder, "train", 99)
+
+
+REFUSED = {
+    "a missing half token": npy(IDS)[:-1],
+    "a missing token": npy(IDS[:-1]),
+    "no header": IDS.tobytes(),
+    "empty": b"",
+    "signed ids": npy(IDS.astype(np.int32)),
+    "wide ids": npy(IDS.astype(np.int64)),
+    "big-endian ids": npy(IDS.astype(">u2")),
+    "fractions": npy(IDS.astype(np.float32)),
+    "two dimensions": npy(IDS[:, None]),
+    "no dimension": npy(np.uint16(5)),
+    "a header of absurd length": npy(IDS).replace(b"(100,), }  ", b"(9999999999,), }"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_token_file_of_another_form_is_refused_even_if_its_hash_is_right(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(DataError, match=r"train\.npy: .*; delete \.dvc/cache/files"):
+        open_tokens(token_file(tmp_path, REFUSED[name]), "train", 2**16)
+
+
+class Payload:
+    """Unpickled, it leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.mark,)
+
+
+def test_a_pickle_in_a_token_file_is_refused_and_not_run(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    array = np.empty(1, dtype=object)
+    array[0] = Payload(mark)
+    raw = npy(array, allow_pickle=True)
+    np.load(io.BytesIO(raw), allow_pickle=True)
+    assert mark.exists(), "the payload works where pickles are loaded"
+    mark.unlink()
+    with pytest.raises(DataError, match=r"train\.npy"):
+        open_tokens(token_file(tmp_path, raw, tokens=1), "train", 100)
+    assert not mark.exists()
+
+
+def test_a_token_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    token_file(tmp_path, npy(IDS))
+    (tmp_path / "train.npy").unlink()
+    with pytest.raises(DataError, match=r"train\.npy: No such file"):
+        open_tokens(tmp_path, "train", 100)
+
+
+@pytest.mark.parametrize("manifest", ["", "{}", '{"splits": {}}', '{"splits": {"train": 1}}'])
+def test_a_damaged_manifest_of_tokens_is_refused_in_one_line(tmp_path: Path, manifest: str) -> None:
+    token_file(tmp_path, npy(IDS))
+    (tmp_path / "tokens.json").write_text(manifest, encoding="utf-8")
+    with pytest.raises(DataError, match=r"tokens\.json"):
+        open_tokens(tmp_path, "train", 100)

@@ -1,0 +1,547 @@
+"""Texts on their way into the corpus: read, downloaded, split, written in parts and read again."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt import sources
+from gpt.corpus import SPLITS, CorpusWriter, read_manifest, read_parts
+from gpt.errors import DataError
+from gpt.sources import READ_BYTES, Document, Download, Source
+
+Parts = dict[str, list[tuple[str, str]]]
+
+
+def held(*texts: str) -> Source:
+    """A source of `texts`, named by their position."""
+    documents = [Document(str(n), lambda text=text: iter([text])) for n, text in enumerate(texts)]
+    return Source(len(texts), lambda: iter(documents))
+
+
+def contents(source: Source) -> dict[str, str]:
+    return {document.name: "".join(document.parts()) for document in source.documents()}
+
+
+def written(folder: Path, source: Source, **options: Any) -> Parts:
+    """`source` split and written to `folder`, then read back as {split: [(doc, part), ...]}."""
+    settings = {"seed": 0, "val_fraction": 0.1, "test_fraction": 0.0} | options
+    with CorpusWriter(folder) as writer:
+        sources.split_corpus(source, writer, **settings)
+        writer.finish({"documents": source.count})
+    return {split: list(read_parts(folder, split)) for split in SPLITS}
+
+
+def joined(parts: list[tuple[str, str]]) -> str:
+    return "".join(text for _, text in parts)
+
+
+# --- reading own text -----------------------------------------------------------------------------
+
+
+def test_a_file_is_one_document(tmp_path: Path) -> None:
+    (tmp_path / "a.log").write_text("Hello\n", encoding="utf-8")
+    assert contents(sources.own_text(tmp_path / "a.log")) == {"a.log": "Hello\n"}
+
+
+def test_a_folder_gives_its_text_files_sorted_and_below_it(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.MD", "sub/c.txt", "picture.png", "noted.txt.bak"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    assert list(contents(sources.own_text(tmp_path)).items()) == [
+        ("a.MD", "a.MD"),
+        ("b.txt", "b.txt"),
+        ("sub/c.txt", "sub/c.txt"),
+    ]
+
+
+def test_names_that_start_with_a_dot_are_passed_over(tmp_path: Path) -> None:
+    for name in ("a.txt", ".hidden.txt", ".git/b.txt", "sub/.c.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    assert list(contents(sources.own_text(tmp_path))) == ["a.txt"]
+
+
+def test_a_dot_above_the_folder_hides_nothing(tmp_path: Path) -> None:
+    (tmp_path / ".here").mkdir()
+    (tmp_path / ".here" / "a.txt").write_text("a", encoding="utf-8")
+    assert list(contents(sources.own_text(tmp_path / ".here"))) == ["a.txt"]
+
+
+def test_a_folder_named_like_a_text_file_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "letters.txt").mkdir()
+    (tmp_path / "letters.txt" / "a.txt").write_text("a", encoding="utf-8")
+    assert contents(sources.own_text(tmp_path)) == {"letters.txt/a.txt": "a"}
+
+
+@pytest.mark.parametrize(
+    "text", ["one\r\ntwo\r\n", "a\0b", "\x1a\f\x85\u2028\u2029", "é€😀", "<|endoftext|>", "a\rb"]
+)
+def test_text_stands_in_the_corpus_as_it_was(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    parts = written(tmp_path / "corpus", sources.own_text(tmp_path / "a.txt"))
+    assert joined(parts["train"]) + joined(parts["val"]) == text
+
+
+def test_a_byte_order_mark_is_left_out_at_the_start_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfa\xef\xbb\xbfb")
+    assert "".join(sources.read_text(tmp_path / "a.txt")) == "a\ufeffb"
+
+
+def test_characters_across_the_edge_of_a_read_block_stay_whole(tmp_path: Path) -> None:
+    for before in range(5):
+        text = "x" * (READ_BYTES - before) + "😀" * 3
+        (tmp_path / "a.txt").write_bytes(text.encode())
+        assert "".join(sources.read_text(tmp_path / "a.txt")) == text
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize(
+    "before", [0, 1, 100, *range(READ_BYTES - 5, READ_BYTES + 3), 2 * READ_BYTES]
+)
+@pytest.mark.parametrize(
+    "wrong", [b"\xff tail", b"\xe9", b"\xe2\x82", b"\xf0\x9f\x98", b"\xe2\x82x"]
+)
+def test_what_is_not_utf8_is_named_by_its_byte(
+    tmp_path: Path, bom: bytes, before: int, wrong: bytes
+) -> None:
+    (tmp_path / "a.txt").write_bytes(bom + b"x" * before + wrong)
+    with pytest.raises(DataError, match=rf"a\.txt: byte {len(bom) + before} is not UTF-8;"):
+        list(sources.read_text(tmp_path / "a.txt"))
+
+
+def test_a_name_that_is_not_utf8_is_refused_in_one_line(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")).write_text("a", encoding="utf-8")
+    with pytest.raises(DataError):
+        written(tmp_path / "corpus", sources.own_text(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", " \n\t ", "\ufeff"])
+def test_text_that_is_empty_or_white_space_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    with pytest.raises(DataError, match="empty or only white space"):
+        written(tmp_path / "corpus", sources.own_text(tmp_path / "a.txt"))
+
+
+def test_a_path_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere: no such file or folder"):
+        sources.own_text(tmp_path / "nowhere")
+
+
+def test_a_folder_without_text_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"{tmp_path}: holds no \.txt or \.md file"):
+        sources.own_text(tmp_path)
+
+
+def test_a_name_longer_than_the_system_allows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        sources.own_text(tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize("named", ["loop.txt", "."])
+def test_a_loop_of_symlinks_is_refused_and_not_followed(tmp_path: Path, named: str) -> None:
+    (tmp_path / "loop.txt").symlink_to("loop.txt")
+    with pytest.raises(DataError, match="loop"):
+        sources.own_text(tmp_path / named)
+
+
+def test_a_folder_linked_into_itself_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a", encoding="utf-8")
+    (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
+    assert list(contents(sources.own_text(tmp_path))) == ["a.txt"]
+
+
+@pytest.fixture
+def shut() -> Iterator[Path]:
+    """A folder with a text, a file and a folder that nobody may read, not even a test of root."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for file in ("open/a.txt", "open/sub/b.txt", "shut.txt"):
+            (folder / file).parent.mkdir(exist_ok=True)
+            (folder / file).write_text("text", encoding="utf-8")
+        folder.chmod(0o755)
+        (folder / "shut.txt").chmod(0o000)
+        (folder / "open" / "sub").chmod(0o000)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            if root:
+                os.seteuid(0)
+            (folder / "open" / "sub").chmod(0o700)
+
+
+@pytest.mark.parametrize("named", ["shut.txt", "open/sub", "open/sub/b.txt"])
+def test_what_cannot_be_read_is_refused_by_name(shut: Path, named: str) -> None:
+    with pytest.raises(DataError, match=rf"{named}: Permission denied"):
+        sources.own_text(shut / named)
+
+
+def test_a_folder_below_that_cannot_be_read_is_not_passed_over_in_silence(shut: Path) -> None:
+    with pytest.raises(DataError, match="sub: Permission denied"):
+        sources.own_text(shut / "open")
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_stated_hash_is_held_to(tmp_path: Path, folder: bool) -> None:
+    (tmp_path / "a.txt").write_text("a", encoding="utf-8")
+    path = tmp_path if folder else tmp_path / "a.txt"
+    right = sources.own_text(path).facts["sha256"]
+    assert sources.own_text(path, right).count == 1
+    (tmp_path / "a.txt").write_text("b", encoding="utf-8")
+    with pytest.raises(DataError, match=r"its sha256 is [0-9a-f]{64}, not the data\.sha256"):
+        sources.own_text(path, right)
+
+
+def test_names_that_repeat_are_one_document(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("emma\nava\n\nemma \nmia\nava\n", encoding="utf-8")
+    source = sources.name_list(tmp_path / "names.txt")
+    assert list(contents(source).values()) == ["emma", "ava", "mia"]
+    assert (source.count, source.facts["duplicates_removed"]) == (3, 2)
+
+
+def test_no_name_stands_in_two_splits(tmp_path: Path) -> None:
+    names = [f"name{n % 70}" for n in range(200)]
+    (tmp_path / "names.txt").write_text("\n".join(names), encoding="utf-8")
+    source = sources.name_list(tmp_path / "names.txt")
+    parts = written(tmp_path, source, val_fraction=0.2, test_fraction=0.2)
+    found = [text for split in SPLITS for _, text in parts[split]]
+    assert sorted(found) == sorted(set(names))
+
+
+# --- splitting ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [2, 9, 10, 11, 19, 999, 1000, 1003, 12345])
+def test_a_single_text_is_cut_where_nanogpt_cuts_it(tmp_path: Path, length: int) -> None:
+    text = ("To be, or not to be: é€😀\n" * length)[:length]
+    parts = written(tmp_path, held(text))
+    assert joined(parts["train"]) == text[: int(length * 0.9)]
+    assert joined(parts["val"]) == text[int(length * 0.9) :]
+    assert parts["test"] == []
+
+
+def test_a_test_split_is_the_end_of_a_single_text(tmp_path: Path) -> None:
+    text = "".join(chr(0x4E00 + n) for n in range(100))
+    parts = written(tmp_path, held(text), val_fraction=0.2, test_fraction=0.1)
+    assert [len(joined(parts[split])) for split in SPLITS] == [70, 20, 10]
+    assert "".join(joined(parts[split]) for split in SPLITS) == text
+
+
+def test_few_documents_are_each_cut(tmp_path: Path) -> None:
+    parts = written(tmp_path, held("a" * 10, "b" * 20))
+    assert parts["train"] == [("0", "a" * 9), ("1", "b" * 18)]
+    assert parts["val"] == [("0", "a"), ("1", "bb")]
+
+
+def test_a_cut_does_not_depend_on_how_the_text_is_read(tmp_path: Path) -> None:
+    text = "".join(chr(0x4E00 + n) for n in range(1000))
+    for size in (1, 7, 899, 900, 901, 1000):
+        pieces = [text[n : n + size] for n in range(0, len(text), size)]
+        source = Source(1, lambda p=pieces: iter([Document("0", lambda: iter(p))]))
+        assert joined(written(tmp_path, source)["val"]) == text[900:]
+
+
+def test_many_documents_are_held_out_whole_and_exactly_as_many(tmp_path: Path) -> None:
+    texts = [f"document {n}" for n in range(50)]
+    parts = written(tmp_path, held(*texts), val_fraction=0.1, test_fraction=0.2)
+    assert [len(parts[split]) for split in SPLITS] == [35, 5, 10]
+    assert sorted(text for split in SPLITS for _, text in parts[split]) == sorted(texts)
+
+
+def test_the_same_seed_holds_out_the_same_documents_and_another_others() -> None:
+    draws = [sources.assign(100, seed, 0.1, 0.1) for seed in (3, 3, 4)]
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_which_documents_are_held_out_is_pinned() -> None:
+    # Drawn by hash, so the same on every machine and Python. Another draw gives every user
+    # another split: change it only on purpose, and say so in CHANGELOG.md.
+    held_out = [n for n, split in enumerate(sources.assign(40, 0, 0.1, 0.0)) if split == "val"]
+    assert held_out == [1, 11, 25, 38]
+
+
+@given(
+    count=st.integers(2, 60),
+    val=st.floats(0.01, 0.98),
+    test=st.floats(0, 0.98),
+)
+def test_a_split_by_document_leaves_no_split_without_one(
+    count: int, val: float, test: float
+) -> None:
+    if val + test >= 1:
+        test = 0.0
+    with TemporaryDirectory() as folder, CorpusWriter(Path(folder)) as writer:
+        how = sources.split_corpus(
+            held(*["text"] * count), writer, seed=0, val_fraction=val, test_fraction=test
+        )
+        found = writer.finish({})["splits"]
+    if how == "document":
+        assert all(found[name]["documents"] for name in ("train", "val") + ("test",) * (test > 0))
+
+
+@given(
+    texts=st.lists(st.text(alphabet="aé€😀", max_size=6), min_size=1, max_size=12),
+    limit=st.integers(4, 40),
+)
+def test_a_byte_limit_gives_the_longest_beginning_of_whole_characters(
+    texts: list[str], limit: int
+) -> None:
+    with TemporaryDirectory() as folder:
+        texts = ["abc", *texts]
+        parts = written(Path(folder), held(*texts), max_bytes=limit)
+    by_document: dict[str, str] = {str(n): "" for n in range(len(texts))}
+    for split in SPLITS:
+        for doc, text in parts[split]:
+            by_document[doc] += text
+    expected = "".join(texts).encode()[:limit].decode(errors="ignore")
+    assert "".join(by_document.values()) == expected
+
+
+def test_a_byte_limit_bounds_the_bytes_of_the_corpus(tmp_path: Path) -> None:
+    written(tmp_path, held(*["é" * 50] * 40), max_bytes=1001)
+    assert sum(facts["bytes"] for facts in read_manifest(tmp_path)["splits"].values()) == 1000
+
+
+# --- the corpus on disk ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("character", ["x", "😀"])
+def test_a_line_of_ten_megabytes_comes_in_parts_of_at_most_one(
+    tmp_path: Path, character: str
+) -> None:
+    text = character * (10 * 2**20 // len(character.encode()))
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    parts = written(tmp_path, sources.own_text(tmp_path / "a.txt"))
+    assert max(len(part.encode()) for split in SPLITS for _, part in parts[split]) <= 2**20
+    assert joined(parts["train"]) + joined(parts["val"]) == text
+
+
+def test_a_document_longer_than_a_part_counts_once(tmp_path: Path) -> None:
+    with CorpusWriter(tmp_path) as writer:
+        writer.write("train", "long", "x" * 2**19)
+        writer.write("train", "long", "y")
+        writer.write("train", "short", "é")
+        facts = writer.finish({})["splits"]["train"]
+    counted = {key: facts[key] for key in ("documents", "characters", "bytes")}
+    assert counted == {"documents": 2, "characters": 2**19 + 2, "bytes": 2**19 + 3}
+
+
+def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
+    for run in ("one", "two"):
+        written(tmp_path / run, held(*(f"text {n}" for n in range(30))), test_fraction=0.1)
+    for name in ("train.jsonl", "val.jsonl", "test.jsonl", "corpus.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+@pytest.mark.parametrize("at", [0, 9, -3, -1])
+def test_one_flipped_bit_in_the_corpus_is_caught(tmp_path: Path, at: int) -> None:
+    written(tmp_path, held("Once upon a time"))
+    raw = bytearray((tmp_path / "train.jsonl").read_bytes())
+    raw[at] ^= 1
+    (tmp_path / "train.jsonl").write_bytes(raw)
+    with pytest.raises(DataError, match=r"train\.jsonl: .*; delete \.dvc/cache/files"):
+        list(read_parts(tmp_path, "train"))
+
+
+def test_a_corpus_that_lost_its_last_line_is_caught(tmp_path: Path) -> None:
+    written(tmp_path, held(*["text"] * 20))
+    lines = (tmp_path / "train.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "train.jsonl").write_bytes(b"".join(lines[:-1]))
+    with pytest.raises(DataError, match="its sha256 is not"):
+        list(read_parts(tmp_path, "train"))
+
+
+def test_a_corpus_without_its_manifest_is_not_read(tmp_path: Path) -> None:
+    written(tmp_path, held("Once upon a time"))
+    (tmp_path / "corpus.json").unlink()
+    with pytest.raises(DataError, match=r"corpus\.json: not found"):
+        list(read_parts(tmp_path, "train"))
+
+
+@pytest.mark.parametrize(
+    "manifest", ["", "{", "[]", "{}", '{"splits": {}}', '{"splits": {"train": 1}}']
+)
+def test_a_damaged_manifest_is_refused_in_one_line(tmp_path: Path, manifest: str) -> None:
+    written(tmp_path, held("Once upon a time"))
+    (tmp_path / "corpus.json").write_text(manifest, encoding="utf-8")
+    with pytest.raises(DataError, match=r"corpus\.json"):
+        list(read_parts(tmp_path, "train"))
+
+
+def test_information_adds_up_over_the_documents_of_a_split(tmp_path: Path) -> None:
+    def documents() -> Iterator[Document]:
+        for n in range(20):
+            yield Document(str(n), lambda: iter(["text"]), information_bits=float(2**n))
+
+    parts = written(tmp_path, Source(20, documents))
+    for split, facts in read_manifest(tmp_path)["splits"].items():
+        assert facts.get("information_bits", 0) == sum(2 ** int(doc) for doc, _ in parts[split])
+
+
+# --- downloads ------------------------------------------------------------------------------------
+
+TEXT = b"First Citizen:\n" * 5000
+
+
+@dataclass
+class Answer:
+    body: bytes = b""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Site:
+    """A web server of our own; `asked` are the paths it was asked for."""
+
+    url: str
+    answers: dict[str, Answer]
+    asked: list[str]
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    answers: dict[str, Answer] = {}
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            answer = answers.get(self.path, Answer(b"no such page", 404))
+            self.send_response(answer.status)
+            headers = {"Content-Length": str(len(answer.body))} | answer.headers
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield Site(f"http://127.0.0.1:{server.server_port}", answers, asked)
+        server.shutdown()
+        thread.join()
+
+
+def download(site: Site, path: str = "/text") -> Download:
+    return Download("text.txt", site.url + path, hashlib.sha256(TEXT).hexdigest())
+
+
+@pytest.mark.loopback
+def test_a_download_gives_the_file_with_the_pinned_hash(site: Site, tmp_path: Path) -> None:
+    site.answers["/text"] = Answer(TEXT)
+    file = sources.fetch(download(site), tmp_path)
+    assert (file, file.read_bytes()) == (tmp_path / "text.txt", TEXT)
+
+
+@pytest.mark.loopback
+def test_a_file_is_downloaded_once(site: Site, tmp_path: Path) -> None:
+    site.answers["/text"] = Answer(TEXT)
+    for _ in range(2):
+        sources.fetch(download(site), tmp_path)
+    assert site.asked == ["/text"]
+
+
+@pytest.mark.loopback
+def test_a_damaged_file_in_the_cache_is_downloaded_again(site: Site, tmp_path: Path) -> None:
+    site.answers["/text"] = Answer(TEXT)
+    (tmp_path / "text.txt").write_bytes(TEXT[:-1])
+    assert sources.fetch(download(site), tmp_path).read_bytes() == TEXT
+
+
+FAULTS: dict[str, Callable[[Site], Answer]] = {
+    "wrong hash": lambda site: Answer(TEXT[:-1] + b"x"),
+    "an error page": lambda site: Answer(
+        b"<html>sorry</html>", headers={"Content-Type": "text/html"}
+    ),
+    "empty": lambda site: Answer(b""),
+    "404": lambda site: Answer(TEXT, 404),
+    "500": lambda site: Answer(TEXT, 500),
+    "truncated": lambda site: Answer(TEXT[:-1], headers={"Content-Length": str(len(TEXT))}),
+    "to a file": lambda site: Answer(b"", 302, {"Location": "file:///etc/passwd"}),
+    "to itself": lambda site: Answer(b"", 302, {"Location": f"{site.url}/text"}),
+}
+
+
+@pytest.mark.loopback
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_download_that_fails_leaves_nothing_and_lists_what_was_tried(
+    site: Site, tmp_path: Path, name: str
+) -> None:
+    site.answers["/text"] = FAULTS[name](site)
+    mirror, cache = tmp_path / "mirror", tmp_path / "cache"
+    with pytest.raises(DataError) as refused:
+        sources.fetch(download(site), cache, str(mirror))
+    assert "\n" not in str(refused.value)
+    assert f"{mirror / 'text.txt'}: not there; {site.url}/text: " in str(refused.value)
+    assert list(cache.glob("*")) == []
+
+
+@pytest.mark.loopback
+@pytest.mark.parametrize("name", ["wrong hash", "to a file"])
+def test_a_wrong_hash_is_blamed_where_the_hash_was_wrong_and_nowhere_else(
+    site: Site, tmp_path: Path, name: str
+) -> None:
+    site.answers["/text"] = FAULTS[name](site)
+    with pytest.raises(DataError) as refused:
+        sources.fetch(download(site), tmp_path)
+    assert ("wrong sha256" in str(refused.value)) == (name == "wrong hash")
+
+
+@pytest.mark.loopback
+def test_a_refused_connection_is_named(site: Site, tmp_path: Path) -> None:
+    nobody = Download("text.txt", "http://127.0.0.1:9/text", "0" * 64)
+    with pytest.raises(DataError, match=r"http://127\.0\.0\.1:9/text: Connect\w*Error"):
+        sources.fetch(nobody, tmp_path)
+
+
+@pytest.mark.loopback
+def test_a_mirror_folder_comes_first(site: Site, tmp_path: Path) -> None:
+    site.answers["/text"] = Answer(TEXT)
+    (tmp_path / "text.txt").write_bytes(TEXT)
+    file = sources.fetch(download(site), tmp_path / "cache", str(tmp_path))
+    assert (file, site.asked) == (tmp_path / "text.txt", [])
+
+
+@pytest.mark.loopback
+def test_a_wrong_file_in_a_mirror_folder_is_not_taken(site: Site, tmp_path: Path) -> None:
+    site.answers["/text"] = Answer(TEXT)
+    (tmp_path / "text.txt").write_bytes(b"another text")
+    file = sources.fetch(download(site), tmp_path / "cache", str(tmp_path))
+    assert file.read_bytes() == TEXT
+
+
+@pytest.mark.loopback
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_a_mirror_address_comes_first_and_the_public_one_after(
+    site: Site, tmp_path: Path, mirrored: bool
+) -> None:
+    site.answers["/text"] = Answer(TEXT)
+    if mirrored:
+        site.answers["/mirror/text.txt"] = Answer(TEXT)
+    assert sources.fetch(download(site), tmp_path, f"{site.url}/mirror/").read_bytes() == TEXT
+    assert site.asked[0] == "/mirror/text.txt"
+    assert ("/text" in site.asked) == (not mirrored)
+
+
+def test_the_pinned_hashes_are_those_of_the_real_texts(texts: Path) -> None:
+    for pinned in (sources.SHAKESPEARE, sources.NAMES):
+        raw = (texts / pinned.file).read_bytes()
+        assert hashlib.sha256(raw).hexdigest() == pinned.sha256

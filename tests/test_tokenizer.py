@@ -1,0 +1,267 @@
+"""Text to ids and back: exact, over all of Unicode, and the ids that peers get."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt.errors import TokenizerError
+from gpt.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, load_tokenizer
+from stages.tokenize import write_ids
+
+SURROGATES = st.characters(categories=["Cs"])
+
+
+def char_tokenizer(text: str, *, has_bos: bool = False) -> CharTokenizer:
+    return CharTokenizer("".join(sorted(set(text))), has_bos=has_bos)
+
+
+def both(text: str, *, has_bos: bool) -> list[Tokenizer]:
+    return [char_tokenizer(text, has_bos=has_bos), ByteTokenizer(has_bos=has_bos)]
+
+
+# --- round trip -----------------------------------------------------------------------------------
+
+
+@given(text=st.text(), has_bos=st.booleans())
+def test_every_text_comes_back_as_it_was(text: str, has_bos: bool) -> None:
+    for tokenizer in both(text, has_bos=has_bos):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@given(text=st.text(), has_bos=st.booleans())
+def test_ids_are_below_the_vocabulary_size_and_never_bos(text: str, has_bos: bool) -> None:
+    for tokenizer in both(text, has_bos=has_bos):
+        ids = tokenizer.encode(text)
+        assert ids.dtype == tokenizer.dtype
+        assert all(0 <= token < tokenizer.vocab_size and token != tokenizer.bos for token in ids)
+
+
+@given(text=st.text())
+def test_decoding_one_id_at_a_time_gives_the_same_text(text: str) -> None:
+    for tokenizer in both(text, has_bos=True):
+        stream = tokenizer.streaming_decoder()
+        assert "".join(stream.feed(int(token)) for token in tokenizer.encode(text)) == text
+
+
+def test_a_character_is_not_shown_before_its_last_byte() -> None:
+    stream = ByteTokenizer(has_bos=False).streaming_decoder()
+    assert [stream.feed(byte) for byte in "é€".encode()] == ["", "é", "", "", "€"]
+
+
+@given(text=st.text())
+def test_the_bytes_of_the_tokens_add_up_to_the_bytes_of_the_text(text: str) -> None:
+    for tokenizer in both(text, has_bos=True):
+        assert tokenizer.token_bytes()[tokenizer.encode(text)].sum() == len(text.encode())
+
+
+@given(before=st.text(), wrong=SURROGATES)
+def test_a_lone_surrogate_is_refused_with_its_place(before: str, wrong: str) -> None:
+    for tokenizer in both(before, has_bos=False):
+        with pytest.raises(TokenizerError, match=f"character {len(before)} is a lone surrogate"):
+            tokenizer.encode(before + wrong)
+
+
+@given(known=st.text(min_size=1), other=st.characters())
+def test_a_character_that_is_not_in_the_vocabulary_is_never_encoded(known: str, other: str) -> None:
+    tokenizer = char_tokenizer(known)
+    if other in known:
+        assert tokenizer.decode(tokenizer.encode(other)) == other
+    else:
+        with pytest.raises(TokenizerError):
+            tokenizer.encode(other)
+
+
+@pytest.mark.parametrize(
+    ("unknown", "code"), [("é", "U+00E9"), ("😀", "U+1F600"), ("\0", "U+0000")]
+)
+def test_an_unknown_character_is_named_with_its_place(unknown: str, code: str) -> None:
+    with pytest.raises(TokenizerError) as refused:
+        char_tokenizer("abc").encode(f"ab{unknown}a")
+    assert f"character 2 {unknown!r} ({code}) is not among the 3 characters" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+# --- the ids of peers -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shakespeare(texts: Path) -> str:
+    return (texts / "shakespeare.txt").read_bytes().decode()
+
+
+def test_shakespeare_has_the_sixty_five_characters_of_nanogpt(shakespeare: str) -> None:
+    assert char_tokenizer(shakespeare).vocab_size == 65
+
+
+def test_hello_has_the_ids_of_the_workshop(shakespeare: str) -> None:
+    assert char_tokenizer(shakespeare).encode("Hello").tolist() == [20, 43, 50, 50, 53]
+
+
+def test_the_ids_of_shakespeare_are_those_of_nanogpt(shakespeare: str) -> None:
+    tokenizer = char_tokenizer(shakespeare)
+    cut = int(len(shakespeare) * 0.9)
+    digests = [
+        hashlib.sha256(tokenizer.encode(part).tobytes()).hexdigest()[:6]
+        for part in (shakespeare[:cut], shakespeare[cut:])
+    ]
+    assert digests == ["6ec305", "d37d30"]
+
+
+def test_byte_ids_are_the_bytes_of_utf8() -> None:
+    assert ByteTokenizer(has_bos=False).encode("aé").tolist() == [97, 195, 169]
+
+
+# --- bos ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tokenizer", both("abc", has_bos=True), ids=["char", "byte"])
+def test_bos_is_the_last_id_and_decodes_to_nothing(tokenizer: Tokenizer) -> None:
+    assert tokenizer.bos == tokenizer.vocab_size - 1
+    a = int(tokenizer.encode("a")[0])
+    assert tokenizer.decode([tokenizer.bos, a, tokenizer.bos]) == "a"
+    assert tokenizer.streaming_decoder().feed(tokenizer.bos) == ""
+    assert tokenizer.token_bytes()[tokenizer.bos] == 0
+
+
+@pytest.mark.parametrize("text", ["<|endoftext|>", "<bos>", "\0", "\u0100"])
+def test_no_text_encodes_to_bos(text: str) -> None:
+    for tokenizer in both(text, has_bos=True):
+        assert tokenizer.bos not in tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("tokenizer", both("abc", has_bos=False), ids=["char", "byte"])
+def test_without_bos_there_is_no_further_id(tokenizer: Tokenizer) -> None:
+    assert tokenizer.bos is None
+    with pytest.raises(TokenizerError, match="outside the vocabulary"):
+        tokenizer.decode([tokenizer.vocab_size])
+
+
+@pytest.mark.parametrize("wrong", [-1, 257, 2**40])
+def test_an_id_outside_the_vocabulary_is_refused_by_its_number(wrong: int) -> None:
+    for tokenizer in both("abc", has_bos=True):
+        with pytest.raises(TokenizerError, match=f"token id {wrong} is outside"):
+            tokenizer.decode([0, wrong, 1])
+
+
+def test_bytes_that_are_not_utf8_decode_to_the_replacement_character() -> None:
+    assert ByteTokenizer(has_bos=False).decode([97, 255, 98]) == "a\ufffdb"
+
+
+# --- dtype ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("characters", "has_bos", "dtype"),
+    [
+        (65535, True, "uint16"),
+        (65536, False, "uint16"),
+        (65536, True, "uint32"),
+        (65537, False, "uint32"),
+    ],
+)
+def test_ids_take_two_bytes_as_long_as_every_id_fits(
+    characters: int, has_bos: bool, dtype: str
+) -> None:
+    # From U+10000 on there are no surrogates in the way.
+    text = "".join(chr(0x10000 + n) for n in range(characters))
+    tokenizer = CharTokenizer(text, has_bos=has_bos)
+    assert tokenizer.dtype == np.dtype(dtype)
+    ids = tokenizer.encode(text[-2:])
+    assert ids.tolist() == [characters - 2, characters - 1]
+
+
+# --- tokenizer.json -------------------------------------------------------------------------------
+
+
+def save(folder: Path, spec: dict[str, Any] | str | bytes) -> Path:
+    path = folder / "tokenizer.json"
+    raw = spec if isinstance(spec, str | bytes) else json.dumps(spec)
+    path.write_bytes(raw.encode() if isinstance(raw, str) else raw)
+    return path
+
+
+@pytest.mark.parametrize("has_bos", [False, True])
+def test_a_tokenizer_comes_back_from_its_file(tmp_path: Path, has_bos: bool) -> None:
+    for tokenizer in both("héllo 😀\n\0\u2028", has_bos=has_bos):
+        again = load_tokenizer(save(tmp_path, tokenizer.spec()))
+        assert again.spec() == tokenizer.spec()
+        assert (again.vocab_size, again.bos) == (tokenizer.vocab_size, tokenizer.bos)
+        assert again.encode("hé").tolist() == tokenizer.encode("hé").tolist()
+
+
+GOOD = {"format": 1, "kind": "char", "characters": "abc", "has_bos": False}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "",
+        "{",
+        "null",
+        "[1]",
+        "{}",
+        b"\x80\x04\x95pickle",
+        b"\xff",
+        GOOD | {"format": 2},
+        GOOD | {"kind": "bpe"},
+        GOOD | {"kind": "byte"},
+        GOOD | {"characters": ""},
+        GOOD | {"characters": "aba"},
+        GOOD | {"characters": ["a"]},
+        GOOD | {"characters": "\ud800"},
+        GOOD | {"has_bos": 1},
+        GOOD | {"more": 1},
+        {key: value for key, value in GOOD.items() if key != "has_bos"},
+    ],
+    ids=repr,
+)
+def test_a_damaged_tokenizer_file_is_refused_in_one_line_that_names_it(
+    tmp_path: Path, spec: dict[str, Any] | str | bytes
+) -> None:
+    path = save(tmp_path, spec)
+    with pytest.raises(TokenizerError) as refused:
+        load_tokenizer(path)
+    assert str(refused.value).startswith(f"{path}: not a tokenizer file")
+    assert "\n" not in str(refused.value)
+
+
+def test_the_line_on_a_damaged_file_does_not_repeat_the_file(tmp_path: Path) -> None:
+    path = save(tmp_path, "x" * 100_000)
+    with pytest.raises(TokenizerError) as refused:
+        load_tokenizer(path)
+    assert len(str(refused.value)) < len(str(path)) + 500
+
+
+def test_a_tokenizer_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json: No such file"):
+        load_tokenizer(tmp_path / "tokenizer.json")
+
+
+def test_an_absurdly_large_tokenizer_file_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # sparse: it takes no room on disk, but would in memory
+    with pytest.raises(TokenizerError, match="larger than"):
+        load_tokenizer(path)
+
+
+# --- token files ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint32"])
+@pytest.mark.parametrize("pieces", [[], [0], [5], [1, 0, 2], [100_000, 1]], ids=repr)
+def test_ids_written_in_pieces_are_an_array_that_numpy_reads(
+    tmp_path: Path, dtype: str, pieces: list[int]
+) -> None:
+    arrays = [np.arange(size).astype(np.uint16) for size in pieces]
+    count, sha256 = write_ids(tmp_path / "a.npy", iter(arrays), np.dtype(dtype))
+    read = np.load(tmp_path / "a.npy", allow_pickle=False)
+    assert (read.dtype, read.shape, count) == (np.dtype(dtype), (sum(pieces),), sum(pieces))
+    assert np.array_equal(read, np.concatenate([np.empty(0, np.uint16), *arrays]))
+    assert sha256 == hashlib.sha256((tmp_path / "a.npy").read_bytes()).hexdigest()
