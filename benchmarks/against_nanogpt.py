@@ -33,11 +33,21 @@ from gpt.presets import resolve  # noqa: E402
 from gpt.scoring import block_windows, half_block_windows, token_losses  # noqa: E402
 from gpt.tokenizer import Ids  # noqa: E402
 
-RECIPE = (
-    "config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 "
-    "--log_interval=1 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 "
-    "--max_iters=2000 --lr_decay_iters=2000 --dropout=0.0"
-).split()
+OVERRIDES = {
+    "device": "cpu",
+    "compile": "False",
+    "eval_iters": "20",
+    "log_interval": "1",
+    "block_size": "64",
+    "batch_size": "12",
+    "n_layer": "4",
+    "n_head": "4",
+    "n_embd": "128",
+    "max_iters": "2000",
+    "lr_decay_iters": "2000",
+    "dropout": "0.0",
+}
+RECIPE = ["config/train_shakespeare_char.py", *(f"--{k}={v}" for k, v in OVERRIDES.items())]
 
 
 def main() -> None:

@@ -20,11 +20,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gpt.dataset import Batches, even_windows  # noqa: E402
-from gpt.device import choose_device  # noqa: E402
-from gpt.model import GPT  # noqa: E402
-from gpt.presets import PRESETS, resolve  # noqa: E402
-from gpt.trainer import Callbacks, Trainer  # noqa: E402
+from gpt.dataset import Batches, even_windows
+from gpt.device import choose_device
+from gpt.model import GPT
+from gpt.presets import PRESETS, resolve
+from gpt.trainer import Callbacks, Trainer
 
 VOCAB_SIZE = 65
 

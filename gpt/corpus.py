@@ -1,6 +1,6 @@
 """The corpus on disk: three files of documents, and a manifest that says what they are.
 
-    train.jsonl val.jsonl test.jsonl    {"doc": "play-7", "text": "..."}, a part of a document a line
+    train.jsonl val.jsonl test.jsonl    {"doc": "play-7", "text": "..."}, one part a line
     corpus.json                         source, split, and for each split documents, characters,
                                         bytes, sha256, and information_bits where it is known
 

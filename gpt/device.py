@@ -32,9 +32,7 @@ class Device:
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which forward passes run."""
         kind = self.name.split(":")[0]
-        return torch.autocast(  # type: ignore[attr-defined, no-any-return]
-            kind, DTYPES[self.dtype], enabled=self.dtype != "float32"
-        )
+        return torch.autocast(kind, DTYPES[self.dtype], enabled=self.dtype != "float32")
 
 
 def choose_device(device: str = "auto", dtype: str = "auto", threads: int = 0) -> Device:

@@ -2,8 +2,8 @@
 
 Two architectures stand side by side; each can be read alone:
 
-    gpt2     GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each branch, a GELU MLP,
-             the head tied to the token embedding
+    gpt2     GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each branch, a GELU
+             MLP, the head tied to the token embedding
     modern   what small GPTs are built of today: rotary positions, RMSNorm without gain, normalised
              queries and keys, a squared-ReLU MLP, branches that begin at zero, a head of its own
 
@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt.config import ModelConfig
-
 
 # --- gpt2 -----------------------------------------------------------------------------------------
 
@@ -99,8 +98,9 @@ class RotaryAttention(nn.Module):
         qk_bt2hk = F.rms_norm(qkv_bt3hk[:, :, :2], (d // self.n_head,))
         qk_2bhtk = rotate(qk_bt2hk.permute(2, 0, 3, 1, 4), cos_tk, sin_tk)
         v_bhtk = qkv_bt3hk[:, :, 2].transpose(1, 2)
+        q_bhtk, k_bhtk = qk_2bhtk.unbind(0)
         y_bhtk = F.scaled_dot_product_attention(
-            *qk_2bhtk, v_bhtk, dropout_p=self.dropout if self.training else 0.0, is_causal=True
+            q_bhtk, k_bhtk, v_bhtk, dropout_p=self.dropout if self.training else 0.0, is_causal=True
         )
         y_btd = y_bhtk.transpose(1, 2).reshape(b, t, d)
         return F.dropout(self.proj(y_btd), self.dropout, self.training)

@@ -79,7 +79,7 @@ class Muon(torch.optim.Optimizer):
 
     All directions of a matrix then move at the same rate, whatever their gradients' sizes. Queries,
     keys and values, held in one matrix, are made orthogonal apart. Matrices of one shape go through
-    the iteration in one batch: one by one, the small ones would take longer than the rest of a step.
+    the iteration in one batch; one by one, small ones would take longer than the rest of a step.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One update from the gradients; Nesterov momentum, decoupled weight decay."""
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]

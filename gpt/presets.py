@@ -11,6 +11,7 @@ from gpt.config import ModelConfig, TrainConfig, first_line
 from gpt.errors import ParamsError
 
 # The workshop's training loop (its part 3): one recipe for its three sizes.
+_WORKSHOP_MODEL: dict[str, Any] = {"block_size": 256, "bias": True}
 _WORKSHOP: dict[str, Any] = {
     "steps": 5000,
     "batch_size": 64,
@@ -35,15 +36,15 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     # The workshop's three sizes.
     "tiny": {
-        "model": {"n_layer": 2, "n_head": 2, "n_embd": 128, "block_size": 256},
+        "model": {"n_layer": 2, "n_head": 2, "n_embd": 128, **_WORKSHOP_MODEL},
         "train": _WORKSHOP,
     },
     "small": {
-        "model": {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 256},
+        "model": {"n_layer": 4, "n_head": 4, "n_embd": 256, **_WORKSHOP_MODEL},
         "train": _WORKSHOP,
     },
     "medium": {
-        "model": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256},
+        "model": {"n_layer": 6, "n_head": 6, "n_embd": 384, **_WORKSHOP_MODEL},
         "train": _WORKSHOP,
     },
     # nanoGPT's config/train_shakespeare_char.py.

@@ -9,7 +9,7 @@ It does not know files, params, tracking or signals: a stage hands it callbacks.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -160,8 +160,13 @@ class Trainer:
 
     def _look(self, tell: Callbacks) -> None:
         progress = self.progress
-        progress.val_loss = self.validation_loss()
-        progress.looked_at = progress.step
+        val_loss = self.validation_loss()
+        if not math.isfinite(val_loss):
+            raise TrainingError(
+                f"step {progress.step}: validation loss {val_loss} is not finite; "
+                f"lower train.learning_rate (is {self.config.learning_rate})"
+            )
+        progress.val_loss, progress.looked_at = val_loss, progress.step
         if progress.val_loss < progress.best_val_loss:
             progress.best_val_loss, progress.best_step = progress.val_loss, progress.step
             progress.looks_without_gain = 0
@@ -210,7 +215,7 @@ class Trainer:
                 for name, tensor in moments.items():
                     key = f"optimizer.{number}.{index}.{name}"
                     tensors[key] = tensor.detach().to("cpu", copy=True)
-        facts = {**vars(self.progress)}
+        facts = asdict(self.progress)  # copies the curve, which goes on growing
         for key in ("val_loss", "best_val_loss"):  # JSON has no infinity
             facts[key] = facts[key] if math.isfinite(facts[key]) else None
         return tensors, facts

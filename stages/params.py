@@ -10,7 +10,7 @@ YAML is read by the rules of YAML 1.2, as DVC reads it: `3e-5` is a number, `no`
 import difflib
 import re
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
@@ -144,8 +144,9 @@ def parse(text: str, file: str = FILE) -> Params:
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ParamsError(f"{file}{line}: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{file}: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError) as error:
+        # PyYAML lets what Python says of an impossible number, date or word through as it is.
+        raise ParamsError(f"{file}: {' '.join(str(error).split())}; mend that value") from None
     if not isinstance(loaded, dict):
         raise ParamsError(f"{file}: holds no sections; bring it back: git checkout HEAD {file}")
     try:
@@ -153,8 +154,6 @@ def parse(text: str, file: str = FILE) -> Params:
         params.resolved()
     except ValidationError as error:
         raise ParamsError(f"{file}: {_explain(error)}") from None
-    except TypeError:
-        raise ParamsError(f"{file}: every key at the top must be a name") from None
     return params
 
 
@@ -173,8 +172,8 @@ def _explain(error: ValidationError) -> str:
         near = difflib.get_close_matches(where, known, n=1, cutoff=0.5)
         own_name = where.rsplit(".", 1)[-1]
         same = [key for key in known if key.rsplit(".", 1)[-1] == own_name]
-        hint = (same or near or [None])[0]
-        return f"{where} is not a key" + (f"; did you mean {hint}?" if hint else "")
+        hints = same or near
+        return f"{where} is not a key" + (f"; did you mean {hints[0]}?" if hints else "")
     if fault["type"] == "missing":
         return f"{where} is missing; bring it back: git checkout HEAD {FILE}"
     if fault["type"] == "model_type" and len(fault["loc"]) == 1:
@@ -206,12 +205,14 @@ def _known_keys() -> list[str]:
 class _Yaml12(yaml.SafeLoader):
     """PyYAML's safe loader with the scalars of YAML 1.2's core schema, duplicates refused."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
-
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is not a name", key_node.start_mark
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None,
@@ -223,6 +224,7 @@ class _Yaml12(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Yaml12.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
