@@ -23,15 +23,23 @@ _WORKSHOP: dict[str, Any] = {
 }
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    # A few minutes on two CPU cores.
+    # A few minutes on two CPU cores: what learned fastest there (docs/decisions.md).
     "quick": {
-        "model": {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 64},
+        "model": {
+            "architecture": "modern",
+            "n_layer": 4,
+            "n_head": 4,
+            "n_embd": 128,
+            "block_size": 128,
+        },
         "train": {
-            "steps": 2000,
-            "batch_size": 24,
-            "learning_rate": 3e-3,
-            "min_learning_rate": 1e-4,
-            "eval_every": 250,
+            "steps": 1800,
+            "batch_size": 8,
+            "optimizer": "muon",
+            "learning_rate": 5e-3,
+            "min_learning_rate": 2e-4,
+            "muon_learning_rate": 0.02,
+            "eval_every": 300,
         },
     },
     # The workshop's three sizes.

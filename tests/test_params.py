@@ -157,7 +157,7 @@ def test_a_number_of_five_thousand_digits_is_refused_in_one_line() -> None:
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "just words\n", "- a\n- b\n", "1: 2\n"])
 def test_a_file_without_sections_is_refused(text: str) -> None:
-    assert fault(text).startswith("params.yaml: ")
+    assert fault(text).startswith("params.yaml:")
 
 
 def test_a_byte_order_mark_is_no_matter(tmp_path: Path) -> None:

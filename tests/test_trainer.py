@@ -396,6 +396,24 @@ def test_the_weights_kept_are_those_of_the_best_look_or_of_the_last_step(
     assert (trainer.progress.best_step, trainer.progress.best_val_loss) == (2, 3.0)
 
 
+def test_the_best_weights_outlive_a_resume() -> None:
+    trainer = make(steps=4, eval_every=1)
+    looks_of(trainer, [5.0, 1.0, 3.0])
+    at: dict[int, dict[str, Tensor]] = {}
+    states: list[Any] = []
+    watch = Callbacks(
+        on_look=lambda now, loss: at.update({now.progress.step: weights(now)}),
+        between=lambda now: states.append(now.state()),
+    )
+    with pytest.raises(StopIteration):  # no further look
+        trainer.run(watch)
+    resumed = make(steps=4, eval_every=1)
+    resumed.load_state(*states[-1])
+    looks_of(resumed, [4.0, 4.0, 4.0])
+    resumed.run()
+    assert_same(resumed.kept_weights(), at[1])
+
+
 def test_a_run_of_no_steps_looks_once_and_keeps_the_initial_weights() -> None:
     trainer = make(steps=0)
     before = weights(trainer)
