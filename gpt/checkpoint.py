@@ -36,14 +36,15 @@ from gpt.tokenizer import Tokenizer, load_tokenizer
 
 FORMAT = 1
 MAX_JSON_BYTES = 16 * 2**20
+STATE_FILES = ("state.safetensors", "state.json")
 
 
 class DeviceRecord(Config):
     """What computed the weights: gpt.device.Device as it was."""
 
-    name: str
+    name: str = Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")
     dtype: Literal["float32", "bfloat16"]
-    threads: int = Field(gt=0)
+    threads: int = Field(gt=0, le=1024)
     cpu_capability: str
     torch: str
 
@@ -108,12 +109,16 @@ def load_model(folder: Path) -> TrainedModel:
     # The blocks' matrices alone; a config that claims more than the file holds is not built.
     if 4 * 12 * shape.n_layer * shape.n_embd**2 > weights.stat().st_size:
         raise CheckpointError(f"{weights}: is smaller than the model config.json describes")
-    with torch.device("meta"):
-        model = GPT(shape, record.vocab_size)
     try:
         with safe_open(weights, framework="pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            found = {name: (s.get_dtype(), *s.get_shape()) for name, s in slices.items()}
+        # A layer is several tensors; far more layers than those would take long to build.
+        if shape.n_layer > len(found):
+            raise CheckpointError(f"{weights}: has fewer layers than config.json describes")
+        with torch.device("meta"):
+            model = GPT(shape, record.vocab_size)
+        expected = {name: ("F32", *tensor.shape) for name, tensor in model.state_dict().items()}
         if found != expected:
             odd = sorted(set(found.items()) ^ set(expected.items()))[0][0]
             raise CheckpointError(f"{weights}: {odd} is not as config.json describes")
@@ -175,25 +180,38 @@ class TrainingStates:
         self.folder = folder
         self._keep = keep
         self._warn = warn
-        folder.parent.mkdir(parents=True, exist_ok=True)
         # Beside the folder, so that removing the folder leaves the lock in place.
         self._lock = FileLock(folder.with_suffix(".lock"))
         self._owner = folder.with_suffix(".pid")
 
     def __enter__(self) -> "TrainingStates":
         try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
-        except Timeout:
+        except OSError as error:
+            # Timeout is an OSError as well.
+            if not isinstance(error, Timeout):
+                raise self._unwritable(error) from None
             owner = self._owner.read_text(encoding="utf-8") if self._owner.exists() else "unknown"
             raise CheckpointError(
                 f"{self.folder}: the same training is already running as process {owner}; "
                 "wait for it, or end it"
             ) from None
-        self._owner.write_text(str(os.getpid()), encoding="utf-8")
-        self.folder.mkdir(exist_ok=True)
-        for leftover in self.folder.glob(".writing-*"):
-            shutil.rmtree(leftover)
+        try:
+            self._owner.write_text(str(os.getpid()), encoding="utf-8")
+            self.folder.mkdir(exist_ok=True)
+            for leftover in self.folder.glob(".writing-*"):
+                shutil.rmtree(leftover)
+        except OSError as error:
+            self._lock.release()
+            raise self._unwritable(error) from None
         return self
+
+    def _unwritable(self, error: OSError) -> CheckpointError:
+        return CheckpointError(
+            f"{self.folder}: training states cannot be written here ({error.strerror}); "
+            "make room, or mend its rights"
+        )
 
     def __exit__(self, *_: object) -> None:
         self._owner.unlink(missing_ok=True)
@@ -211,10 +229,9 @@ class TrainingStates:
             aside.mkdir()
             save_file(tensors, aside / "state.safetensors")
             write_json(aside / "state.json", facts)
-            files = ("state.safetensors", "state.json")
-            hashes = {name: _sha256(aside / name) for name in files}
+            hashes = {name: _sha256(aside / name) for name in STATE_FILES}
             write_json(aside / "manifest.json", {"format": FORMAT, "sha256": hashes})
-            for name in (*files, "manifest.json"):
+            for name in (*STATE_FILES, "manifest.json"):
                 _sync(aside / name)
             if final.exists():
                 shutil.rmtree(final)
@@ -235,8 +252,8 @@ class TrainingStates:
                 manifest = json.loads((folder / "manifest.json").read_bytes())
                 if manifest["format"] != FORMAT:
                     raise ValueError("is of another format")
-                for name, expected in manifest["sha256"].items():
-                    if _sha256(folder / name) != expected:
+                for name in STATE_FILES:
+                    if _sha256(folder / name) != manifest["sha256"][name]:
                         raise ValueError(f"{name} is not as it was written")
                 facts = json.loads((folder / "state.json").read_bytes())
                 return load_file(folder / "state.safetensors"), facts

@@ -21,7 +21,8 @@ class ModelConfig(Config):
     n_layer: int = Field(gt=0)
     n_head: int = Field(gt=0)
     n_embd: int = Field(gt=0)
-    block_size: int = Field(gt=0)
+    # A limit far above any use: it is allocated in full, also for a config.json that lies.
+    block_size: int = Field(gt=0, le=2**20)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     bias: bool = False
     init_std: float = Field(default=0.02, gt=0.0)
@@ -63,7 +64,7 @@ class TrainConfig(Config):
     keep: Literal["best", "last"] = "best"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: int = Field(default=0, ge=0)
+    threads: int = Field(default=0, ge=0, le=1024)
 
 
 def first_line(error: ValidationError) -> str:
@@ -72,4 +73,8 @@ def first_line(error: ValidationError) -> str:
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "value_error":
         return fault["msg"].removeprefix("Value error, ")
-    return f"{where}: {fault['msg'][0].lower()}{fault['msg'][1:]} (is {fault['input']!r})"
+    # The value may be a whole file.
+    value = repr(fault["input"])
+    shown = value if len(value) <= 60 else f"{value[:60]}..."
+    message = f"{fault['msg'][0].lower()}{fault['msg'][1:]} (is {shown})"
+    return f"{where}: {message}" if where else message

@@ -96,7 +96,7 @@ def read_parts(folder: Path, split: str) -> Iterator[tuple[str, str]]:
     read are not those of the manifest.
     """
     path = folder / f"{split}.jsonl"
-    expected = read_manifest(folder)["splits"][split]["sha256"]
+    expected = split_facts(folder / "corpus.json", split)["sha256"]
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -112,6 +112,15 @@ def read_parts(folder: Path, split: str) -> Iterator[tuple[str, str]]:
         raise damaged(path, error.strerror or str(error)) from None
     if digest.hexdigest() != expected:
         raise damaged(path, "its sha256 is not the one in corpus.json")
+
+
+def split_facts(manifest: Path, split: str) -> dict[str, Any]:
+    """What a manifest says of a split, its sha256 among it. Raises DataError where it does not."""
+    splits = read_json(manifest).get("splits")
+    facts = splits.get(split) if isinstance(splits, dict) else None
+    if not isinstance(facts, dict) or not isinstance(facts.get("sha256"), str):
+        raise damaged(manifest, f"does not say what {split} holds")
+    return facts
 
 
 def damaged(path: Path, what: str) -> DataError:

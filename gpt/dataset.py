@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpt.corpus import check_sha256, damaged, read_json
+from gpt.corpus import check_sha256, damaged, read_json, split_facts
 from gpt.errors import DataError
 from gpt.tokenizer import Ids
 
@@ -24,14 +24,16 @@ def open_tokens(folder: Path, split: str, vocab_size: int) -> Ids:
     Raises DataError for a file that is damaged or holds ids outside the vocabulary.
     """
     path = folder / f"{split}.npy"
-    facts = manifest(folder)["splits"][split]
+    facts = split_facts(folder / "tokens.json", split)
     check_sha256(path, facts["sha256"])
     try:
-        ids: Ids = np.load(path, mmap_mode="r" if facts["tokens"] else None, allow_pickle=False)
-    except (OSError, ValueError):
+        ids: Ids = np.load(path, mmap_mode="r" if facts.get("tokens") else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
         raise damaged(path, "is not a NumPy file") from None
-    if ids.ndim != 1 or ids.dtype not in (np.uint16, np.uint32) or len(ids) != facts["tokens"]:
-        raise damaged(path, f"holds {ids.dtype} of shape {ids.shape}, not {facts['tokens']} ids")
+    if ids.ndim != 1 or ids.dtype not in (np.uint16, np.uint32) or len(ids) != facts.get("tokens"):
+        raise damaged(
+            path, f"holds {ids.dtype} of shape {ids.shape}, not {facts.get('tokens')} ids"
+        )
     if len(ids) and int(ids.max()) >= vocab_size:
         raise damaged(path, f"id {int(ids.max())} is outside the vocabulary of {vocab_size}")
     return ids

@@ -91,12 +91,14 @@ def choose(logits_bv: Tensor, sampling: Sampling, generators: list[torch.Generat
     """
     if sampling.temperature == 0:
         return logits_bv.argmax(dim=-1)
-    sorted_bv, order_bv = (logits_bv / sampling.temperature).sort(
+    # Below the largest, and in float64, so that no temperature divides to infinity.
+    below_bv = (logits_bv - logits_bv.amax(dim=-1, keepdim=True)).double()
+    sorted_bv, order_bv = (below_bv / sampling.temperature).sort(
         dim=-1, descending=True, stable=True
     )
     if 0 < sampling.top_k < sorted_bv.shape[-1]:
         sorted_bv[:, sampling.top_k :] = -torch.inf
-    probs_bv = sorted_bv.softmax(dim=-1).double()
+    probs_bv = sorted_bv.softmax(dim=-1)
     if sampling.top_p < 1:
         reached_bv = probs_bv.cumsum(dim=-1) - probs_bv
         probs_bv[reached_bv >= sampling.top_p] = 0.0

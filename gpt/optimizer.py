@@ -66,7 +66,8 @@ def schedule(step: int, config: TrainConfig) -> float:
     if step < warmup:
         return (step + 1) / (warmup + 1)
     progress = min(1.0, (step - warmup) / max(1, config.steps - warmup))
-    least = config.min_learning_rate / config.learning_rate
+    # A peak set below the preset's minimum is kept, rather than raised to it.
+    least = min(1.0, config.min_learning_rate / config.learning_rate)
     return least + 0.5 * (1.0 + math.cos(math.pi * progress)) * (1.0 - least)
 
 

@@ -7,6 +7,9 @@ of a document in memory, except lists of names.
 
 import codecs
 import hashlib
+import math
+import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,12 +83,10 @@ def verse_plays(size: int, seed: int) -> Source:
 
 def single_text(path: Path, sha256: str | None = None) -> Source:
     """One text file as one document. Raises DataError where its hash is not `sha256`."""
-    digest = _sha256(path)
+    name, digest = _name(path, path.parent), _sha256(path)
     if sha256 is not None and digest != sha256:
         raise DataError(f"{path}: its sha256 is {digest}, not the data.sha256 of params.yaml")
-    return Source(
-        1, lambda: iter([Document(path.name, lambda: read_text(path))]), {"sha256": digest}
-    )
+    return Source(1, lambda: iter([Document(name, lambda: read_text(path))]), {"sha256": digest})
 
 
 def name_list(path: Path) -> Source:
@@ -109,30 +110,58 @@ def own_text(path: Path, sha256: str | None = None) -> Source:
     Files whose name starts with a dot are passed over. Raises DataError, naming the path, where
     there is no text.
     """
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder; set data.path to where your text is")
-    if path.is_file():
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(
+            f"{path}: no such file or folder; set data.path to where your text is"
+        ) from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    if stat.S_ISREG(mode):
         return single_text(path, sha256)
-    files = sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix.lower() in TEXT_SUFFIXES
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    )
+    files = _text_files(path)
     if not files:
         raise DataError(
             f"{path}: holds no .txt or .md file; put your text there, or name it: -S data.path=PATH"
         )
-    digests = {str(file.relative_to(path).as_posix()): _sha256(file) for file in files}
+    digests = {_name(file, path): _sha256(file) for file in files}
     whole = hashlib.sha256("".join(f"{h}  {n}\n" for n, h in digests.items()).encode()).hexdigest()
     if sha256 is not None and whole != sha256:
         raise DataError(f"{path}: its sha256 is {whole}, not the data.sha256 of params.yaml")
 
     def documents() -> Iterator[Document]:
         for file in files:
-            yield Document(str(file.relative_to(path).as_posix()), _reader(file))
+            yield Document(_name(file, path), _reader(file))
 
     return Source(len(files), documents, {"sha256": whole})
+
+
+def _text_files(folder: Path) -> list[Path]:
+    """The text files below a folder, sorted. Links to folders are not followed."""
+
+    def refuse(error: OSError) -> None:
+        raise _unreadable(Path(error.filename), error)
+
+    files: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = [Path(parent, name) for name in names if not name.startswith(".")]
+        files += [path for path in paths if path.suffix.lower() in TEXT_SUFFIXES]
+    return sorted(files)
+
+
+def _name(file: Path, folder: Path) -> str:
+    name = file.relative_to(folder).as_posix()
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{str(file)!a}: its name is not UTF-8; rename it") from None
+    return name
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path}: {error.strerror}; check data.path and its rights")
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -166,7 +195,7 @@ def read_text(path: Path) -> Iterator[str]:
                     return
                 offset += len(block)
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; check data.path and its rights") from None
+        raise _unreadable(path, error) from None
 
 
 def _reader(path: Path) -> Callable[[], Iterator[str]]:
@@ -182,7 +211,7 @@ def _sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; check data.path and its rights") from None
+        raise _unreadable(path, error) from None
 
 
 # --- downloads ------------------------------------------------------------------------------------
@@ -231,7 +260,8 @@ def fetch(download: Download, cache: Path, mirror: str | None = None) -> Path:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, ValueError):
+    # Some of requests' errors, as for a redirect to file://, are ValueErrors as well.
+    if isinstance(error, ValueError) and not isinstance(error, OSError):
         return "not the expected file (wrong sha256)"
     return type(error).__name__
 
@@ -267,7 +297,8 @@ def split_corpus(
     fractions = [fraction for fraction in (val_fraction, test_fraction) if fraction > 0]
 
     def enough(documents: int) -> bool:
-        return documents > 1 and all(documents * fraction >= 1 for fraction in fractions)
+        held_out = sum(round(documents * fraction) for fraction in fractions)
+        return held_out < documents and all(documents * fraction >= 1 for fraction in fractions)
 
     # Where a document is cut depends on its length, and how many there are on the byte cap: then
     # everything is read once beforehand.
@@ -276,16 +307,15 @@ def split_corpus(
     by_document = enough(len(lengths))
     splits = assign(len(lengths), seed, val_fraction, test_fraction) if by_document else []
 
-    budget = max_bytes or None
     seen_text = False
     for index, document in zip(range(len(lengths)), source.documents(), strict=False):
         ends = [] if by_document else _ends(lengths[index], val_fraction, test_fraction)
         position = 0
-        for text in _within(document.parts(), budget):
+        for part in document.parts():
+            text = part[: lengths[index] - position] if max_bytes else part
+            if not text:
+                break
             seen_text = seen_text or not text.isspace()
-            size = len(text.encode())
-            if budget is not None:
-                budget -= size
             if by_document:
                 writer.write(splits[index], document.name, text)
             for split, start, end in ends:
@@ -293,7 +323,7 @@ def split_corpus(
                 if piece:
                     writer.write(split, document.name, piece)
             position += len(text)
-            progress(size)
+            progress(len(text.encode()))
         if by_document and document.information_bits is not None and not max_bytes:
             writer.add_information(splits[index], document.information_bits)
     if not seen_text:
@@ -302,18 +332,20 @@ def split_corpus(
 
 
 def _lengths(source: Source, max_bytes: int) -> list[int]:
-    """Characters of each document, as many documents as the byte cap admits."""
-    budget = max_bytes or None
-    lengths = []
+    """Characters of each document, up to the byte cap, which cuts between characters."""
+    left = max_bytes or math.inf
+    lengths: list[int] = []
     for document in source.documents():
-        length = 0
-        for text in _within(document.parts(), budget):
-            length += len(text)
-            if budget is not None:
-                budget -= len(text.encode())
-        lengths.append(length)
-        if budget is not None and budget <= 0:
+        if left <= 0:
             break
+        lengths.append(0)
+        for text in document.parts():
+            raw = text.encode()
+            if len(raw) > left:
+                lengths[-1] += len(raw[: int(left)].decode(errors="ignore"))
+                return lengths
+            lengths[-1] += len(text)
+            left -= len(raw)
     return lengths
 
 
@@ -336,19 +368,3 @@ def _ends(length: int, val_fraction: float, test_fraction: float) -> list[tuple[
     train_end = int(length * (1 - val_fraction - test_fraction))
     val_end = int(length * (1 - test_fraction)) if test_fraction else length
     return [("train", 0, train_end), ("val", train_end, val_end), ("test", val_end, length)]
-
-
-def _within(parts: Iterator[str], budget: int | None) -> Iterator[str]:
-    """`parts` up to `budget` bytes of UTF-8, cut between characters."""
-    for text in parts:
-        if budget is None:
-            yield text
-            continue
-        raw = text.encode()
-        if len(raw) > budget:
-            text = raw[:budget].decode(errors="ignore")
-        if text:
-            yield text
-        budget -= len(raw)
-        if budget <= 0:
-            return

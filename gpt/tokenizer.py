@@ -168,9 +168,10 @@ class _ByteStream:
 
 def _checked(ids: Ids | list[int], vocab_size: int) -> NDArray[np.int64]:
     checked = np.asarray(ids, dtype=np.int64)
-    if checked.size and not (int(checked.min()) >= 0 and int(checked.max()) < vocab_size):
+    outside = checked[(checked < 0) | (checked >= vocab_size)]
+    if outside.size:
         raise TokenizerError(
-            f"token id {int(checked.max())} is outside the vocabulary of {vocab_size}; "
+            f"token id {int(outside[0])} is outside the vocabulary of {vocab_size}; "
             "the tokens and the tokenizer do not belong together"
         )
     return checked

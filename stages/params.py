@@ -184,7 +184,7 @@ def _explain(error: ValidationError) -> str:
             f"write -S {example}, and git checkout HEAD {FILE} brings the section back"
         )
     if fault["input"] is None:
-        return f"{where} must not be blank; an off value is written out (0, false)"
+        return f'{where} must not be blank; an off value is written out (0, false, "")'
     return first_line(ValidationError.from_exception_data("params", [_bare(fault)]))
 
 

@@ -75,6 +75,11 @@ def test_a_rate_is_above_zero_and_at_most_the_peak(steps: int, warmup: int, step
     assert 0 < rate <= 1e-3 * (1 + 1e-12)
 
 
+def test_a_peak_below_the_minimum_is_kept() -> None:
+    low = config(learning_rate=3e-5, warmup_steps=0)
+    assert [learning_rate(step, low) for step in (0, 500, 1000)] == pytest.approx([3e-5] * 3)
+
+
 # --- the update -----------------------------------------------------------------------------------
 
 
