@@ -1,4 +1,4 @@
-"""The pipeline as a user runs it: dvc and git in fresh clones, on settings small enough to wait for.
+"""The pipeline as a user runs it: dvc and git in fresh clones, settings small enough to wait for.
 
 Every clone lies in a temporary folder; results are compared by the hashes in dvc.lock.
 """
