@@ -11,6 +11,7 @@ Shapes: b sequences, t positions, d = n_embd, h heads, k = d / h, v = vocab_size
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,8 +55,42 @@ class MLP(nn.Module):
         self.down = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(self, x_btd: Tensor) -> Tensor:
-        y_btd = self.down(F.gelu(self.up(x_btd), approximate="tanh"))
+        y_btd = self.down(gelu(self.up(x_btd)))
         return F.dropout(y_btd, self.dropout, self.training)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU in the tanh form (Hendrycks & Gimpel 2016), any shape."""
+    if x.device.type == "cpu":
+        return _GeluOnCpu.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+    return F.gelu(x, approximate="tanh")
+
+
+class _GeluOnCpu(torch.autograd.Function):
+    """The same function as x * sigmoid(2 c (x + 0.044715 x^3)), c = sqrt(2 / pi).
+
+    PyTorch's own kernel computes tanh on a CPU at about half the speed, forward and backward, and
+    took a tenth of a training step.
+    """
+
+    CUBIC = 0.044715
+    SLOPE = 2 * math.sqrt(2 / math.pi)
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        cls = _GeluOnCpu
+        gate = (x * x).mul_(cls.CUBIC * cls.SLOPE).add_(cls.SLOPE).mul_(x).sigmoid_()
+        ctx.save_for_backward(x, gate)
+        return x * gate
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        cls = _GeluOnCpu
+        x, gate = ctx.saved_tensors
+        # d(x g)/dx = g (1 + (1 - g) x u'), where g = sigmoid(u(x)).
+        slope: Tensor = (x * x).mul_(3 * cls.CUBIC * cls.SLOPE).add_(cls.SLOPE).mul_(x)
+        slope.mul_(1 - gate).add_(1).mul_(gate).mul_(gradient)
+        return slope
 
 
 class GPT2Block(nn.Module):

@@ -1,6 +1,7 @@
 """The house keeps its own rules: what depends on what, and what dvc.yaml says of it."""
 
 import ast
+import hashlib
 import inspect
 import subprocess
 import sys
@@ -58,6 +59,17 @@ def closure(stage: str) -> set[str]:
 def test_code_deps_of_a_stage_are_its_import_closure(pipeline: dict, stage: str) -> None:
     listed = {dep for dep in pipeline["stages"][stage]["deps"] if dep.endswith(".py")}
     assert listed == closure(stage)
+
+
+def test_the_committed_lock_was_made_by_this_code() -> None:
+    lock = yaml.safe_load((REPOSITORY / "dvc.lock").read_text(encoding="utf-8"))
+    for name, stage in lock["stages"].items():
+        for dep in stage["deps"]:
+            if dep["path"].endswith(".py"):
+                # MD5 is how DVC names contents.
+                content = (REPOSITORY / dep["path"]).read_bytes()
+                found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+                assert found == dep["md5"], f"{name}: {dep['path']} has changed: run dvc repro"
 
 
 def test_the_closure_finds_a_late_import() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gpt.config import ModelConfig
@@ -22,6 +23,7 @@ from gpt.model import (
     ReluSquaredMLP,
     RotaryAttention,
     cross_entropy,
+    gelu,
     rotary_angles,
     rotate,
 )
@@ -409,3 +411,12 @@ def test_embeddings_are_dropped_while_training(architecture: str) -> None:
     model.blocks[0].register_forward_pre_hook(lambda module, inputs: streams.append(inputs[0]))
     model(ids_bt(20))
     assert float((streams[0] == 0).double().mean()) == pytest.approx(0.3, abs=0.03)
+
+
+def test_gelu_on_a_cpu_is_the_tanh_form_and_its_slope_too() -> None:
+    x = torch.linspace(-12, 12, 481, dtype=torch.float64, requires_grad=True)
+    ours, theirs = gelu(x), F.gelu(x, approximate="tanh")
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    (slope,) = torch.autograd.grad(ours.sum(), x)
+    (expected,) = torch.autograd.grad(theirs.sum(), x)
+    torch.testing.assert_close(slope, expected, rtol=1e-10, atol=1e-12)
