@@ -26,6 +26,7 @@ from stages.tracking import Row
 TOKENS = Path("data/tokens")
 MODEL = Path("data/model")
 CURVE = Path("metrics/curves/train.csv")
+GAP_TOKENS = 32_768
 PICTURE = Path("metrics/pictures/loss.png")
 
 
@@ -37,8 +38,8 @@ def evaluate(params: Params, row: Row) -> None:
             raise DataError(f"{TOKENS}/{split}.npy: not what {MODEL} was trained with; dvc repro")
     vocab_size = trained.record.vocab_size
     ids = {split: open_tokens(TOKENS, split, vocab_size) for split in ("train", "val", "test")}
-    # As much of the training split as there is of validation, so that the gap compares like sizes.
-    ids["train"] = ids["train"][-len(ids["val"]) :]
+    # For the gap to the validation split a part of the training split will do.
+    ids["train"] = ids["train"][-GAP_TOKENS:]
     metrics: dict[str, Any] = {"parameters": trained.model.parameter_count()}
     scored = [split for split in ("val", "test", "train") if len(ids[split]) > 1]
     total = sum(len(ids[split]) - 1 for split in scored)

@@ -86,12 +86,12 @@ def write(
 
 
 def prompt_of(asked: SampleParams) -> str:
-    """The prompt itself, or what the prompt file holds, to the last character."""
+    """The prompt itself, or what the prompt file holds; the line break at its end does not count."""
     if asked.prompt:
         return asked.prompt
     path = Path(asked.prompt_file)
     try:
-        return path.read_bytes().decode()
+        return path.read_bytes().decode().removesuffix("\n")
     except OSError as error:
         raise DataError(
             f"{path}: {error.strerror}; set sample.prompt_file to a text file"

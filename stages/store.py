@@ -45,6 +45,7 @@ ABOUT = (
 
 # The columns that the table shows at first, with their widths; the rest is one click away.
 VIEW = "scores"
+VIEW_ALWAYS = {"attributes.`Run Name`": 230, "runDateAndNestInfo": 150, "duration": 80}
 VIEW_COLUMNS = {
     "metrics.`evaluate/val/bits_per_byte`": 190,
     "metrics.`evaluate/val/loss`": 140,
@@ -108,7 +109,12 @@ class Store:
 
     def page(self) -> str:
         """Where the table is found under the server's address, with its first columns chosen."""
-        view = {"selectedColumns": list(VIEW_COLUMNS), "columnWidths": VIEW_COLUMNS}
+        widths = VIEW_ALWAYS | VIEW_COLUMNS
+        view = {
+            "selectedColumns": list(VIEW_COLUMNS),
+            "columnOrder": list(widths),
+            "columnWidths": widths,
+        }
         tag = f"mlflow.sharedViewState.{VIEW}"
         self.client.set_experiment_tag(self.experiment, tag, json.dumps(view))
         query = f"viewStateShareKey={VIEW}&workflowType=machine_learning"
@@ -397,6 +403,8 @@ class StageOfRow:
         if state == "done":
             pipeline = Pipeline(WorkingFolder(), self.params, running=self.name, finished=True)
             self.row.fill(pipeline, self.name, "done")
+            # It was for a rerun of a stopped stage, and would only clutter the page.
+            self.row.client.delete_tag(self.row.id, f"inputs.{self.name}")
             # Where the results came out as before, DVC will not run what follows: it is done too.
             self.row.complete(pipeline, pipeline.valid())
         else:

@@ -226,6 +226,15 @@ def test_a_relative_database_is_meant_from_the_root(
     assert store.store_uri() == f"sqlite:///{trial.folder}/other.db"
 
 
+def test_a_folder_that_is_missing_is_made(
+    trial: TrialRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///not/yet/here/mlflow.db")
+    trial.run("prepare")
+    assert (trial.folder / "not/yet/here/mlflow.db").is_file()
+    assert len(rows()) == 1
+
+
 # --- stopped and resumed --------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from stages.rows import Pipeline, WorkingFolder
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STAGES = ("prepare", "tokenize", "train", "evaluate", "sample")
-CURVE = [(step, 4.0 - step / 100, 0.003, 0.5) for step in range(1, 41)]
+CURVE = [(step, round(2 + 20 / (9 + step), 4), 0.003, 0.5) for step in range(1, 41)]
 LOOKS = {20: 3.9, 40: 3.7}
 
 
