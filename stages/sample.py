@@ -86,7 +86,7 @@ def write(
 
 
 def prompt_of(asked: SampleParams) -> str:
-    """The prompt itself, or what the prompt file holds; the line break at its end does not count."""
+    """The prompt, or what the prompt file holds without the line break at its end."""
     if asked.prompt:
         return asked.prompt
     path = Path(asked.prompt_file)
