@@ -162,11 +162,9 @@ def their_model(folder: Path) -> GPT:
 def report(name: str, model: GPT, ids: Ids) -> None:
     device = choose_device("cpu")
     block_size = model.config.block_size
-    half, blocks = (
-        token_losses(model, ids, windows(len(ids), block_size), device, batch_tokens=16384).mean()
-        for windows in (half_block_windows, block_windows)
-    )
-    print(f"{name}: loss {half:.4f}, loss_blocks {blocks:.4f}")
+    ways = [cut(len(ids), block_size) for cut in (half_block_windows, block_windows)]
+    half, blocks = token_losses(model, ids, ways, device, batch_tokens=16384)
+    print(f"{name}: loss {half.mean():.4f}, loss_blocks {blocks.mean():.4f}")
 
 
 if __name__ == "__main__":

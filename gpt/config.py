@@ -17,7 +17,7 @@ class Config(BaseModel):
 class ModelConfig(Config):
     """The shape of a GPT. `vocab_size` comes from the tokenizer and is not a preset's business."""
 
-    architecture: Literal["gpt2", "modern"] = "gpt2"
+    architecture: Literal["original", "gpt2", "modern"] = "gpt2"
     n_layer: int = Field(gt=0)
     n_head: int = Field(gt=0)
     n_embd: int = Field(gt=0)
@@ -26,6 +26,8 @@ class ModelConfig(Config):
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     bias: bool = False
     init_std: float = Field(default=0.02, gt=0.0)
+    # Rows of each table of n-gram embeddings; 0 is none.
+    ngram_rows: int = Field(default=0, ge=0, le=2**24)
 
     @model_validator(mode="after")
     def heads_divide_width(self) -> "ModelConfig":
@@ -39,6 +41,11 @@ class ModelConfig(Config):
             raise ValueError(
                 f"model.architecture modern turns pairs of numbers, and model.n_embd {self.n_embd} "
                 f"over model.n_head {self.n_head} is odd; try n_embd {2 * self.n_head}"
+            )
+        if self.architecture == "original" and self.n_embd % 2:
+            raise ValueError(
+                f"model.architecture original has sines and cosines in pairs, and model.n_embd "
+                f"{self.n_embd} is odd; try n_embd {self.n_embd + 1}"
             )
         return self
 

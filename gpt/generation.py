@@ -6,12 +6,14 @@ that a sample does not depend on how many are written with it.
 Shapes: b samples, t positions, v = vocab_size.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from gpt.cache import Cache
 from gpt.errors import TokenizerError
 from gpt.model import GPT
 from gpt.tokenizer import Tokenizer
@@ -52,22 +54,32 @@ def generate(
     """Goes on from `prompt`, once for each of `indices`, with a random stream of (seed, index).
 
     A model of several documents starts a new document before the prompt, and ends a sample where
-    it ends its document. Beyond block_size the context is the last block_size tokens. The stop
-    string itself is left out. `on_text` is told each piece of sample `index` as it becomes certain.
-    Raises TokenizerError for a prompt with characters the model does not know.
+    it ends its document. The stop string itself is left out. `on_text` is told each piece of sample
+    `index` as it becomes certain. Raises TokenizerError for a prompt with characters the model does
+    not know.
+
+    The context grows to block_size tokens; then the last half of a block is read again, and it
+    grows from there. So every token has at least half a block of context, as in scoring, and all
+    but one in half a block cost one position's work.
     """
     training = model.training
     model.eval()
     device = next(model.parameters()).device
-    context = _first_ids(tokenizer, prompt)
-    ids_bt = torch.tensor([context] * len(indices), dtype=torch.int64)
+    block_size = model.config.block_size
     generators = [_generator(seed, index) for index in indices]
     writers = [_Writer(tokenizer, sampling.stop) for _ in indices]
+    cache = Cache(model.config.n_layer, block_size)
+    first = _first_ids(tokenizer, prompt)[-block_size:]
+    new_bt = torch.tensor(first, dtype=torch.int64).expand(len(indices), -1)
+    recent = deque(new_bt.unbind(1), maxlen=max(1, block_size // 2))
     for _ in range(sampling.max_new_tokens):
-        window_bt = ids_bt[:, -model.config.block_size :].to(device)
-        logits_bv = model(window_bt)[:, -1].float().cpu()
+        if cache.length + new_bt.shape[1] > block_size:
+            cache.clear()
+            new_bt = torch.stack(list(recent), dim=1)
+        logits_bv = model(new_bt.to(device), cache)[:, -1].float().cpu()
         next_b = choose(logits_bv, sampling, generators)
-        ids_bt = torch.cat([ids_bt, next_b[:, None]], dim=1)
+        recent.append(next_b)
+        new_bt = next_b[:, None]
         for index, writer, token in zip(indices, writers, next_b.tolist(), strict=True):
             if (text := writer.feed(token)) != "":
                 on_text(index, text)

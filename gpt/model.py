@@ -1,29 +1,41 @@
 """The GPT: a decoder-only transformer that gives the next token's logits at every position.
 
-Two architectures stand side by side; each can be read alone:
+Three architectures stand side by side; each block can be read alone:
 
-    gpt2     GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each branch, a GELU
-             MLP, the head tied to the token embedding
-    modern   what small GPTs are built of today: rotary positions, RMSNorm without gain, normalised
-             queries and keys, a squared-ReLU MLP, branches that begin at zero, a head of its own
+    original  Attention Is All You Need (Vaswani et al. 2017), the decoder without an encoder:
+              sinusoidal positions, LayerNorm after each branch, a ReLU MLP
+    gpt2      GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each branch, GELU
+    modern    what small GPTs are built of today: rotary positions, RMSNorm without gain, normalised
+              queries and keys, a squared ReLU, branches that begin at zero
 
-Shapes: b sequences, t positions, d = n_embd, h heads, k = d / h, v = vocab_size.
+The first two share one matrix between token embedding and head; `modern` has a head of its own.
+
+Shapes: b sequences, t positions, d = n_embd, h heads, k = d / h, c = k / 2, v = vocab_size.
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gpt.cache import Cache, LayerCache
 from gpt.config import ModelConfig
+from gpt.functional import causal_attention, gelu, relu_squared, rms_norm, rotate
 
-# --- gpt2 -----------------------------------------------------------------------------------------
+# Cosines and sines of the angles (t, c) by which rotary positions turn pairs of numbers.
+Angles = tuple[Tensor, Tensor]
+
+# --- branches -------------------------------------------------------------------------------------
 
 
 class CausalSelfAttention(nn.Module):
-    """Multi-head attention in which a position sees itself and what came before it."""
+    """Multi-head attention in which a position sees itself and what came before it.
+
+    With `angles` queries and keys are normalised (Henry et al. 2020: attention logits are then
+    bounded, whatever the weights) and turned by their position (rotary: Su et al. 2021).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -32,65 +44,58 @@ class CausalSelfAttention(nn.Module):
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
-    def forward(self, x_btd: Tensor) -> Tensor:
+    def forward(
+        self, x_btd: Tensor, angles: Angles | None = None, cache: LayerCache | None = None
+    ) -> Tensor:
         b, t, d = x_btd.shape
         # One product for queries, keys and values, then a view a head each.
-        q_bhtk, k_bhtk, v_bhtk = (
-            self.qkv(x_btd).view(b, t, 3, self.n_head, d // self.n_head).permute(2, 0, 3, 1, 4)
-        )
-        y_bhtk = F.scaled_dot_product_attention(
-            q_bhtk, k_bhtk, v_bhtk, dropout_p=self.dropout if self.training else 0.0, is_causal=True
-        )
+        qkv_bt3hk = self.qkv(x_btd).view(b, t, 3, self.n_head, d // self.n_head)
+        qk_bt2hk, v_bthk = qkv_bt3hk[:, :, :2], qkv_bt3hk[:, :, 2]
+        if angles is not None:
+            # Queries and keys take the same way, so they take it together.
+            qk_bt2hk = rotate(rms_norm(qk_bt2hk), *angles)
+        q_bhtk, k_bhtk = qk_bt2hk.permute(2, 0, 3, 1, 4).unbind(0)
+        v_bhtk = v_bthk.transpose(1, 2)
+        if cache is not None:
+            k_bhtk, v_bhtk = cache.extend(k_bhtk, v_bhtk)
+        dropout = self.dropout if self.training else 0.0
+        y_bhtk = causal_attention(q_bhtk, k_bhtk, v_bhtk, dropout)
         y_btd = y_bhtk.transpose(1, 2).reshape(b, t, d)
         return F.dropout(self.proj(y_btd), self.dropout, self.training)
 
 
 class MLP(nn.Module):
-    """Two linear layers with GELU (the tanh form, as GPT-2 has it) between, four times as wide."""
+    """Two linear layers with a bend between, four times as wide."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, bend: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.dropout = config.dropout
+        self.bend = bend
         self.up = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
         self.down = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(self, x_btd: Tensor) -> Tensor:
-        y_btd = self.down(gelu(self.up(x_btd)))
+        y_btd = self.down(self.bend(self.up(x_btd)))
         return F.dropout(y_btd, self.dropout, self.training)
 
 
-def gelu(x: Tensor) -> Tensor:
-    """GELU in the tanh form (Hendrycks & Gimpel 2016), any shape."""
-    if x.device.type == "cpu":
-        return _GeluOnCpu.apply(x)  # type: ignore[no-any-return, no-untyped-call]
-    return F.gelu(x, approximate="tanh")
+# --- blocks ---------------------------------------------------------------------------------------
 
 
-class _GeluOnCpu(torch.autograd.Function):
-    """The same function as x * sigmoid(2 c (x + 0.044715 x^3)), c = sqrt(2 / pi).
+class OriginalBlock(nn.Module):
+    """Attention, then MLP, each added to the stream, which is then normalised (post-norm)."""
 
-    PyTorch's own kernel computes tanh on a CPU at about half the speed, forward and backward, and
-    took a tenth of a training step.
-    """
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = CausalSelfAttention(config)
+        self.norm_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.mlp = MLP(config, F.relu)
+        self.norm_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
 
-    CUBIC = 0.044715
-    SLOPE = 2 * math.sqrt(2 / math.pi)
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        cls = _GeluOnCpu
-        gate = (x * x).mul_(cls.CUBIC * cls.SLOPE).add_(cls.SLOPE).mul_(x).sigmoid_()
-        ctx.save_for_backward(x, gate)
-        return x * gate
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        cls = _GeluOnCpu
-        x, gate = ctx.saved_tensors
-        # d(x g)/dx = g (1 + (1 - g) x u'), where g = sigmoid(u(x)).
-        slope: Tensor = (x * x).mul_(3 * cls.CUBIC * cls.SLOPE).add_(cls.SLOPE).mul_(x)
-        slope.mul_(1 - gate).add_(1).mul_(gate).mul_(gradient)
-        return slope
+    def forward(self, x_btd: Tensor, angles: None, cache: LayerCache | None = None) -> Tensor:
+        x_btd = self.norm_1(x_btd + self.attention(x_btd, cache=cache))
+        x_btd = self.norm_2(x_btd + self.mlp(x_btd))
+        return x_btd
 
 
 class GPT2Block(nn.Module):
@@ -101,73 +106,12 @@ class GPT2Block(nn.Module):
         self.norm_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.attention = CausalSelfAttention(config)
         self.norm_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
-        self.mlp = MLP(config)
+        self.mlp = MLP(config, gelu)
 
-    def forward(self, x_btd: Tensor) -> Tensor:
-        x_btd = x_btd + self.attention(self.norm_1(x_btd))
+    def forward(self, x_btd: Tensor, angles: None, cache: LayerCache | None = None) -> Tensor:
+        x_btd = x_btd + self.attention(self.norm_1(x_btd), cache=cache)
         x_btd = x_btd + self.mlp(self.norm_2(x_btd))
         return x_btd
-
-
-# --- modern ---------------------------------------------------------------------------------------
-
-
-class RotaryAttention(nn.Module):
-    """Causal attention whose queries and keys are normalised, then turned by their position.
-
-    Rotary positions: Su et al. 2021. Normalised queries and keys: Henry et al. 2020; attention
-    logits are then bounded, whatever the weights.
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.n_head = config.n_head
-        self.dropout = config.dropout
-        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
-        self.proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
-
-    def forward(self, x_btd: Tensor, cos_tk: Tensor, sin_tk: Tensor) -> Tensor:
-        b, t, d = x_btd.shape
-        qkv_bt3hk = self.qkv(x_btd).view(b, t, 3, self.n_head, d // self.n_head)
-        # Queries and keys take the same way, so they take it together.
-        qk_bt2hk = F.rms_norm(qkv_bt3hk[:, :, :2], (d // self.n_head,))
-        qk_2bhtk = rotate(qk_bt2hk.permute(2, 0, 3, 1, 4), cos_tk, sin_tk)
-        v_bhtk = qkv_bt3hk[:, :, 2].transpose(1, 2)
-        q_bhtk, k_bhtk = qk_2bhtk.unbind(0)
-        y_bhtk = F.scaled_dot_product_attention(
-            q_bhtk, k_bhtk, v_bhtk, dropout_p=self.dropout if self.training else 0.0, is_causal=True
-        )
-        y_btd = y_bhtk.transpose(1, 2).reshape(b, t, d)
-        return F.dropout(self.proj(y_btd), self.dropout, self.training)
-
-
-def rotate(x_htk: Tensor, cos_tk: Tensor, sin_tk: Tensor) -> Tensor:
-    """Turns each pair (i, i + k/2) of the last dimension by the angle of its position."""
-    half = x_htk.shape[-1] // 2
-    swapped_htk = torch.cat([-x_htk[..., half:], x_htk[..., :half]], dim=-1)
-    return x_htk * cos_tk + swapped_htk * sin_tk
-
-
-def rotary_angles(positions: int, size: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (t, k) of the angles by which position t turns pair i: t / base^(2i/k)."""
-    speeds = base ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
-    angles = torch.outer(torch.arange(positions, dtype=torch.float32), speeds)
-    both = torch.cat([angles, angles], dim=-1)
-    return both.cos(), both.sin()
-
-
-class ReluSquaredMLP(nn.Module):
-    """Two linear layers with max(0, x)^2 between (So et al. 2021), four times as wide."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.dropout = config.dropout
-        self.up = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
-        self.down = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
-
-    def forward(self, x_btd: Tensor) -> Tensor:
-        y_btd = self.down(F.relu(self.up(x_btd)).square())
-        return F.dropout(y_btd, self.dropout, self.training)
 
 
 class ModernBlock(nn.Module):
@@ -175,25 +119,64 @@ class ModernBlock(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention = RotaryAttention(config)
-        self.mlp = ReluSquaredMLP(config)
+        self.attention = CausalSelfAttention(config)
+        self.mlp = MLP(config, relu_squared)
 
-    def forward(self, x_btd: Tensor, cos_tk: Tensor, sin_tk: Tensor) -> Tensor:
-        d = x_btd.shape[-1]
-        x_btd = x_btd + self.attention(F.rms_norm(x_btd, (d,)), cos_tk, sin_tk)
-        x_btd = x_btd + self.mlp(F.rms_norm(x_btd, (d,)))
+    def forward(self, x_btd: Tensor, angles: Angles, cache: LayerCache | None = None) -> Tensor:
+        x_btd = x_btd + self.attention(rms_norm(x_btd), angles, cache)
+        x_btd = x_btd + self.mlp(rms_norm(x_btd))
         return x_btd
+
+
+BLOCKS = {"original": OriginalBlock, "gpt2": GPT2Block, "modern": ModernBlock}
+
+# --- embeddings -----------------------------------------------------------------------------------
+
+
+class NgramEmbedding(nn.Module):
+    """A vector for the last two tokens and one for the last three, summed (b, t, d).
+
+    What a letter means depends on the letters before it; here a table knows, where the first
+    layers would have to find out. A lookup costs no product, so a small model learns far more in
+    the same time (docs/decisions.md). Sequences with the same remainder by the number of rows share
+    one, as in the hashed n-grams of Pagnoni et al. 2024.
+    """
+
+    SIZES = (2, 3)
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.rows = config.ngram_rows
+        self.symbols = vocab_size + 1
+        self.tables = nn.ModuleList(nn.Embedding(self.rows, config.n_embd) for _ in self.SIZES)
+
+    def forward(self, ids_bt: Tensor) -> Tensor:
+        # An n-gram as a number of n digits; 0 is "nothing there", before the text begins.
+        digits_bt = number_bt = ids_bt + 1
+        x_btd: Tensor | float = 0.0
+        for table in self.tables:
+            number_bt = F.pad(number_bt, (1, 0))[:, :-1] * self.symbols + digits_bt
+            x_btd = x_btd + table(number_bt % self.rows)
+        assert isinstance(x_btd, Tensor)
+        return x_btd
+
+
+def angles_of(positions: int, size: int) -> Tensor:
+    """The angle (positions, size / 2) of position t and pair i: t / 10000^(2i/size)."""
+    speeds = 10_000.0 ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
+    return torch.outer(torch.arange(positions, dtype=torch.float32), speeds)
 
 
 # --- the whole ------------------------------------------------------------------------------------
 
 
 class GPT(nn.Module):
-    """What both architectures are to the rest of the library: ids in, logits out.
+    """What all architectures are to the rest of the library: ids in, logits out.
 
     `seed` decides the initial weights: N(0, init_std) for matrices, 0 for biases, 1 for norms.
     Where a branch joins the residual stream, `gpt2` draws them smaller by sqrt(2 n_layer), so that
     the stream's variance does not grow with depth; `modern` begins there, and in its head, at 0.
+    `original` normalises the stream itself and has matrices of Glorot & Bengio 2010.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int, seed: int = 0) -> None:
@@ -201,64 +184,88 @@ class GPT(nn.Module):
         self.config = config
         self.vocab_size = vocab_size
         self.token_embedding = nn.Embedding(vocab_size, config.n_embd)
+        if config.ngram_rows:
+            self.ngram_embedding = NgramEmbedding(config, vocab_size)
         if config.architecture == "gpt2":
             self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
-            self.blocks = nn.ModuleList(GPT2Block(config) for _ in range(config.n_layer))
             self.norm = nn.LayerNorm(config.n_embd, bias=config.bias)
-        else:
-            self.blocks = nn.ModuleList(ModernBlock(config) for _ in range(config.n_layer))
+        block = BLOCKS[config.architecture]
+        self.blocks = nn.ModuleList(block(config) for _ in range(config.n_layer))
+        if config.architecture == "modern":
             self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
         # Computed, not learned, so they are no part of a checkpoint, and made at first use.
-        self._rotary: tuple[Tensor, Tensor] | None = None
+        self._angles: Angles | None = None
         self._initialise(torch.Generator().manual_seed(seed))
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:
-        std = self.config.init_std
-        modern = self.config.architecture == "modern"
-        residual_std = 0.0 if modern else std / math.sqrt(2 * self.config.n_layer)
+        config = self.config
+        join_std = {"gpt2": config.init_std / math.sqrt(2 * config.n_layer), "modern": 0.0}
         for name, parameter in self.named_parameters():
+            std = config.init_std
             if name.endswith("bias"):
                 parameter.zero_()
+            elif parameter.dim() < 2:
+                continue
+            elif config.architecture == "original":
+                # The token embedding is scaled by sqrt(d) on its way in, and so begins at 1.
+                rows, columns = parameter.shape
+                glorot = math.sqrt(2 / (rows + columns))
+                std = config.n_embd**-0.5 if "embedding" in name else glorot
+                parameter.normal_(0.0, std, generator=generator)
             elif name.endswith(("proj.weight", "down.weight")):
-                parameter.normal_(0.0, residual_std, generator=generator)
+                parameter.normal_(0.0, join_std[config.architecture], generator=generator)
             elif name == "head.weight":
                 parameter.zero_()
-            elif parameter.dim() == 2:
+            else:
                 parameter.normal_(0.0, std, generator=generator)
 
-    def forward(self, ids_bt: Tensor) -> Tensor:
-        """Logits (b, t, v) of the token after each of `ids_bt` (b, t), t <= block_size."""
+    def forward(self, ids_bt: Tensor, cache: Cache | None = None) -> Tensor:
+        """Logits (b, t, v) of the token after each of `ids_bt` (b, t).
+
+        With a cache, `ids_bt` goes on from what the cache has read, and is added to it. Both
+        together have at most block_size positions; more raise ValueError.
+        """
+        start, t = 0 if cache is None else cache.length, ids_bt.shape[1]
+        if start + t > self.config.block_size:
+            raise ValueError(f"{start + t} positions; block_size is {self.config.block_size}")
+        x_btd = self._embed(ids_bt, start, cache)
+        x_btd = F.dropout(x_btd, self.config.dropout, self.training)
+        angles = self._angles_at(start, t) if self.config.architecture == "modern" else None
+        for layer, block in enumerate(self.blocks):
+            x_btd = block(x_btd, angles, None if cache is None else cache.layers[layer])
+        if self.config.architecture == "modern":
+            return F.linear(rms_norm(x_btd), self.head.weight)
         if self.config.architecture == "gpt2":
-            return self._forward_gpt2(ids_bt)
-        return self._forward_modern(ids_bt)
+            x_btd = self.norm(x_btd)
+        return F.linear(x_btd, self.token_embedding.weight)
 
-    def _forward_gpt2(self, ids_bt: Tensor) -> Tensor:
+    def _embed(self, ids_bt: Tensor, start: int, cache: Cache | None) -> Tensor:
+        """The stream (b, t, d) as the first block gets it."""
         t = ids_bt.shape[1]
-        x_btd = self.token_embedding(ids_bt) + self.position_embedding.weight[:t]
-        x_btd = F.dropout(x_btd, self.config.dropout, self.training)
-        for block in self.blocks:
-            x_btd = block(x_btd)
-        return F.linear(self.norm(x_btd), self.token_embedding.weight)
+        x_btd: Tensor = self.token_embedding(ids_bt)
+        if self.config.ngram_rows:
+            before = max(NgramEmbedding.SIZES) - 1
+            seen_bt = ids_bt if cache is None else cache.with_recent(ids_bt, before)
+            x_btd = x_btd + self.ngram_embedding(seen_bt)[:, -t:]
+        if self.config.architecture == "gpt2":
+            return x_btd + self.position_embedding.weight[start : start + t]
+        if self.config.architecture == "original":
+            cos_tc, sin_tc = self._angles_at(start, t)
+            waves_td = torch.stack([sin_tc, cos_tc], dim=-1).flatten(1)
+            return x_btd * math.sqrt(self.config.n_embd) + waves_td
+        return rms_norm(x_btd)
 
-    def _forward_modern(self, ids_bt: Tensor) -> Tensor:
-        t, d = ids_bt.shape[1], self.config.n_embd
-        cos_tk, sin_tk = self._angles(t)
-        x_btd = F.rms_norm(self.token_embedding(ids_bt), (d,))
-        x_btd = F.dropout(x_btd, self.config.dropout, self.training)
-        for block in self.blocks:
-            x_btd = block(x_btd, cos_tk, sin_tk)
-        logits_btv: Tensor = self.head(F.rms_norm(x_btd, (d,)))
-        return logits_btv
-
-    def _angles(self, t: int) -> tuple[Tensor, Tensor]:
+    def _angles_at(self, start: int, t: int) -> Angles:
         device = self.token_embedding.weight.device
-        if self._rotary is None or self._rotary[0].device != device:
-            size = self.config.n_embd // self.config.n_head
-            cos_tk, sin_tk = rotary_angles(self.config.block_size, size)
-            self._rotary = cos_tk.to(device), sin_tk.to(device)
-        cos_tk, sin_tk = self._rotary
-        return cos_tk[:t], sin_tk[:t]
+        if self._angles is None or self._angles[0].device != device:
+            config = self.config
+            per_head = config.architecture == "modern"
+            size = config.n_embd // config.n_head if per_head else config.n_embd
+            angles_tc = angles_of(config.block_size, size)
+            self._angles = angles_tc.cos().to(device), angles_tc.sin().to(device)
+        cos_tc, sin_tc = self._angles
+        return cos_tc[start : start + t], sin_tc[start : start + t]
 
     def parameter_count(self) -> int:
         """All trained numbers, position embeddings included; the tied head counts once."""

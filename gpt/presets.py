@@ -28,9 +28,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "model": {
             "architecture": "modern",
             "n_layer": 4,
-            "n_head": 4,
+            "n_head": 2,
             "n_embd": 128,
             "block_size": 128,
+            "ngram_rows": 16384,
         },
         "train": {
             "steps": 1800,

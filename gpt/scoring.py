@@ -10,7 +10,7 @@ Shapes: b windows, t positions.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,9 @@ from gpt.device import Device
 from gpt.errors import DataError
 from gpt.model import GPT
 from gpt.tokenizer import Ids
+
+
+Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -60,47 +63,52 @@ def block_windows(count: int, block_size: int) -> list[Window]:
 def token_losses(
     model: GPT,
     ids: Ids,
-    windows: list[Window],
+    ways: Sequence[list[Window]],
     device: Device,
     *,
     batch_tokens: int,
     progress: Callable[[int], None] = lambda tokens: None,
-) -> NDArray[np.float64]:
-    """The loss in nats of targets ids[1:], shape (len(ids) - 1,), each from the window scoring it.
+) -> list[NDArray[np.float64]]:
+    """The loss in nats of targets ids[1:], shape (len(ids) - 1,), for each way to cut windows.
 
-    About `batch_tokens` tokens go through the model at once. `progress` is told how many were
-    scored. Raises DataError where there is nothing to score.
+    A window that several ways have in common goes through the model once: blocks side by side are
+    every other one of those that overlap by half. About `batch_tokens` tokens go through at once;
+    `progress` is told how many. Raises DataError where there is nothing to score.
     """
     if len(ids) < 2:
         raise DataError(f"a split of {len(ids)} tokens cannot be scored; use more text")
     model.eval()
-    losses = np.full(len(ids) - 1, np.nan)
-    for batch in _batches(windows, batch_tokens):
-        crops = np.stack([ids[w.start : w.stop + 1] for w in batch]).astype(np.int64)
+    losses = [np.full(len(ids) - 1, np.nan) for _ in ways]
+    users: dict[Span, list[tuple[int, int]]] = {}
+    for way, windows in enumerate(ways):
+        for window in windows:
+            users.setdefault((window.start, window.stop), []).append((way, window.scored))
+    for batch in _batches(sorted(users), batch_tokens):
+        crops = np.stack([ids[start : stop + 1] for start, stop in batch]).astype(np.int64)
         crops_bt = torch.from_numpy(crops).to(device.name)
         with device.autocast:
             logits_btv = model(crops_bt[:, :-1])
         losses_bt = F.cross_entropy(
             logits_btv.float().transpose(1, 2), crops_bt[:, 1:], reduction="none"
         ).cpu()
-        for window, losses_t in zip(batch, losses_bt.numpy(), strict=True):
-            losses[window.stop - window.scored : window.stop] = losses_t[-window.scored :]
-        progress(sum(window.scored for window in batch))
-    assert not np.isnan(losses).any(), "every target is scored"
+        for (start, stop), losses_t in zip(batch, losses_bt.numpy(), strict=True):
+            for way, scored in users[start, stop]:
+                losses[way][stop - scored : stop] = losses_t[-scored:]
+        progress(losses_bt.numel())
+    assert not any(np.isnan(way).any() for way in losses), "every target is scored"
     return losses
 
 
-def _batches(windows: list[Window], batch_tokens: int) -> list[list[Window]]:
-    """Runs of windows of equal length, about `batch_tokens` tokens each."""
-    batches: list[list[Window]] = []
-    for window in windows:
-        length = window.stop - window.start
-        room = max(1, batch_tokens // length)
+def _batches(spans: list[Span], batch_tokens: int) -> list[list[Span]]:
+    """Runs of spans of equal length, about `batch_tokens` tokens each."""
+    batches: list[list[Span]] = []
+    for start, stop in spans:
+        room = max(1, batch_tokens // (stop - start))
         last = batches[-1] if batches else []
-        if last and len(last) < room and last[0].stop - last[0].start == length:
-            last.append(window)
+        if last and len(last) < room and last[0][1] - last[0][0] == stop - start:
+            last.append((start, stop))
         else:
-            batches.append([window])
+            batches.append([(start, stop)])
     return batches
 
 

@@ -43,6 +43,7 @@ def evaluate(params: Params, row: Row) -> None:
     metrics: dict[str, Any] = {"parameters": trained.model.parameter_count()}
     scored = [split for split in ("val", "test", "train") if len(ids[split]) > 1]
     total = sum(len(ids[split]) - 1 for split in scored)
+    # Windows overlap by half, so that twice as many tokens go through the model as are scored.
     with tqdm(desc="evaluate", total=2 * total, unit="tok", unit_scale=True, disable=None) as bar:
         for split in scored:
             metrics[split] = score(trained, ids[split], params.evaluate.batch_tokens, bar)
@@ -65,16 +66,14 @@ def evaluate(params: Params, row: Row) -> None:
 def score(trained: TrainedModel, ids: Ids, batch_tokens: int, bar: Any) -> dict[str, float]:
     """loss, loss_blocks, bits_per_byte and perplexity of a split."""
     block_size = trained.model.config.block_size
-    losses, blocks = (
-        token_losses(
-            trained.model,
-            ids,
-            windows(len(ids), block_size),
-            trained.device,
-            batch_tokens=batch_tokens,
-            progress=bar.update,
-        )
-        for windows in (half_block_windows, block_windows)
+    ways = [cut(len(ids), block_size) for cut in (half_block_windows, block_windows)]
+    losses, blocks = token_losses(
+        trained.model,
+        ids,
+        ways,
+        trained.device,
+        batch_tokens=batch_tokens,
+        progress=bar.update,
     )
     loss = float(np.mean(losses))
     token_bytes = trained.tokenizer.token_bytes()

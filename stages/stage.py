@@ -7,8 +7,10 @@
 130  interrupted
 """
 
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from gpt.errors import GptError, Interrupted
 from stages import tracking
@@ -29,9 +31,25 @@ def main(name: str, body: Callable[[Params, tracking.Row], None]) -> None:
         print(f"{name}: {stop}", file=sys.stderr)
         sys.exit(75)
     except GptError as error:
+        _let_git_see(Path("params.yaml"))
         joint = " " if str(error).endswith(".") else "; "
         print(f"{name}: {error}{joint}{WAY_BACK}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"{name}: interrupted; {WAY_BACK}", file=sys.stderr)
         sys.exit(130)
+
+
+def _let_git_see(path: Path) -> None:
+    """Makes sure that git takes `path` for changed, as the way back needs it.
+
+    DVC writes an override and git's index within one second, and the comments keep the file's size.
+    A stage that fails at once would then leave a file that git, which compares whole seconds and
+    sizes, takes for the committed one. Another second is enough.
+    """
+    try:
+        facts = path.stat()
+        os.utime(path, (facts.st_atime, facts.st_mtime + 1))
+    except OSError:
+        # There is no such file, or it is not ours: then there is no way back to smooth either.
+        return

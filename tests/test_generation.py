@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from gpt.cache import Cache
 from gpt.config import ModelConfig
 from gpt.errors import TokenizerError
 from gpt.generation import Sample, Sampling, choose, generate, printable
@@ -40,14 +41,15 @@ class Script(nn.Module):
 
     def __init__(self, ids: list[int], vocab_size: int, prompt: int) -> None:
         super().__init__()
-        self.config = SimpleNamespace(block_size=1000)
+        self.config = SimpleNamespace(block_size=1000, n_layer=1)
         self.anchor = nn.Parameter(torch.zeros(1))
         self.ids, self.vocab_size, self.prompt = ids, vocab_size, prompt
 
-    def forward(self, ids_bt: Tensor) -> Tensor:
+    def forward(self, ids_bt: Tensor, cache: Cache) -> Tensor:
         b, t = ids_bt.shape
+        cache.layers[0].length += t
         logits_btv = torch.zeros(b, t, self.vocab_size)
-        logits_btv[:, -1, self.ids[t - self.prompt]] = 1.0
+        logits_btv[:, -1, self.ids[cache.length - self.prompt]] = 1.0
         return logits_btv
 
 
@@ -186,14 +188,49 @@ def test_choosing_leaves_the_logits_as_they_were() -> None:
 
 @pytest.mark.parametrize("prompt", ["a", "abc", "abcdefg", "abcdefgh", "hgfedcbaabc"])
 def test_greedy_text_is_the_likeliest_token_again_and_again(model: GPT, prompt: str) -> None:
-    ids = ids_of(prompt)
-    with torch.no_grad():
-        for _ in range(3 * BLOCK):
-            ids.append(int(model(torch.tensor([ids[-BLOCK:]]))[0, -1].argmax()))
-    (sample,) = generate(
-        model, TOKENIZER, prompt, Sampling(max_new_tokens=3 * BLOCK, temperature=0.0), seed=0
+    sampling = Sampling(max_new_tokens=3 * BLOCK, temperature=0.0)
+    (sample,) = generate(model, TOKENIZER, prompt, sampling, seed=0)
+    text = TOKENIZER.decode(uncached(model, ids_of(prompt), 3 * BLOCK))
+    assert sample == Sample(text, prompt, "length", 3 * BLOCK)
+
+
+def uncached(model: GPT, ids: list[int], count: int) -> list[int]:
+    """`ids` and `count` more, the likeliest each, where every token reads its whole context anew.
+
+    The context grows to a block, then begins anew with the last half of one.
+    """
+    block_size = model.config.block_size
+    start = max(0, len(ids) - block_size)
+    for _ in range(count):
+        if len(ids) - start > block_size:
+            start = len(ids) - max(1, block_size // 2)
+        with torch.no_grad():
+            ids = [*ids, int(model(torch.tensor([ids[start:]]))[0, -1].argmax())]
+    return ids
+
+
+@pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
+@pytest.mark.parametrize(("block_size", "count"), [(1, 30), (2, 30), (7, 100), (64, 2000)])
+def test_greedy_text_with_the_cache_is_that_without_past_many_blocks(
+    architecture: str, block_size: int, count: int
+) -> None:
+    shape = ModelConfig(
+        architecture=architecture,  # type: ignore[arg-type]
+        n_layer=2,
+        n_head=2,
+        n_embd=32,
+        block_size=block_size,
+        init_std=0.3,
+        ngram_rows=70 if architecture == "modern" else 0,
     )
-    assert sample == Sample(TOKENIZER.decode(ids), prompt, "length", 3 * BLOCK)
+    model = GPT(shape, TOKENIZER.vocab_size, seed=2).eval()
+    with torch.no_grad():  # away from zero branches and a zero head, or every logit is the same
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.4, generator=torch.Generator().manual_seed(parameter.numel()))
+    sampling = Sampling(max_new_tokens=count, temperature=0.0)
+    (sample,) = generate(model, TOKENIZER, "abc", sampling, seed=0)
+    assert sample.text == TOKENIZER.decode(uncached(model, ids_of("abc"), count))
+    assert len(set(sample.text)) > 2 or block_size == 1, "it is no single letter again and again"
 
 
 def samples(model: GPT, indices: list[int], seed: int = 3, prompt: str = "ab") -> list[Sample]:
@@ -250,7 +287,7 @@ def first_read(tokenizer: Tokenizer, prompt: str) -> list[int]:
     read: list[list[int]] = []
 
     class Reader(Script):
-        def forward(self, ids_bt: Tensor) -> Tensor:
+        def forward(self, ids_bt: Tensor, cache: Cache) -> Tensor:
             read.append(ids_bt[0].tolist())
             return torch.zeros(*ids_bt.shape, self.vocab_size)
 
@@ -335,9 +372,10 @@ def test_one_sample_goes_on_after_another_has_ended() -> None:
     class TwoEnds(Script):
         """Row 0 writes bos at once, row 1 only after three more tokens."""
 
-        def forward(self, ids_bt: Tensor) -> Tensor:
+        def forward(self, ids_bt: Tensor, cache: Cache) -> Tensor:
+            cache.layers[0].length += ids_bt.shape[1]
             logits_btv = torch.zeros(*ids_bt.shape, 4)
-            ends = [True, ids_bt.shape[1] > 4]
+            ends = [True, cache.length > 4]
             for row, end in enumerate(ends):
                 logits_btv[row, -1, 3 if end else 1] = 1.0
             return logits_btv

@@ -10,28 +10,26 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from gpt.cache import Cache
 from gpt.config import ModelConfig
+from gpt.functional import gelu, relu_squared, rotate
 from gpt.model import (
     GPT,
     MLP,
     CausalSelfAttention,
     GPT2Block,
     ModernBlock,
-    ReluSquaredMLP,
-    RotaryAttention,
+    NgramEmbedding,
+    angles_of,
     cross_entropy,
-    gelu,
-    rotary_angles,
-    rotate,
 )
 from gpt.presets import PRESETS
 
 VOCABULARY = 17
 SHAPE = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 12}
-ARCHITECTURES = ["gpt2", "modern"]
+ARCHITECTURES = ["original", "gpt2", "modern"]
 
 
 @pytest.fixture(autouse=True)
@@ -111,20 +109,38 @@ def gpt2(ids: Tensor, weights: dict[str, Tensor], n_layer: int, n_head: int) -> 
     return layer_norm(x, weights, "norm") @ weights["token_embedding.weight"].T
 
 
+def original(ids: Tensor, weights: dict[str, Tensor], n_layer: int, n_head: int) -> Tensor:
+    """Logits of the decoder of Vaswani et al. 2017 without an encoder: post-norm, sinusoidal."""
+    table = weights["token_embedding.weight"]
+    d = table.shape[1]
+    x = table[ids] * math.sqrt(d)
+    for position in range(ids.shape[1]):
+        for i in range(d // 2):
+            angle = position / 10_000 ** (2 * i / d)
+            x[:, position, 2 * i] += math.sin(angle)
+            x[:, position, 2 * i + 1] += math.cos(angle)
+    for layer in range(n_layer):
+        at = f"blocks.{layer}."
+        x = layer_norm(x + attention(x, weights, f"{at}attention.", n_head), weights, f"{at}norm_1")
+        hidden = linear(x, weights, f"{at}mlp.up").clamp(min=0)
+        x = layer_norm(x + linear(hidden, weights, f"{at}mlp.down"), weights, f"{at}norm_2")
+    return x @ table.T
+
+
 def rms_norm(x: Tensor) -> Tensor:
     return x / x.square().mean(-1, keepdim=True).sqrt()
 
 
 def turned(x_btd: Tensor, n_head: int) -> Tensor:
-    """Each head's pair (i, i + size/2), as a complex number, times e^(j t / 10000^(2 i / size))."""
+    """Each head's pair (2i, 2i + 1), as a complex number, times e^(j t / 10000^(2 i / size))."""
     b, t, d = x_btd.shape
     size = d // n_head
     x_bthk = rms_norm(x_btd.reshape(b, t, n_head, size))
-    pairs = torch.complex(x_bthk[..., : size // 2], x_bthk[..., size // 2 :])
+    pairs = torch.complex(x_bthk[..., ::2], x_bthk[..., 1::2])
     speeds = 10_000.0 ** (-2 * torch.arange(size // 2, dtype=torch.float64) / size)
     angles = torch.arange(t, dtype=torch.float64)[:, None] * speeds
     pairs = pairs * torch.polar(torch.ones_like(angles), angles)[:, None, :]
-    return torch.cat([pairs.real, pairs.imag], dim=-1).reshape(b, t, d)
+    return torch.stack([pairs.real, pairs.imag], dim=-1).reshape(b, t, d)
 
 
 def rotary_attention(x_btd: Tensor, weights: dict[str, Tensor], name: str, n_head: int) -> Tensor:
@@ -144,9 +160,15 @@ def modern(ids: Tensor, weights: dict[str, Tensor], n_layer: int, n_head: int) -
     return linear(rms_norm(x), weights, "head")
 
 
-REFERENCE = {"gpt2": gpt2, "modern": modern}
-# The angles of rotary positions are kept in float32.
-TOLERANCE = {"gpt2": 1e-9, "modern": 1e-5}
+REFERENCE = {"original": original, "gpt2": gpt2, "modern": modern}
+# The angles of positions are kept in float32.
+TOLERANCE = {"original": 1e-5, "gpt2": 1e-9, "modern": 1e-5}
+
+
+def angles(positions: int, size: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary angles in float64."""
+    angles_tc = angles_of(positions, size).double()
+    return angles_tc.cos(), angles_tc.sin()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -170,17 +192,17 @@ def test_attention_is_the_formula_written_out(n_head: int) -> None:
 
 @pytest.mark.parametrize("n_head", [1, 2, 8])
 def test_rotary_attention_is_the_formula_written_out(n_head: int) -> None:
-    module = randomised(RotaryAttention(ModelConfig(**(SHAPE | {"n_head": n_head}))))
+    module = randomised(CausalSelfAttention(ModelConfig(**(SHAPE | {"n_head": n_head}))))
     x_btd = torch.randn(2, 9, 32, dtype=torch.float64)
     expected = rotary_attention(x_btd, module.state_dict(), "", n_head)
-    found = module(x_btd, *rotary_angles(9, 32 // n_head))
+    found = module(x_btd, angles(9, 32 // n_head))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_turned_queries_and_keys_meet_by_their_distance_alone() -> None:
-    cos_tk, sin_tk = (part.double() for part in rotary_angles(50, 8))
     q, k = torch.randn(2, 8, dtype=torch.float64)
-    meets = rotate(q.expand(50, 8), cos_tk, sin_tk) @ rotate(k.expand(50, 8), cos_tk, sin_tk).T
+    turned_q, turned_k = (rotate(x.repeat(1, 50, 1, 1), *angles(50, 8))[0, :, 0] for x in (q, k))
+    meets = turned_q @ turned_k.T
     for distance in range(-20, 20):
         along = meets.diagonal(distance)
         torch.testing.assert_close(along, along[:1].expand_as(along), rtol=1e-4, atol=1e-4)
@@ -188,7 +210,7 @@ def test_turned_queries_and_keys_meet_by_their_distance_alone() -> None:
 
 
 def test_the_mlp_has_gelu_in_the_tanh_form() -> None:
-    module = randomised(MLP(ModelConfig(**SHAPE)))
+    module = randomised(MLP(ModelConfig(**SHAPE), gelu))
     x_btd = torch.randn(2, 9, 32, dtype=torch.float64)
     weights = module.state_dict()
     up = linear(x_btd, weights, "up")
@@ -200,7 +222,7 @@ def test_the_mlp_has_gelu_in_the_tanh_form() -> None:
 
 
 def test_the_modern_mlp_has_a_squared_relu() -> None:
-    module = randomised(ReluSquaredMLP(ModelConfig(**SHAPE)))
+    module = randomised(MLP(ModelConfig(**SHAPE), relu_squared))
     x_btd = torch.randn(2, 9, 32, dtype=torch.float64)
     weights = module.state_dict()
     up = linear(x_btd, weights, "up")
@@ -215,8 +237,7 @@ def test_a_block_whose_branches_are_zero_passes_the_stream_on(kind: type) -> Non
         block.attention.proj.weight.zero_()
         block.mlp.down.weight.zero_()
     x_btd = torch.randn(2, 9, 32, dtype=torch.float64)
-    angles = rotary_angles(9, 8) if kind is ModernBlock else ()
-    assert torch.equal(block(x_btd, *angles), x_btd)
+    assert torch.equal(block(x_btd, angles(9, 8) if kind is ModernBlock else None), x_btd)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -267,6 +288,73 @@ def test_cross_entropy_computes_in_float32_whatever_the_logits_are() -> None:
     assert torch.equal(loss, cross_entropy(logits_btv.float(), targets_bt))
 
 
+# --- n-gram embeddings ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [5, 18**2, 18**3])
+def test_an_ngram_embedding_is_the_sum_of_the_rows_of_the_last_two_and_three(rows: int) -> None:
+    module = randomised(NgramEmbedding(ModelConfig(**SHAPE, ngram_rows=rows), VOCABULARY))
+    ids, symbols = ids_bt(2, 6), VOCABULARY + 1
+    found = module(ids)
+    for b in range(2):
+        digits = [0, 0] + [int(token) + 1 for token in ids[b]]
+        for t in range(6):
+            before, last, now = digits[t : t + 3]
+            two, three = last * symbols + now, (before * symbols + last) * symbols + now
+            expected = module.tables[0].weight[two % rows] + module.tables[1].weight[three % rows]
+            torch.testing.assert_close(found[b, t], expected)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_ngram_embeddings_are_added_to_those_of_the_tokens(architecture: str) -> None:
+    model = make(architecture=architecture, ngram_rows=50).double().eval()
+    plain = make(architecture=architecture).double().eval()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    ids = ids_bt()
+    assert not torch.allclose(model._embed(ids, 0, None), plain._embed(ids, 0, None))
+    with torch.no_grad():
+        for table in model.ngram_embedding.tables:
+            table.weight.zero_()
+    assert torch.equal(model(ids), plain(ids))
+
+
+# --- with a cache ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("ngram_rows", [0, 100])
+@pytest.mark.parametrize("pieces", [[12], [1] * 12, [5, 1, 1, 5], [1, 11], [3, 4, 5]])
+def test_reading_in_pieces_gives_the_logits_of_reading_at_once(
+    architecture: str, ngram_rows: int, pieces: list[int]
+) -> None:
+    model = randomised(make(architecture=architecture, ngram_rows=ngram_rows))
+    ids, cache = ids_bt(), Cache(2, 12)
+    with torch.no_grad():
+        found = torch.cat([model(part, cache) for part in ids.split(pieces, dim=1)], dim=1)
+        assert cache.length == 12
+        torch.testing.assert_close(found, model(ids), rtol=1e-5, atol=1e-5)
+
+
+def test_a_cleared_cache_remembers_nothing() -> None:
+    model, cache = randomised(make(architecture="modern", ngram_rows=100)), Cache(2, 12)
+    with torch.no_grad():
+        model(ids_bt(), cache)
+        cache.clear()
+        ids = ids_bt()
+        torch.testing.assert_close(model(ids[:, :4], cache), model(ids[:, :4]))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_more_than_a_block_is_refused(architecture: str) -> None:
+    model, cache = randomised(make(architecture=architecture)), Cache(2, 12)
+    with torch.no_grad():
+        with pytest.raises(ValueError, match="13 positions; block_size is 12"):
+            model(ids_bt(t=13))
+        model(ids_bt(t=12), cache)
+        with pytest.raises(ValueError, match="13 positions; block_size is 12"):
+            model(ids_bt(t=1), cache)
+
+
 # --- sizes ----------------------------------------------------------------------------------------
 
 
@@ -295,8 +383,9 @@ def test_the_modern_head_is_its_own() -> None:
     assert (model.head.weight.grad[unused] != 0).any(-1).all()
 
 
-def test_rotary_angles_are_no_part_of_a_checkpoint() -> None:
-    model = make(architecture="modern")
+@pytest.mark.parametrize("architecture", ["original", "modern"])
+def test_angles_are_no_part_of_a_checkpoint(architecture: str) -> None:
+    model = make(architecture=architecture)
     names = set(model.state_dict())
     model(ids_bt())
     assert set(model.state_dict()) == names == {name for name, _ in model.named_parameters()}
@@ -324,6 +413,8 @@ def test_a_bias_key_gives_linear_and_norm_layers_a_bias_or_none(architecture: st
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_initial_loss_is_that_of_guessing(architecture: str) -> None:
+    if architecture == "original":
+        pytest.skip("its tied head sees a stream and embeddings of unit size, as the paper's did")
     model, ids = make(architecture=architecture).eval(), ids_bt(64)
     loss = cross_entropy(model(ids), torch.randint(VOCABULARY, ids.shape)).item()
     assert loss == pytest.approx(math.log(VOCABULARY), abs=0.03)
@@ -346,6 +437,14 @@ def test_modern_branches_and_head_begin_at_zero_and_the_rest_does_not() -> None:
         zero = name.endswith(("proj.weight", "down.weight", "head.weight"))
         expected = 0.0 if zero else 0.03
         assert weight.std().item() == pytest.approx(expected, rel=0.06), name
+
+
+def test_the_original_begins_with_matrices_of_glorot_and_embeddings_of_unit_length() -> None:
+    model = make(architecture="original", n_embd=128)
+    for name, weight in model.named_parameters():
+        if weight.dim() == 2:
+            expected = 128**-0.5 if "embedding" in name else math.sqrt(2 / sum(weight.shape))
+            assert weight.std().item() == pytest.approx(expected, rel=0.06), name
 
 
 def test_initial_norms_are_one_and_biases_zero() -> None:
@@ -375,27 +474,27 @@ def test_dropout_is_off_in_eval_mode(architecture: str) -> None:
     assert (model(ids) - expected).abs().max() / expected.abs().max() < TOLERANCE[architecture]
 
 
-def branch(kind: type, **changes: Any) -> Any:
+def branch(kind: str) -> Any:
     """A module with dropout 0.3, in training mode, and the angles it may ask for put in."""
-    module = randomised(kind(ModelConfig(**(SHAPE | {"dropout": 0.3} | changes)))).train()
-    if kind is RotaryAttention:
-        module.forward = partial(module.forward, cos_tk=ANGLES[0], sin_tk=ANGLES[1])
+    config = ModelConfig(**(SHAPE | {"dropout": 0.3}))
+    if kind == "mlp":
+        return randomised(MLP(config, gelu)).train()
+    module = randomised(CausalSelfAttention(config)).train()
+    if kind == "rotary attention":
+        module.forward = partial(module.forward, angles=angles(12, 8))
     return module
 
 
-ANGLES = rotary_angles(12, 8)
-
-
-@pytest.mark.parametrize("kind", [CausalSelfAttention, MLP, RotaryAttention, ReluSquaredMLP])
-def test_a_branch_drops_the_configured_share_while_training(kind: type) -> None:
+@pytest.mark.parametrize("kind", ["attention", "rotary attention", "mlp"])
+def test_a_branch_drops_the_configured_share_while_training(kind: str) -> None:
     module = branch(kind)
     x_btd = torch.randn(20, 12, 32, dtype=torch.float64)
     assert float((module(x_btd) == 0).double().mean()) == pytest.approx(0.3, abs=0.03)
     assert (module.eval()(x_btd) != 0).all()
 
 
-@pytest.mark.parametrize("kind", [CausalSelfAttention, RotaryAttention])
-def test_attention_shares_are_dropped_while_training(kind: type) -> None:
+@pytest.mark.parametrize("kind", ["attention", "rotary attention"])
+def test_attention_shares_are_dropped_while_training(kind: str) -> None:
     module = branch(kind)
     with torch.no_grad():
         module.proj.weight.copy_(torch.eye(32))
@@ -411,12 +510,3 @@ def test_embeddings_are_dropped_while_training(architecture: str) -> None:
     model.blocks[0].register_forward_pre_hook(lambda module, inputs: streams.append(inputs[0]))
     model(ids_bt(20))
     assert float((streams[0] == 0).double().mean()) == pytest.approx(0.3, abs=0.03)
-
-
-def test_gelu_on_a_cpu_is_the_tanh_form_and_its_slope_too() -> None:
-    x = torch.linspace(-12, 12, 481, dtype=torch.float64, requires_grad=True)
-    ours, theirs = gelu(x), F.gelu(x, approximate="tanh")
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    (slope,) = torch.autograd.grad(ours.sum(), x)
-    (expected,) = torch.autograd.grad(theirs.sum(), x)
-    torch.testing.assert_close(slope, expected, rtol=1e-10, atol=1e-12)

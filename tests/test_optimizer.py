@@ -172,7 +172,7 @@ def newton_schulz_by_svd(matrix: Tensor) -> Tensor:
     return left @ torch.diag(values) @ right
 
 
-@pytest.mark.parametrize("shape", [(4, 4), (3, 8), (1, 5)])
+@pytest.mark.parametrize("shape", [(4, 4), (4, 6), (3, 8), (1, 5)])
 def test_orthogonalising_moves_the_singular_values_and_keeps_the_directions(
     shape: tuple[int, int],
 ) -> None:
@@ -187,6 +187,16 @@ def test_orthogonalised_matrices_have_singular_values_about_one() -> None:
     torch.manual_seed(0)
     values = torch.linalg.svdvals(orthogonalise(torch.randn(20, 8, 32, dtype=torch.float64)))
     assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
+
+
+def test_a_wide_matrix_in_float32_is_as_near_to_the_iteration_as_a_square_one() -> None:
+    torch.manual_seed(0)
+    # Singular values from 1 down to 1e-6 of the largest.
+    for shape in [(64, 64), (64, 256)]:
+        left, values, right = torch.linalg.svd(torch.randn(shape).double(), full_matrices=False)
+        matrix = left @ torch.diag(torch.logspace(0, -6, len(values)).double()) @ right
+        error = orthogonalise(matrix.float()[None])[0] - newton_schulz_by_svd(matrix)
+        assert error.abs().max() < 2e-4, shape
 
 
 def test_a_matrix_of_zeros_stays_zero() -> None:

@@ -36,6 +36,11 @@ def make(*, block_size: int = 8, vocab_size: int = 11, init_std: float = 0.3) ->
     return GPT(shape, vocab_size, seed=3)
 
 
+def losses_of(model: GPT, ids: np.ndarray, windows: list[Window], batch_tokens: int) -> np.ndarray:
+    (losses,) = token_losses(model, ids, [windows], CPU, batch_tokens=batch_tokens)
+    return losses
+
+
 def random_ids(count: int, vocab_size: int = 11) -> np.ndarray:
     return np.random.default_rng(0).integers(vocab_size, size=count).astype(np.uint16)
 
@@ -100,7 +105,7 @@ def one_at_a_time(model: GPT, ids: np.ndarray, windows: list[Window]) -> list[fl
 def test_losses_are_those_of_one_token_at_a_time(cut: Cut, count: int, batch_tokens: int) -> None:
     model, ids = make(), random_ids(count)
     windows = cut(count, 8)
-    found = token_losses(model, ids, windows, CPU, batch_tokens=batch_tokens)
+    found = losses_of(model, ids, windows, batch_tokens)
     assert found.shape == (count - 1,)
     # float32; sums of a batch and of a single row may round differently.
     assert found == pytest.approx(one_at_a_time(model, ids, windows), abs=2e-5)
@@ -108,7 +113,7 @@ def test_losses_are_those_of_one_token_at_a_time(cut: Cut, count: int, batch_tok
 
 def test_more_context_gives_other_losses() -> None:
     model, ids = make(), random_ids(30)
-    losses = [token_losses(model, ids, cut(30, 8), CPU, batch_tokens=64) for cut in BOTH]
+    losses = [losses_of(model, ids, cut(30, 8), 64) for cut in BOTH]
     assert losses[0][:8] == pytest.approx(losses[1][:8], abs=1e-5)
     assert abs(losses[0][8] - losses[1][8]) > 1e-2
 
@@ -119,31 +124,44 @@ def test_a_model_that_only_guesses_loses_the_logarithm_of_the_vocabulary(cut: Cu
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    losses = token_losses(model, random_ids(30), cut(30, 8), CPU, batch_tokens=64)
+    losses = losses_of(model, random_ids(30), cut(30, 8), 64)
     assert losses == pytest.approx([math.log(11)] * 29, rel=1e-6)
 
 
-def test_progress_counts_the_tokens_scored() -> None:
-    told: list[int] = []
-    windows = half_block_windows(30, 8)
-    token_losses(make(), random_ids(30), windows, CPU, batch_tokens=16, progress=told.append)
-    assert sum(told) == 29
-    assert len(told) > 1
+@pytest.mark.parametrize("block_size", [1, 2, 7, 8])
+def test_two_ways_together_give_what_each_gives_alone(block_size: int) -> None:
+    model, ids = make(), random_ids(45)
+    ways = [cut(45, block_size) for cut in BOTH]
+    together = token_losses(model, ids, ways, CPU, batch_tokens=24)
+    for found, windows in zip(together, ways, strict=True):
+        assert found == pytest.approx(losses_of(model, ids, windows, 1), abs=2e-5)
 
 
-def test_at_most_so_many_tokens_go_through_the_model_at_once() -> None:
+def test_windows_in_common_go_through_the_model_once() -> None:
     model = make()
     sizes: list[int] = []
     model.register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[0].numel()))
-    token_losses(model, random_ids(100), half_block_windows(100, 8), CPU, batch_tokens=30)
-    assert max(sizes) == 24
-    assert sizes.count(24) > 5
+    told: list[int] = []
+    ways = [cut(65, 8) for cut in BOTH]
+    token_losses(model, random_ids(65), ways, CPU, batch_tokens=16, progress=told.append)
+    assert sizes == told
+    assert sum(told) == 8 * len(ways[0])  # and none for the blocks, all of which are among these
+    assert max(sizes) == 16
+
+
+@pytest.mark.parametrize("most", [1, 7, 8, 30])
+def test_at_most_so_many_tokens_go_through_the_model_at_once(most: int) -> None:
+    model = make()
+    sizes: list[int] = []
+    model.register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[0].numel()))
+    losses_of(model, random_ids(100), half_block_windows(100, 8), most)
+    assert max(sizes) == max(8, most // 8 * 8)
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_split_without_a_target_is_refused(count: int) -> None:
     with pytest.raises(DataError, match=f"a split of {count} tokens cannot be scored"):
-        token_losses(make(), random_ids(count), [], CPU, batch_tokens=64)
+        token_losses(make(), random_ids(count), [[]], CPU, batch_tokens=64)
 
 
 # --- bits per byte --------------------------------------------------------------------------------

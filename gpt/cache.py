@@ -1,0 +1,56 @@
+"""What a model keeps of the tokens it has read, so that the next one costs one position's work.
+
+Shapes: b sequences, h heads, t new positions, s positions so far with them, k numbers a head.
+"""
+
+import torch
+from torch import Tensor
+
+
+class LayerCache:
+    """Keys and values of one layer, in buffers made once for `size` positions."""
+
+    def __init__(self, size: int) -> None:
+        self.length = 0
+        self._size = size
+        self._buffers: tuple[Tensor, Tensor] | None = None
+
+    def extend(self, k_bhtk: Tensor, v_bhtk: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds new positions; returns the keys and values of all so far, (b, h, s, k) each."""
+        b, h, t, size = k_bhtk.shape
+        if self._buffers is None:
+            self._buffers = (
+                k_bhtk.new_empty(b, h, self._size, size),
+                v_bhtk.new_empty(b, h, self._size, size),
+            )
+        start, self.length = self.length, self.length + t
+        for buffer, new in zip(self._buffers, (k_bhtk, v_bhtk), strict=True):
+            buffer[:, :, start : self.length] = new
+        keys, values = self._buffers
+        return keys[:, :, : self.length], values[:, :, : self.length]
+
+
+class Cache:
+    """A cache for each layer, and the last ids read, which n-gram embeddings look back at."""
+
+    def __init__(self, layers: int, size: int) -> None:
+        self.layers = [LayerCache(size) for _ in range(layers)]
+        self.recent_bt: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """Positions read so far."""
+        return self.layers[0].length
+
+    def clear(self) -> None:
+        """Forgets everything read and keeps the buffers."""
+        self.recent_bt = None
+        for layer in self.layers:
+            layer.length = 0
+
+    def with_recent(self, ids_bt: Tensor, count: int) -> Tensor:
+        """`ids_bt` after the up to `count` ids read before it."""
+        if self.recent_bt is not None:
+            ids_bt = torch.cat([self.recent_bt, ids_bt], dim=1)
+        self.recent_bt = ids_bt[:, -count:]
+        return ids_bt
