@@ -24,10 +24,10 @@ class LayerCache:
                 v_bhtk.new_empty(b, h, self._size, size),
             )
         start, self.length = self.length, self.length + t
-        for buffer, new in zip(self._buffers, (k_bhtk, v_bhtk), strict=True):
-            buffer[:, :, start : self.length] = new
         keys, values = self._buffers
-        return keys[:, :, : self.length], values[:, :, : self.length]
+        keys.narrow(2, start, t).copy_(k_bhtk)
+        values.narrow(2, start, t).copy_(v_bhtk)
+        return keys.narrow(2, 0, self.length), values.narrow(2, 0, self.length)
 
 
 class Cache:

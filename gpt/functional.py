@@ -18,6 +18,8 @@ from torch import Tensor
 
 # Up to so many positions, products of whole matrices beat PyTorch's blockwise kernel on a CPU.
 SHORT = 128
+# Below so many numbers the calls cost more than the arithmetic, and PyTorch's own has fewer calls.
+MANY = 2**15
 
 
 def causal_attention(q_bhtk: Tensor, k_bhsk: Tensor, v_bhsk: Tensor, dropout: float = 0.0) -> Tensor:
@@ -27,7 +29,7 @@ def causal_attention(q_bhtk: Tensor, k_bhsk: Tensor, v_bhsk: Tensor, dropout: fl
     """
     b, h, t, size = q_bhtk.shape
     s = k_bhsk.shape[2]
-    if q_bhtk.device.type == "cpu" and 1 < s <= SHORT and not dropout:
+    if q_bhtk.device.type == "cpu" and 1 < t and s <= SHORT and not dropout:
         q_ntk, k_nsk, v_nsk = (x.reshape(b * h, -1, size) for x in (q_bhtk, k_bhsk, v_bhsk))
         hidden_ts = torch.full((t, s), -math.inf, dtype=q_bhtk.dtype).triu(1 + s - t)
         scores_nts = torch.baddbmm(hidden_ts, q_ntk, k_nsk.mT, alpha=size**-0.5)
@@ -60,7 +62,7 @@ def rotate(x_btnhk: Tensor, cos_tc: Tensor, sin_tc: Tensor) -> Tensor:
 
 def rms_norm(x: Tensor) -> Tensor:
     """x over the root of its mean square along the last dimension (Zhang & Sennrich 2019)."""
-    if x.device.type == "cpu":
+    if x.device.type == "cpu" and x.numel() >= MANY:
         return _RMSNormOnCPU.apply(x)  # type: ignore[no-any-return, no-untyped-call]
     return F.rms_norm(x, x.shape[-1:])
 
@@ -85,7 +87,7 @@ class _RMSNormOnCPU(torch.autograd.Function):
 
 def relu_squared(x: Tensor) -> Tensor:
     """max(0, x)^2 (So et al. 2021)."""
-    if x.device.type == "cpu":
+    if x.device.type == "cpu" and x.numel() >= MANY:
         return _ReLUSquaredOnCPU.apply(x)  # type: ignore[no-any-return, no-untyped-call]
     return F.relu(x).square()
 
@@ -107,7 +109,7 @@ class _ReLUSquaredOnCPU(torch.autograd.Function):
 
 def gelu(x: Tensor) -> Tensor:
     """x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) (Hendrycks & Gimpel 2016)."""
-    if x.device.type == "cpu":
+    if x.device.type == "cpu" and x.numel() >= MANY:
         return _GELUOnCPU.apply(x)  # type: ignore[no-any-return, no-untyped-call]
     return F.gelu(x, approximate="tanh")
 

@@ -40,7 +40,7 @@ class Sample:
     new_tokens: int
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def generate(
     model: GPT,
     tokenizer: Tokenizer,

@@ -60,8 +60,8 @@ class CausalSelfAttention(nn.Module):
             k_bhtk, v_bhtk = cache.extend(k_bhtk, v_bhtk)
         dropout = self.dropout if self.training else 0.0
         y_bhtk = causal_attention(q_bhtk, k_bhtk, v_bhtk, dropout)
-        y_btd = y_bhtk.transpose(1, 2).reshape(b, t, d)
-        return F.dropout(self.proj(y_btd), self.dropout, self.training)
+        y_btd: Tensor = self.proj(y_bhtk.transpose(1, 2).reshape(b, t, d))
+        return F.dropout(y_btd, dropout) if dropout else y_btd
 
 
 class MLP(nn.Module):
@@ -75,8 +75,8 @@ class MLP(nn.Module):
         self.down = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(self, x_btd: Tensor) -> Tensor:
-        y_btd = self.down(self.bend(self.up(x_btd)))
-        return F.dropout(y_btd, self.dropout, self.training)
+        y_btd: Tensor = self.down(self.bend(self.up(x_btd)))
+        return F.dropout(y_btd, self.dropout) if self.dropout and self.training else y_btd
 
 
 # --- blocks ---------------------------------------------------------------------------------------
@@ -262,8 +262,11 @@ class GPT(nn.Module):
             config = self.config
             per_head = config.architecture == "modern"
             size = config.n_embd // config.n_head if per_head else config.n_embd
-            angles_tc = angles_of(config.block_size, size)
-            self._angles = angles_tc.cos().to(device), angles_tc.sin().to(device)
+            # Made while writing, they may be used while training, where tensors of inference mode
+            # may not.
+            with torch.inference_mode(False):
+                angles_tc = angles_of(config.block_size, size)
+                self._angles = angles_tc.cos().to(device), angles_tc.sin().to(device)
         cos_tc, sin_tc = self._angles
         return cos_tc[start : start + t], sin_tc[start : start + t]
 

@@ -31,7 +31,10 @@ POINTWISE: dict[str, tuple[Function, Function]] = {
 
 
 @pytest.mark.parametrize("name", POINTWISE)
-def test_a_cpu_has_the_values_and_slopes_of_pytorch(name: str) -> None:
+def test_a_cpu_has_the_values_and_slopes_of_pytorch(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(functional, "MANY", 1)
     ours, theirs = POINTWISE[name]
     x = torch.cat([torch.linspace(-12, 12, 480), torch.zeros(8)]).double().view(61, 8)
     x.requires_grad_()
@@ -43,14 +46,19 @@ def test_a_cpu_has_the_values_and_slopes_of_pytorch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", POINTWISE)
-def test_slopes_are_those_of_small_differences(name: str) -> None:
+def test_slopes_are_those_of_small_differences(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functional, "MANY", 1)
     x = torch.randn(3, 8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(POINTWISE[name][0], (x,))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", POINTWISE)
-def test_a_precision_is_kept(name: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("many", [1, 1000])
+def test_a_precision_is_kept(
+    name: str, dtype: torch.dtype, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(functional, "MANY", many)
     assert POINTWISE[name][0](torch.randn(4, 8).to(dtype)).dtype == dtype
 
 

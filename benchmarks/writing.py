@@ -1,0 +1,113 @@
+"""Tokens written per second, beside nanoGPT's own sampler.
+
+    python benchmarks/writing.py [PATH_TO_NANOGPT] [--rounds 3] [--tokens 500]
+
+Both write from one token on, temperature 0.8 and top_k 200 as nanoGPT's sample.py has them, one
+text at a time; then ours writes 20 in one batch. Weights are random: the arithmetic does not depend
+on them. The two take turns, so that a slow spell of the machine hits both. Without a path ours is
+measured alone.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from gpt.config import ModelConfig
+from gpt.generation import Sampling, generate
+from gpt.model import GPT
+from gpt.tokenizer import CharTokenizer
+
+# Layers, heads, width, block: nanoGPT's recipe for a CPU and the one for a GPU; 65 characters.
+SHAPES = {"4/4/128": (4, 4, 128, 64), "6/6/384": (6, 6, 384, 256)}
+ALPHABET = "\n" + "".join(chr(33 + number) for number in range(64))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("nanogpt", type=Path, nargs="?")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=500)
+    options = parser.parse_args()
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, "
+        f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, {options.tokens} tokens a text"
+    )
+    for name, shape in SHAPES.items():
+        writers = {"ours": our_writer(shape, 1), "ours, 20 at once": our_writer(shape, 20)}
+        if options.nanogpt:
+            writers["nanoGPT"] = their_writer(options.nanogpt, shape)
+        seconds = timed(writers, options.tokens, options.rounds)
+        for writer, values in seconds.items():
+            count = options.tokens * (20 if "20" in writer else 1)
+            print(f"{name} {writer}: {count / statistics.median(values):,.0f} tokens/s")
+        ours, batch = seconds["ours"], seconds["ours, 20 at once"]
+        print(f"{name} 20 texts take {middle_ratio(batch, ours):.2f} times as long as one")
+        if "nanoGPT" in seconds:
+            times = middle_ratio(seconds["nanoGPT"], ours)
+            print(f"{name} ours is {times:.1f} times as fast as nanoGPT, one text at a time")
+
+
+def timed(
+    writers: dict[str, Callable[[int], None]], tokens: int, rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of each writer, in turns, after a short text to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in writers}
+    for write in writers.values():
+        write(5)
+    for _ in range(rounds):
+        for name, write in writers.items():
+            start = time.perf_counter()
+            write(tokens)
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def middle_ratio(ones: list[float], others: list[float]) -> float:
+    return statistics.median(one / other for one, other in zip(ones, others, strict=True))
+
+
+def our_writer(shape: tuple[int, int, int, int], count: int) -> Callable[[int], None]:
+    layers, heads, width, block = shape
+    config = ModelConfig(n_layer=layers, n_head=heads, n_embd=width, block_size=block)
+    model, tokenizer = GPT(config, 65), CharTokenizer(ALPHABET, has_bos=False)
+    model.eval()
+
+    def write(tokens: int) -> None:
+        sampling = Sampling(max_new_tokens=tokens, temperature=0.8, top_k=200)
+        generate(model, tokenizer, "\n", sampling, seed=1337, indices=range(count))
+
+    return write
+
+
+def their_writer(checkout: Path, shape: tuple[int, int, int, int]) -> Callable[[int], None]:
+    sys.path.insert(0, str(checkout))
+    import model as nanogpt  # type: ignore[import-not-found]
+
+    layers, heads, width, block = shape
+    config = nanogpt.GPTConfig(
+        n_layer=layers, n_head=heads, n_embd=width, block_size=block, vocab_size=65, bias=False
+    )
+    model: Any = nanogpt.GPT(config)
+    model.eval()
+
+    def write(tokens: int) -> None:
+        with torch.no_grad():
+            start = torch.zeros(1, 1, dtype=torch.long)
+            model.generate(start, tokens, temperature=0.8, top_k=200)
+
+    return write
+
+
+if __name__ == "__main__":
+    main()
