@@ -22,14 +22,16 @@ SHORT = 128
 MANY = 2**15
 
 
-def causal_attention(q_bhtk: Tensor, k_bhsk: Tensor, v_bhsk: Tensor, dropout: float = 0.0) -> Tensor:
+def causal_attention(
+    q_bhtk: Tensor, k_bhsk: Tensor, v_bhsk: Tensor, dropout: float = 0.0
+) -> Tensor:
     """softmax(q k' / sqrt(k)) v, shape (b, h, t, k), where a position sees none after it.
 
     The t positions of the queries are the last of the s.
     """
     b, h, t, size = q_bhtk.shape
     s = k_bhsk.shape[2]
-    if q_bhtk.device.type == "cpu" and 1 < t and s <= SHORT and not dropout:
+    if q_bhtk.device.type == "cpu" and t > 1 and s <= SHORT and not dropout:
         q_ntk, k_nsk, v_nsk = (x.reshape(b * h, -1, size) for x in (q_bhtk, k_bhsk, v_bhsk))
         hidden_ts = torch.full((t, s), -math.inf, dtype=q_bhtk.dtype).triu(1 + s - t)
         scores_nts = torch.baddbmm(hidden_ts, q_ntk, k_nsk.mT, alpha=size**-0.5)
@@ -50,7 +52,7 @@ def rotate(x_btnhk: Tensor, cos_tc: Tensor, sin_tc: Tensor) -> Tensor:
     between = x_btnhk.dim() - 3
     cos = cos_tc.view(cos_tc.shape[0], *between * (1,), -1)
     sin = sin_tc.view(cos.shape)
-    pairs = x_btnhk.unflatten(-1, (-1, 2))
+    pairs = x_btnhk.reshape(*x_btnhk.shape[:-1], -1, 2)
     if x_btnhk.device.type == "cpu" and x_btnhk.dtype in (torch.float32, torch.float64):
         # A product of complex numbers is one kernel forward and one backward.
         turned = torch.view_as_complex(pairs) * torch.complex(cos, sin)

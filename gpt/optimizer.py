@@ -142,8 +142,8 @@ def orthogonalise(x_nrc: Tensor, iterations: int = 5) -> Tensor:
             p_nrr = torch.baddbmm(s_nrr, s_nrr, s_nrr, beta=b, alpha=c)
             x_nrc = torch.baddbmm(x_nrc, p_nrr, x_nrc, beta=a)
         return x_nrc
-    # A step is x <- P x, where P = a + b s + c s^2 and s = x x'. All these P and s commute, so for a
-    # wide matrix the product of the P is gathered in (r, r), and the wide x is met twice, not ten
+    # A step is x <- P x, where P = a + b s + c s^2 and s = x x'. All these P and s commute, so that
+    # for a wide matrix the product of the P is gathered in (r, r): the wide x is met twice, not ten
     # times.
     s_nrr = x_nrc @ x_nrc.mT
     product_nrr: Tensor | None = None

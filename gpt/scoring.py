@@ -23,7 +23,6 @@ from gpt.errors import DataError
 from gpt.model import GPT
 from gpt.tokenizer import Ids
 
-
 Span = tuple[int, int]
 
 
