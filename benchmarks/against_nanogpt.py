@@ -1,11 +1,15 @@
 """Our train stage beside nanoGPT's train.py: time, loss, and the same scorer for both models.
 
     GPT_MIRROR=FOLDER python benchmarks/against_nanogpt.py PATH_TO_NANOGPT [--rounds 3]
+    ... --preset speedrun                      what we would train in its place
+    ... --preset speedrun --set steps=250      in a part of the time
 
 Needs a checkout of nanoGPT (nothing of it is changed; its data and output go to a temporary folder)
-and shakespeare.txt in GPT_MIRROR or in .cache/downloads. Both train nanoGPT's CPU recipe on the
-same text, in turn, so that a slow spell of the machine hits both. Whole processes are timed: for
-ours `python -m stages.train` with its tracking, for nanoGPT `python train.py`.
+and shakespeare.txt in GPT_MIRROR or in .cache/downloads. nanoGPT trains its CPU recipe, ours the
+preset (by default the same recipe) with the seed of the round, on the same text and in turn, so
+that a slow spell of the machine hits both. Whole processes are timed: for ours `python -m
+stages.train` with its tracking, for nanoGPT `python train.py`. Both models are scored by the same
+code on the whole of the last tenth, of which no training has seen anything.
 """
 
 import argparse
@@ -22,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
@@ -54,18 +59,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("nanogpt", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--preset", default="nanogpt-cpu")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="of the section train"
+    )
     options = parser.parse_args()
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, torch {torch.__version__}"
     )
     with tempfile.TemporaryDirectory() as folder:
-        ours, theirs = prepare_ours(Path(folder)), prepare_theirs(Path(folder), options.nanogpt)
+        ours, theirs = Path(folder) / "ours", prepare_theirs(Path(folder), options.nanogpt)
+        prepare_ours(ours)
         ids = np.load(ours / "data/tokens/val.npy")
         write_bins(ours, theirs)
         ratios = []
         for round_ in range(options.rounds):
             shutil.rmtree(ours / ".cache", ignore_errors=True)
+            settings = {"preset": options.preset, "seed": str(round_ + 1)}
+            change(ours, settings | dict(pair.split("=", 1) for pair in options.set))
             our_seconds = timed([sys.executable, "-m", "stages.train"], ours)
             their_seconds = timed([sys.executable, "train.py", *RECIPE], theirs)
             ratios.append(our_seconds / their_seconds)
@@ -74,23 +86,32 @@ def main() -> None:
                 f"ratio {ratios[-1]:.3f}",
                 flush=True,
             )
+            report(f"  ours, seed {round_ + 1}", our_model(ours), ids)
+            report("  nanoGPT", their_model(theirs), ids)
         print(f"time ratio: median {statistics.median(ratios):.3f} of {options.rounds}")
-        report("ours", our_model(ours), ids)
-        report("nanoGPT", their_model(theirs), ids)
 
 
-def prepare_ours(folder: Path) -> Path:
+def change(ours: Path, settings: dict[str, str]) -> None:
+    """Sets keys at the top of params.yaml, or else in its section `train`."""
+    path = ours / "params.yaml"
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for key, value in settings.items():
+        section = params if key in params else params["train"]
+        if key not in section:
+            sys.exit(f"params.yaml has no key {key}, at the top or in train")
+        section[key] = yaml.safe_load(value)
+    path.write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def prepare_ours(ours: Path) -> None:
     """A copy of the repository with Shakespeare prepared and tokenized."""
-    ours = folder / "ours"
     ignore = shutil.ignore_patterns(".git", ".venv", ".cache", "mlflow.db", "mlartifacts", "cache")
     shutil.copytree(REPOSITORY, ours, ignore=ignore)
     params = (ours / "params.yaml").read_text(encoding="utf-8")
     params = re.sub(r"^  corpus: \w+", "  corpus: shakespeare", params, flags=re.M)
-    params = re.sub(r"^preset: \w+", "preset: nanogpt-cpu", params, flags=re.M)
     (ours / "params.yaml").write_text(params, encoding="utf-8")
     for stage in ("prepare", "tokenize"):
         timed([sys.executable, "-m", f"stages.{stage}"], ours)
-    return ours
 
 
 def prepare_theirs(folder: Path, checkout: Path) -> Path:
