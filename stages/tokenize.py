@@ -44,7 +44,7 @@ SELDOM = 10
 COMPARED = 2**23
 
 
-def make_tokenizer(params: TokenizerParams, *, has_bos: bool) -> Tokenizer:
+def make_tokenizer(options: TokenizerParams, *, has_bos: bool) -> Tokenizer:
     """The tokenizer of the corpus. `char` takes the characters of the whole corpus, as peers do;
     `bpe` and `word` learn from the training split alone."""
 
@@ -52,11 +52,11 @@ def make_tokenizer(params: TokenizerParams, *, has_bos: bool) -> Tokenizer:
         return (text for _, text in recut(read_parts(CORPUS, "train")))
 
     sizes: Any = {
-        "vocab_size": params.vocab_size - has_bos,
-        "min_frequency": params.min_frequency,
-        "pattern": params.pattern,
+        "vocab_size": options.vocab_size - has_bos,
+        "min_frequency": options.min_frequency,
+        "pattern": options.pattern,
     }
-    match params.kind:
+    match options.kind:
         case "byte":
             return ByteTokenizer(has_bos=has_bos)
         case "char":
@@ -64,10 +64,10 @@ def make_tokenizer(params: TokenizerParams, *, has_bos: bool) -> Tokenizer:
             return CharTokenizer(vocabulary.characters(texts), has_bos=has_bos)
         case "bpe":
             tokens = vocabulary.train_bpe(train_texts, **sizes)
-            return BPETokenizer(tokens, params.pattern, has_bos=has_bos)
+            return BPETokenizer(tokens, options.pattern, has_bos=has_bos)
         case "word":
             words = vocabulary.frequent_words(train_texts, **sizes)
-            return WordTokenizer(words, params.pattern, has_bos=has_bos)
+            return WordTokenizer(words, options.pattern, has_bos=has_bos)
         case "gpt2":
             return GPT2Tokenizer(vocabulary.gpt2_tokens(gpt2_file()), has_bos=has_bos)
 
