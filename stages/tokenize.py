@@ -40,7 +40,7 @@ FORMAT = 1
 BATCH = 2**20
 # What an id must be seen in training for its vector to be more than noise, about.
 SELDOM = 10
-# Enough of the validation text for a comparison with GPT-2's tokens, in characters.
+# Enough of the validation text for a comparison with GPT-2's tokens, in bytes.
 COMPARED = 2**23
 
 
