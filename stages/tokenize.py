@@ -1,51 +1,164 @@
 """Stage `tokenize`: turn the text into token ids.  python -m stages.tokenize
 
-Reads data/corpus and the params `tokenizer`. Writes data/tokens (one .npy of ids a split,
-tokenizer.json, and the manifest tokens.json) and metrics/tokenize.json. Streams: memory does not
-grow with the corpus.
+Reads data/corpus and the params `tokenizer`; for `gpt2` also GPT-2's published file, which is
+looked for in TIKTOKEN_CACHE_DIR and in the folder tiktoken of GPT_MIRROR before it is downloaded.
+Writes data/tokens (one .npy of ids a split, tokenizer.json, and the manifest tokens.json) and
+metrics/tokenize.json. Streams: memory does not grow with the corpus.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
+from gpt import vocabulary
 from gpt.corpus import SPLITS, read_manifest, read_parts, write_json
-from gpt.tokenizer import ByteTokenizer, CharTokenizer, Ids, Tokenizer
-from stages import stage
-from stages.params import Params
+from gpt.errors import TokenizerError
+from gpt.tokenizer import (
+    BPETokenizer,
+    ByteTokenizer,
+    CharTokenizer,
+    GPT2Tokenizer,
+    Ids,
+    Tokenizer,
+    WordTokenizer,
+    recut,
+)
+from stages import stage, workspace
+from stages.params import Params, TokenizerParams
 from stages.tracking import Row
 
 CORPUS = Path("data/corpus")
 TOKENS = Path("data/tokens")
 FORMAT = 1
+# Characters encoded at once, for each thread.
+BATCH = 2**20
+# What an id must be seen in training for its vector to be more than noise, about.
+SELDOM = 10
+# Enough of the validation text for a comparison with GPT-2's tokens, in bytes.
+COMPARED = 2**23
 
 
-def make_tokenizer(kind: str, *, has_bos: bool) -> Tokenizer:
-    """The tokenizer of the corpus. `char` takes the characters of the whole corpus, as peers do."""
-    if kind == "byte":
-        return ByteTokenizer(has_bos=has_bos)
-    seen: set[str] = set()
-    for split in SPLITS:
-        for _, text in read_parts(CORPUS, split):
-            seen.update(text)
-    return CharTokenizer("".join(sorted(seen)), has_bos=has_bos)
+def make_tokenizer(options: TokenizerParams, *, has_bos: bool) -> Tokenizer:
+    """The tokenizer of the corpus. `char` takes the characters of the whole corpus, as peers do;
+    `bpe` and `word` learn from the training split alone."""
+
+    def train_texts() -> Iterator[str]:
+        return (text for _, text in recut(read_parts(CORPUS, "train")))
+
+    sizes: Any = {
+        "vocab_size": options.vocab_size - has_bos,
+        "min_frequency": options.min_frequency,
+        "pattern": options.pattern,
+    }
+    match options.kind:
+        case "byte":
+            return ByteTokenizer(has_bos=has_bos)
+        case "char":
+            texts = (text for split in SPLITS for _, text in read_parts(CORPUS, split))
+            return CharTokenizer(vocabulary.characters(texts), has_bos=has_bos)
+        case "bpe":
+            tokens = vocabulary.train_bpe(train_texts, **sizes)
+            return BPETokenizer(tokens, options.pattern, has_bos=has_bos)
+        case "word":
+            words = vocabulary.frequent_words(train_texts, **sizes)
+            return WordTokenizer(words, options.pattern, has_bos=has_bos)
+        case "gpt2":
+            return GPT2Tokenizer(vocabulary.gpt2_tokens(gpt2_file()), has_bos=has_bos)
 
 
-def ids_of(split: str, tokenizer: Tokenizer) -> Iterator[Ids]:
-    """The ids of a split: bos before each document and after the last, where there is a bos."""
-    bos = [] if tokenizer.bos is None else [np.array([tokenizer.bos], tokenizer.dtype)]
+# --- GPT-2's file ---------------------------------------------------------------------------------
+
+
+def gpt2_file_at_hand() -> bytes | None:
+    """GPT-2's vocab.bpe where a folder on this machine has it, under the name tiktoken gives it."""
+    mirror = workspace.mirror()
+    folders = [_tiktoken_cache()]
+    if mirror and "://" not in mirror:
+        folders.append(Path(mirror) / "tiktoken")
+    for folder in folders:
+        try:
+            content = (folder / vocabulary.GPT2_FILE).read_bytes()
+        except OSError:
+            continue
+        if hashlib.sha256(content).hexdigest() == vocabulary.GPT2_SHA256:
+            return content
+    return None
+
+
+def gpt2_file() -> bytes:
+    """The same, from the network if need be. Raises TokenizerError where that fails too."""
+    content = gpt2_file_at_hand()
+    if content is not None:
+        return content
+    # Imported here: only a download pays for it.
+    from tiktoken.load import read_file, read_file_cached
+
+    mirror = workspace.mirror()
+    if mirror and "://" in mirror:
+        try:
+            content = read_file(f"{mirror.rstrip('/')}/tiktoken/{vocabulary.GPT2_FILE}")
+            if hashlib.sha256(content).hexdigest() == vocabulary.GPT2_SHA256:
+                return content
+        except (OSError, ValueError, ImportError):
+            pass  # then from where everybody has it
+    # Where tiktoken looks for it, and keeps it.
+    os.environ["TIKTOKEN_CACHE_DIR"] = str(_tiktoken_cache())
+    try:
+        return read_file_cached(vocabulary.GPT2_URL, vocabulary.GPT2_SHA256)
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors; a hash, ValueError
+        raise TokenizerError(
+            f"tokenizer.kind gpt2 needs {vocabulary.GPT2_URL}, which could not be had "
+            f"({type(error).__name__}); get it where there is a network, name it "
+            f"{vocabulary.GPT2_FILE}, and set TIKTOKEN_CACHE_DIR to its folder; "
+            "or train with tokenizer.kind=bpe"
+        ) from None
+
+
+def _tiktoken_cache() -> Path:
+    given = os.environ.get("TIKTOKEN_CACHE_DIR")
+    return Path(workspace.anchored(given)) if given else workspace.scratch() / "tiktoken"
+
+
+# --- ids ------------------------------------------------------------------------------------------
+
+
+def ids_of(split: str, tokenizer: Tokenizer, threads: int = 1) -> Iterator[Ids]:
+    """The ids of a split: bos before each document and after the last, where there is a bos.
+
+    In arrays of many documents each, since there may be millions of short ones.
+    """
+    bos = np.array([] if tokenizer.bos is None else [tokenizer.bos], tokenizer.dtype)
     last_doc = None
-    for doc, text in read_parts(CORPUS, split):
-        if doc != last_doc:
-            last_doc = doc
-            yield from bos
-        yield tokenizer.encode(text)
+    for batch in _batches(recut(read_parts(CORPUS, split)), BATCH * threads):
+        arrays: list[Ids] = []
+        encoded = tokenizer.encode_batch([text for _, text in batch], threads)
+        for (doc, _), ids in zip(batch, encoded, strict=True):
+            if doc != last_doc:
+                last_doc = doc
+                arrays.append(bos)
+            arrays.append(ids)
+        yield np.concatenate(arrays)
     if last_doc is not None:
-        yield from bos
+        yield bos
+
+
+def _batches(parts: Iterator[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:
+    batch: list[tuple[str, str]] = []
+    held = 0
+    for part in parts:
+        batch.append(part)
+        held += len(part[1])
+        if held >= size:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
 
 
 def write_ids(path: Path, ids: Iterator[Ids], dtype: np.dtype[Any]) -> tuple[int, str]:
@@ -68,23 +181,28 @@ def write_ids(path: Path, ids: Iterator[Ids], dtype: np.dtype[Any]) -> tuple[int
         return count, hashlib.file_digest(written, "sha256").hexdigest()
 
 
+# --- the stage ------------------------------------------------------------------------------------
+
+
 def tokenize(params: Params, row: Row) -> None:
     corpus = read_manifest(CORPUS)
-    tokenizer = make_tokenizer(params.tokenizer.kind, has_bos=corpus["documents"] > 1)
+    kind = params.tokenizer.kind
+    tokenizer = make_tokenizer(params.tokenizer, has_bos=corpus["documents"] > 1)
     TOKENS.mkdir(parents=True, exist_ok=True)
     write_json(TOKENS / "tokenizer.json", tokenizer.spec())
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    counts = {split: np.zeros(tokenizer.vocab_size, dtype=np.int64) for split in SPLITS}
     splits: dict[str, dict[str, Any]] = {}
     with tqdm(desc="tokenize", unit="tok", unit_scale=True, disable=None) as bar:
 
-        def shown(pieces: Iterator[Ids]) -> Iterator[Ids]:
-            for piece in pieces:
+        def shown(split: str) -> Iterator[Ids]:
+            for piece in ids_of(split, tokenizer, threads or 1):
+                counts[split] += np.bincount(piece, minlength=tokenizer.vocab_size)
                 bar.update(len(piece))
                 yield piece
 
         for split in SPLITS:
-            count, sha256 = write_ids(
-                TOKENS / f"{split}.npy", shown(ids_of(split, tokenizer)), tokenizer.dtype
-            )
+            count, sha256 = write_ids(TOKENS / f"{split}.npy", shown(split), tokenizer.dtype)
             splits[split] = {"tokens": count, "sha256": sha256}
             for fact in ("bytes", "characters", "documents", "information_bits"):
                 if fact in corpus["splits"][split]:
@@ -93,16 +211,55 @@ def tokenize(params: Params, row: Row) -> None:
         TOKENS / "tokens.json",
         {"format": FORMAT, "corpus": corpus["corpus"], "splits": splits},
     )
-    metrics: dict[str, Any] = {"vocab_size": tokenizer.vocab_size}
+    metrics: dict[str, Any] = {
+        "vocab_size": tokenizer.vocab_size,
+        "vocab_used": round(float((counts["train"] > 0).mean()), 6),
+    }
     for split, facts in splits.items():
         metrics[split] = {"tokens": facts["tokens"]}
         if facts["tokens"]:
             metrics[split]["bytes_per_token"] = round(facts["bytes"] / facts["tokens"], 6)
     write_json(Path("metrics/tokenize.json"), metrics)
     print(
-        f"{params.tokenizer.kind}: vocabulary of {tokenizer.vocab_size}, "
+        f"{kind}: vocabulary of {tokenizer.vocab_size:,}, "
         f"{splits['train']['tokens']:,} tokens to train on, {splits['val']['tokens']:,} to validate"
     )
+    if kind in ("bpe", "gpt2", "word") and (warning := too_large(counts["train"])):
+        print(warning)
+    if kind != "gpt2":
+        compare_with_gpt2(row, metrics["val"].get("bytes_per_token"))
+
+
+def too_large(counts: NDArray[np.int64]) -> str:
+    """What to say where most of the vocabulary is seen too seldom to be learned, else nothing."""
+    often = int((counts >= SELDOM).sum())
+    if 2 * often >= len(counts):
+        return ""
+    return (
+        f"warning: the vocabulary is too large for this text: {len(counts) - often:,} of "
+        f"{len(counts):,} ids occur fewer than {SELDOM} times in the training split, too seldom to "
+        f"be learned; take more text, or a smaller one: tokenizer.kind=bpe and "
+        f"tokenizer.vocab_size={max(512, 2 ** often.bit_length() // 2)}"
+    )
+
+
+def compare_with_gpt2(row: Row, ours: float | None) -> None:
+    """Tells what GPT-2's tokens would hold, where its file lies on this machine.
+
+    Only to the row and the terminal: a result that DVC keeps must not depend on what lies where.
+    """
+    content = gpt2_file_at_hand()
+    if ours is None or content is None:
+        return
+    gpt2 = GPT2Tokenizer(vocabulary.gpt2_tokens(content), has_bos=False)
+    size = tokens = 0
+    for _, text in recut(read_parts(CORPUS, "val")):
+        size += len(text.encode())
+        tokens += len(gpt2.encode(text))
+        if size >= COMPARED:
+            break
+    row.log_metrics({"tokenize/val/gpt2_bytes_per_token": size / tokens}, step=0)
+    print(f"bytes per token on validation text: {ours:.3f}; gpt2 has {size / tokens:.3f}")
 
 
 if __name__ == "__main__":

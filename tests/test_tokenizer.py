@@ -2,49 +2,91 @@
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+import regex
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gpt.bpe import count_pieces, train, vocabulary
 from gpt.errors import TokenizerError
-from gpt.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, load_tokenizer
+from gpt.tokenizer import (
+    CHUNK,
+    GPT2_TOKENS,
+    PATTERNS,
+    BPETokenizer,
+    ByteTokenizer,
+    CharTokenizer,
+    GPT2Tokenizer,
+    Pattern,
+    Tokenizer,
+    WordTokenizer,
+    load_tokenizer,
+    recut,
+)
 from stages.tokenize import write_ids
 
 SURROGATES = st.characters(categories=["Cs"])
+SAMPLE = "the hat that the cat sat on; the été of 1999 isn't the 😀 😀 one\n\n" * 3
+KINDS = ["char", "byte", "bpe-gpt2", "bpe-gpt4", "gpt2", "word-gpt2", "word-gpt4"]
+# What patterns care for, so that it comes often.
+TRICKY = st.text(alphabet="ab 's\n\r\t19!é\u3000😀<|endoftext|>\x1c\u0301\u017f")
 
 
 def char_tokenizer(text: str, *, has_bos: bool = False) -> CharTokenizer:
     return CharTokenizer("".join(sorted(set(text))), has_bos=has_bos)
 
 
-def both(text: str, *, has_bos: bool) -> list[Tokenizer]:
-    return [char_tokenizer(text, has_bos=has_bos), ByteTokenizer(has_bos=has_bos)]
+@cache
+def fixed(has_bos: bool) -> list[Tokenizer]:
+    """Tokenizers that know every text; of GPT-2 only the number of tokens is true."""
+    found: list[Tokenizer] = [ByteTokenizer(has_bos=has_bos)]
+    patterns: list[Pattern] = ["gpt2", "gpt4"]
+    for pattern in patterns:
+        tokens = vocabulary(train(count_pieces([SAMPLE], PATTERNS[pattern]), 300))
+        found.append(BPETokenizer(tokens, pattern, has_bos=has_bos))
+    found.append(GPT2Tokenizer(many_tokens(), has_bos=has_bos))
+    for pattern in patterns:
+        found.append(WordTokenizer([" the", "the", "été", " 😀", "\n"], pattern, has_bos=has_bos))
+    return found
+
+
+def many_tokens() -> list[bytes]:
+    """As many tokens as GPT-2's, the bytes backwards and not all of them in front."""
+    pairs = [bytes([left, right]) for left in range(256) for right in range(256)]
+    single = [bytes([byte]) for byte in reversed(range(256))]
+    return [*single[:200], *pairs[: GPT2_TOKENS - 256], *single[200:]]
+
+
+def every(text: str, *, has_bos: bool) -> list[Tokenizer]:
+    """One of each kind, in the order of KINDS."""
+    return [char_tokenizer(text, has_bos=has_bos), *fixed(has_bos)]
 
 
 # --- round trip -----------------------------------------------------------------------------------
 
 
-@given(text=st.text(), has_bos=st.booleans())
+@given(text=st.text() | TRICKY, has_bos=st.booleans())
 def test_every_text_comes_back_as_it_was(text: str, has_bos: bool) -> None:
-    for tokenizer in both(text, has_bos=has_bos):
+    for tokenizer in every(text, has_bos=has_bos):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @given(text=st.text(), has_bos=st.booleans())
 def test_ids_are_below_the_vocabulary_size_and_never_bos(text: str, has_bos: bool) -> None:
-    for tokenizer in both(text, has_bos=has_bos):
+    for tokenizer in every(text, has_bos=has_bos):
         ids = tokenizer.encode(text)
         assert ids.dtype == tokenizer.dtype
         assert all(0 <= token < tokenizer.vocab_size and token != tokenizer.bos for token in ids)
 
 
-@given(text=st.text())
+@given(text=st.text() | TRICKY)
 def test_decoding_one_id_at_a_time_gives_the_same_text(text: str) -> None:
-    for tokenizer in both(text, has_bos=True):
+    for tokenizer in every(text, has_bos=True):
         stream = tokenizer.streaming_decoder()
         assert "".join(stream.feed(int(token)) for token in tokenizer.encode(text)) == text
 
@@ -54,15 +96,22 @@ def test_a_character_is_not_shown_before_its_last_byte() -> None:
     assert [stream.feed(byte) for byte in "é€".encode()] == ["", "é", "", "", "€"]
 
 
-@given(text=st.text())
+@given(texts=st.lists(st.text() | TRICKY), threads=st.sampled_from([1, 2]))
+def test_many_texts_at_once_have_the_ids_of_one_at_a_time(texts: list[str], threads: int) -> None:
+    for tokenizer in every("".join(texts), has_bos=True):
+        one_by_one = [tokenizer.encode(text).tolist() for text in texts]
+        assert [ids.tolist() for ids in tokenizer.encode_batch(texts, threads)] == one_by_one
+
+
+@given(text=st.text() | TRICKY)
 def test_the_bytes_of_the_tokens_add_up_to_the_bytes_of_the_text(text: str) -> None:
-    for tokenizer in both(text, has_bos=True):
+    for tokenizer in every(text, has_bos=True):
         assert tokenizer.token_bytes()[tokenizer.encode(text)].sum() == len(text.encode())
 
 
 @given(before=st.text(), wrong=SURROGATES)
 def test_a_lone_surrogate_is_refused_with_its_place(before: str, wrong: str) -> None:
-    for tokenizer in both(before, has_bos=False):
+    for tokenizer in every(before, has_bos=False):
         with pytest.raises(TokenizerError, match=f"character {len(before)} is a lone surrogate"):
             tokenizer.encode(before + wrong)
 
@@ -120,31 +169,39 @@ def test_byte_ids_are_the_bytes_of_utf8() -> None:
 # --- bos ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tokenizer", both("abc", has_bos=True), ids=["char", "byte"])
+@pytest.mark.parametrize("tokenizer", every("abc", has_bos=True), ids=KINDS)
 def test_bos_is_the_last_id_and_decodes_to_nothing(tokenizer: Tokenizer) -> None:
     assert tokenizer.bos == tokenizer.vocab_size - 1
+    assert tokenizer.bos is not None
     a = int(tokenizer.encode("a")[0])
     assert tokenizer.decode([tokenizer.bos, a, tokenizer.bos]) == "a"
     assert tokenizer.streaming_decoder().feed(tokenizer.bos) == ""
     assert tokenizer.token_bytes()[tokenizer.bos] == 0
 
 
-@pytest.mark.parametrize("text", ["<|endoftext|>", "<bos>", "\0", "\u0100"])
+@pytest.mark.parametrize("text", ["<|endoftext|>", "a<|endoftext|>b", "<bos>", "\0", "\u0100"])
 def test_no_text_encodes_to_bos(text: str) -> None:
-    for tokenizer in both(text, has_bos=True):
+    for tokenizer in every(text, has_bos=True):
         assert tokenizer.bos not in tokenizer.encode(text)
 
 
-@pytest.mark.parametrize("tokenizer", both("abc", has_bos=False), ids=["char", "byte"])
+def test_the_last_id_of_gpt2_is_there_without_several_documents_and_decodes_to_nothing() -> None:
+    tokenizer = GPT2Tokenizer(many_tokens(), has_bos=False)
+    assert (tokenizer.bos, tokenizer.vocab_size) == (None, 50257)
+    assert tokenizer.decode([50256]) == ""
+    assert tokenizer.token_bytes()[50256] == 0
+
+
+@pytest.mark.parametrize("tokenizer", every("abc", has_bos=False), ids=KINDS)
 def test_without_bos_there_is_no_further_id(tokenizer: Tokenizer) -> None:
     assert tokenizer.bos is None
     with pytest.raises(TokenizerError, match="outside the vocabulary"):
         tokenizer.decode([tokenizer.vocab_size])
 
 
-@pytest.mark.parametrize("wrong", [-1, 257, 2**40])
+@pytest.mark.parametrize("wrong", [-1, 50257, 2**40])
 def test_an_id_outside_the_vocabulary_is_refused_by_its_number(wrong: int) -> None:
-    for tokenizer in both("abc", has_bos=True):
+    for tokenizer in every("abc", has_bos=True):
         with pytest.raises(TokenizerError, match=f"token id {wrong} is outside"):
             tokenizer.decode([0, wrong, 1])
 
@@ -188,14 +245,24 @@ def save(folder: Path, spec: dict[str, Any] | str | bytes) -> Path:
 
 @pytest.mark.parametrize("has_bos", [False, True])
 def test_a_tokenizer_comes_back_from_its_file(tmp_path: Path, has_bos: bool) -> None:
-    for tokenizer in both("héllo 😀\n\0\u2028", has_bos=has_bos):
+    for tokenizer in every("héllo 😀\n\0\u2028", has_bos=has_bos):
         again = load_tokenizer(save(tmp_path, tokenizer.spec()))
+        assert type(again) is type(tokenizer)
         assert again.spec() == tokenizer.spec()
+        assert again.token_bytes().tolist() == tokenizer.token_bytes().tolist()
         assert (again.vocab_size, again.bos) == (tokenizer.vocab_size, tokenizer.bos)
         assert again.encode("hé").tolist() == tokenizer.encode("hé").tolist()
 
 
 GOOD = {"format": 1, "kind": "char", "characters": "abc", "has_bos": False}
+BYTES = [chr(byte) for byte in range(256)]
+BPE = {"format": 1, "kind": "bpe", "pattern": "gpt2", "tokens": [*BYTES, "th"], "has_bos": False}
+WORD = {"format": 1, "kind": "word", "pattern": "gpt2", "words": ["the"], "has_bos": False}
+
+
+def test_the_smallest_files_of_each_kind_are_read(tmp_path: Path) -> None:
+    for spec in (GOOD, BPE, WORD):
+        assert load_tokenizer(save(tmp_path, spec)).spec() == spec
 
 
 @pytest.mark.parametrize(
@@ -218,8 +285,25 @@ GOOD = {"format": 1, "kind": "char", "characters": "abc", "has_bos": False}
         GOOD | {"has_bos": 1},
         GOOD | {"more": 1},
         {key: value for key, value in GOOD.items() if key != "has_bos"},
+        BPE | {"pattern": "(a+)+$"},
+        BPE | {"pattern": None},
+        BPE | {"tokens": BYTES[:-1]},
+        BPE | {"tokens": [*BYTES[:-1], "th"]},
+        BPE | {"tokens": [*BYTES, "th", "th"]},
+        BPE | {"tokens": [*BYTES, ""]},
+        BPE | {"tokens": [*BYTES, "\u0100"]},
+        BPE | {"tokens": [*BYTES, 257]},
+        BPE | {"tokens": dict.fromkeys(BYTES, 1)},
+        BPE | {"tokens": [*BYTES, *map(str, range(10, 2**20))]},
+        BPE | {"kind": "gpt2"},
+        {"format": 1, "kind": "gpt2", "tokens": BYTES, "has_bos": False},
+        WORD | {"words": ["the", "the"]},
+        WORD | {"words": [""]},
+        WORD | {"words": ["\ud800"]},
+        WORD | {"words": "the"},
+        WORD | {"pattern": "gpt5"},
     ],
-    ids=repr,
+    ids=lambda spec: repr(spec)[:60],
 )
 def test_a_damaged_tokenizer_file_is_refused_in_one_line_that_names_it(
     tmp_path: Path, spec: dict[str, Any] | str | bytes
@@ -249,6 +333,53 @@ def test_an_absurdly_large_tokenizer_file_is_not_read(tmp_path: Path) -> None:
         file.truncate(2**40)  # sparse: it takes no room on disk, but would in memory
     with pytest.raises(TokenizerError, match="larger than"):
         load_tokenizer(path)
+
+
+# --- pieces ---------------------------------------------------------------------------------------
+
+
+def test_a_word_has_one_id_and_a_rare_one_its_bytes() -> None:
+    tokenizer = WordTokenizer([" the", "cat"], "gpt2", has_bos=False)
+    assert tokenizer.encode("cat the cats").tolist() == [257, 256, 32, *b"cats"]
+
+
+def test_no_token_reaches_across_pieces() -> None:
+    tokenizer = BPETokenizer([bytes([b]) for b in range(256)] + [b"a "], "gpt2", has_bos=False)
+    assert tokenizer.encode("a a").tolist() == [*b"a a"]
+
+
+@given(
+    text=TRICKY | st.text(alphabet="a! \n"),
+    cuts=st.lists(st.integers(0, 30)),
+    pattern=st.sampled_from(sorted(PATTERNS)),
+)
+@example(text="a! \n!\n\na 'sb\r\n  ", cuts=[1] * 30, pattern="gpt4")
+def test_the_pieces_of_the_parts_are_the_pieces_of_the_document(
+    text: str, cuts: list[int], pattern: str
+) -> None:
+    parts, rest = [], text
+    for cut in cuts:
+        parts.append(("doc", rest[:cut]))
+        rest = rest[cut:]
+    again = list(recut([("before", "x "), *parts, ("doc", rest), ("after", " y")]))
+    assert (again[0], again[-1]) == (("before", "x "), ("after", " y"))
+    pieces = regex.compile(PATTERNS[pattern]).findall
+    assert [piece for _, part in again[1:-1] for piece in pieces(part)] == pieces(text)
+
+
+def test_a_document_is_cut_into_parts_that_fit_into_memory() -> None:
+    parts = [("doc", "abc " * (CHUNK // 4))] * 20 + [("doc", " " * CHUNK)] * 20
+    sizes = [len(text) for _, text in recut(parts)]
+    assert sum(sizes) == 40 * CHUNK
+    assert max(sizes) <= 3 * CHUNK
+    assert len(sizes) > 12
+
+
+@pytest.mark.parametrize("unit", [" ", "\n", " \t", "a", "!", "é"])
+def test_very_long_runs_come_back(unit: str) -> None:
+    text = unit * (1_100_000 // len(unit)) + "a"
+    for tokenizer in fixed(False):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 # --- token files ----------------------------------------------------------------------------------
