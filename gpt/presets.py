@@ -27,14 +27,14 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {
         "model": {
             "architecture": "modern",
-            "n_layer": 4,
-            "n_head": 2,
+            "n_layer": 3,
+            "n_head": 4,
             "n_embd": 128,
             "block_size": 128,
-            "ngram_rows": 16384,
+            "ngram_rows": 4096,
         },
         "train": {
-            "steps": 1800,
+            "steps": 2400,
             "batch_size": 8,
             "optimizer": "muon",
             "learning_rate": 5e-3,

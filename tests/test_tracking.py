@@ -73,7 +73,7 @@ def test_a_run_of_the_pipeline_is_one_row_with_all_params_and_metrics(
     trial.run_all()
     (row,) = rows()
     assert row.data.params == params_of_row(load())
-    assert row.data.params["model.n_layer"] == "4"
+    assert row.data.params["model.n_layer"] == "3"
     metrics = row.data.metrics
     assert metrics["prepare/train/bytes"] == 6
     assert metrics["train/best_val_loss"] == 3.7
