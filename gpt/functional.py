@@ -20,7 +20,9 @@ from torch import Tensor
 SHORT = 128
 
 
-def causal_attention(q_bhtk: Tensor, k_bhsk: Tensor, v_bhsk: Tensor, dropout: float = 0.0) -> Tensor:
+def causal_attention(
+    q_bhtk: Tensor, k_bhsk: Tensor, v_bhsk: Tensor, dropout: float = 0.0
+) -> Tensor:
     """softmax(q k' / sqrt(k)) v, shape (b, h, t, k), where a position sees none after it.
 
     The t positions of the queries are the last of the s.

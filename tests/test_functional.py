@@ -93,8 +93,6 @@ def test_rotation_by_complex_numbers_is_that_by_sines_and_cosines() -> None:
     torch.testing.assert_close(coarse.float(), found, rtol=0.02, atol=0.02)
     for t in range(5):
         for c in range(4):
-            turn = torch.tensor(
-                [[cos_tc[t, c], -sin_tc[t, c]], [sin_tc[t, c], cos_tc[t, c]]]
-            )
+            turn = torch.tensor([[cos_tc[t, c], -sin_tc[t, c]], [sin_tc[t, c], cos_tc[t, c]]])
             pair = x_btnhk[:, t, ..., 2 * c : 2 * c + 2]
             torch.testing.assert_close(found[:, t, ..., 2 * c : 2 * c + 2], pair @ turn.T)
