@@ -82,12 +82,18 @@ class TrainedModel:
 def save_model(
     folder: Path, weights: dict[str, Tensor], tokenizer_file: Path, record: ModelRecord
 ) -> None:
-    """Writes a model folder; config.json comes last, so a folder that has it is complete."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, _weights(folder))
-    shutil.copyfile(tokenizer_file, folder / "tokenizer.json")
-    record = record.model_copy(update={"weights_sha256": _sha256(_weights(folder))})
-    write_json(folder / "config.json", record.model_dump())
+    """Writes a model folder; config.json comes last, so a folder that has it is complete.
+
+    Raises CheckpointError where it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, _weights(folder))
+        shutil.copyfile(tokenizer_file, folder / "tokenizer.json")
+        record = record.model_copy(update={"weights_sha256": _sha256(_weights(folder))})
+        write_json(folder / "config.json", record.model_dump())
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: could not be written ({error}); make room") from None
 
 
 def load_model(folder: Path) -> TrainedModel:
@@ -183,6 +189,7 @@ class TrainingStates:
         # Beside the folder, so that removing the folder leaves the lock in place.
         self._lock = FileLock(folder.with_suffix(".lock"))
         self._owner = folder.with_suffix(".pid")
+        self._done = folder.with_suffix(".done")
 
     def __enter__(self) -> "TrainingStates":
         try:
@@ -200,8 +207,8 @@ class TrainingStates:
         try:
             self._owner.write_text(str(os.getpid()), encoding="utf-8")
             self.folder.mkdir(exist_ok=True)
-            for leftover in self.folder.glob(".writing-*"):
-                shutil.rmtree(leftover)
+            for leftover in (*self.folder.glob(".writing-*"), self._done):
+                shutil.rmtree(leftover, ignore_errors=True)
         except OSError as error:
             self._lock.release()
             raise self._unwritable(error) from None
@@ -231,8 +238,8 @@ class TrainingStates:
             write_json(aside / "state.json", facts)
             hashes = {name: _sha256(aside / name) for name in STATE_FILES}
             write_json(aside / "manifest.json", {"format": FORMAT, "sha256": hashes})
-            for name in (*STATE_FILES, "manifest.json"):
-                _sync(aside / name)
+            for path in (*aside.iterdir(), aside):
+                _sync(path)
             if final.exists():
                 shutil.rmtree(final)
             aside.rename(final)
@@ -242,7 +249,9 @@ class TrainingStates:
             raise CheckpointError(
                 f"{final}: could not be written ({error}); the state before it is kept"
             ) from None
-        for old in self._saved()[self._keep :]:
+        # States of later steps are damaged, or the training would have gone on from them.
+        good = [saved for saved in self._saved() if saved <= final]
+        for old in {*self._saved()} - {*good[: self._keep]}:
             shutil.rmtree(old)
 
     def latest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -257,13 +266,22 @@ class TrainingStates:
                         raise ValueError(f"{name} is not as it was written")
                 facts = json.loads((folder / "state.json").read_bytes())
                 return load_file(folder / "state.safetensors"), facts
-            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                TypeError,
+                RecursionError,
+                SafetensorError,
+            ) as error:
                 self._warn(f"{folder}: not used, {error}")
         return None
 
     def remove(self) -> None:
         """Deletes the states; the training is done."""
-        shutil.rmtree(self.folder)
+        # Renamed first: who is killed meanwhile must not leave halves of states to be found.
+        self.folder.rename(self._done)
+        shutil.rmtree(self._done)
 
     def _saved(self) -> list[Path]:
         return sorted(self.folder.glob("step_*"), reverse=True)

@@ -2,7 +2,8 @@
 
     train.jsonl val.jsonl test.jsonl    {"doc": "play-7", "text": "..."}, one part a line
     corpus.json                         source, split, and for each split documents, characters,
-                                        bytes, sha256, and information_bits where it is known
+                                        bytes, sha256, and information_bits where it is known;
+                                        of val and test, how many documents stand in train too
 
 A long document stands in several consecutive lines of the same `doc`, so that no reader ever needs
 more than a part in memory. This module does not know where texts come from (gpt/sources.py) nor
@@ -11,10 +12,13 @@ what tokens are.
 
 import hashlib
 import json
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import numpy as np
 
 from gpt.errors import DataError
 
@@ -39,6 +43,10 @@ class CorpusWriter:
             split: {"documents": 0, "characters": 0, "bytes": 0} for split in SPLITS
         }
         self._last_doc: dict[str, str | None] = dict.fromkeys(SPLITS)
+        # Of each document the first 64 bits of its sha256: 8 bytes a document, and two different
+        # ones among ten million are taken for one with a probability below one in 100,000.
+        self._documents = {split: hashlib.sha256() for split in SPLITS}
+        self._digests = {split: array("Q") for split in SPLITS}
 
     def write(self, split: str, doc: str, text: str) -> None:
         """Adds `text` to the document `doc` of `split`; parts of a document come in a row."""
@@ -51,8 +59,16 @@ class CorpusWriter:
             counts["characters"] += len(part)
             counts["bytes"] += len(part.encode())
             if self._last_doc[split] != doc:
+                self._end_document(split)
                 self._last_doc[split] = doc
                 counts["documents"] += 1
+            self._documents[split].update(part.encode())
+
+    def _end_document(self, split: str) -> None:
+        if self._last_doc[split] is not None:
+            digest = self._documents[split].digest()
+            self._digests[split].append(int.from_bytes(digest[:8], "little"))
+            self._documents[split] = hashlib.sha256()
 
     def add_information(self, split: str, bits: float) -> None:
         """Adds -log2 P(text) of a document just written, where its distribution is known."""
@@ -63,7 +79,13 @@ class CorpusWriter:
         """Writes corpus.json with `facts` about the source, and returns it."""
         for file in self._files.values():
             file.close()
+        for split in SPLITS:
+            self._end_document(split)
+        train = np.array(self._digests["train"], np.uint64)
         for split, counts in self._counts.items():
+            if split != "train":
+                held_out = np.array(self._digests[split], np.uint64)
+                counts["documents_also_in_train"] = int(np.isin(held_out, train).sum())
             counts["sha256"] = self._hashes[split].hexdigest()
             if "information_bits" in counts:
                 counts["information_bits"] = round(counts["information_bits"], 3)
@@ -105,8 +127,10 @@ def read_parts(folder: Path, split: str) -> Iterator[tuple[str, str]]:
                 try:
                     part = json.loads(line)
                     doc, text = part["doc"], part["text"]
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     raise damaged(path, f"line {number} is not a document") from None
+                if not (isinstance(doc, str) and isinstance(text, str)):
+                    raise damaged(path, f"line {number} is not a document")
                 yield doc, text
     except OSError as error:
         raise damaged(path, error.strerror or str(error)) from None
@@ -153,7 +177,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path}: not found; run the stages before: dvc repro") from None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise damaged(path, "is not JSON") from None
     if not isinstance(value, dict):
         raise damaged(path, "is not a JSON object")

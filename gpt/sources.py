@@ -21,6 +21,7 @@ from gpt.errors import DataError
 
 TEXT_SUFFIXES = (".txt", ".md")
 READ_BYTES = 2**18
+TIMEOUT = 30  # seconds that a server may stay silent
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ def fetch(download: Download, cache: Path, mirror: str | None = None) -> Path:
 
     pooch.get_logger().setLevel("ERROR")
     for url in urls:
-        downloader = pooch.HTTPDownloader(progressbar=_progress(download.file), timeout=30)
+        downloader = pooch.HTTPDownloader(progressbar=_progress(download.file), timeout=TIMEOUT)
         store = pooch.create(
             path=cache,
             base_url="",

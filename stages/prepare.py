@@ -66,6 +66,13 @@ def prepare(params: Params, row: Row) -> None:
     total = sum(counts["bytes"] for counts in manifest["splits"].values())
     documents = "document" if source.count == 1 else "documents"
     print(f"{data.corpus}: {total:,} bytes in {source.count:,} {documents}, split {split_by}")
+    for split in ("val", "test"):
+        counts = manifest["splits"][split]
+        if also := counts["documents_also_in_train"]:
+            print(
+                f"{split}: {also:,} of {counts['documents']:,} documents also stand in train, "
+                "so that its loss flatters the model"
+            )
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@
 130  interrupted
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from gpt.errors import GptError, Interrupted
 from stages import tracking
@@ -19,6 +21,16 @@ from stages.params import Params, load
 # DVC deletes what a stage wrote before it runs the stage again. Its run-cache gives back every
 # result that was there, so the way back is the same whatever failed, committed to git or not.
 WAY_BACK = "back to the last result: git checkout HEAD params.yaml && dvc repro"
+
+# A disk that is full, a file that may not grow, rights that are missing: the user's to mend.
+OF_THE_DISK = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+)
 
 
 def main(name: str, body: Callable[[Params, tracking.Row], None]) -> None:
@@ -31,13 +43,22 @@ def main(name: str, body: Callable[[Params, tracking.Row], None]) -> None:
         print(f"{name}: {stop}", file=sys.stderr)
         sys.exit(75)
     except GptError as error:
-        _let_git_see(Path("params.yaml"))
-        joint = " " if str(error).endswith(".") else "; "
-        print(f"{name}: {error}{joint}{WAY_BACK}", file=sys.stderr)
-        sys.exit(2)
+        _fail(name, str(error))
+    except OSError as error:
+        if error.errno not in OF_THE_DISK:
+            raise
+        place = error.filename or Path.cwd()
+        _fail(name, f"{place}: {error.strerror}; make room, or mend its rights")
     except KeyboardInterrupt:
         print(f"{name}: interrupted; {WAY_BACK}", file=sys.stderr)
         sys.exit(130)
+
+
+def _fail(name: str, message: str) -> NoReturn:
+    _let_git_see(Path("params.yaml"))
+    joint = " " if message.endswith(".") else "; "
+    print(f"{name}: {message}{joint}{WAY_BACK}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _let_git_see(path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pandas as pd
 import torch
@@ -20,10 +21,10 @@ from tqdm import tqdm
 
 from gpt.checkpoint import DeviceRecord, ModelRecord, TrainingStates, save_model
 from gpt.config import ModelConfig, TrainConfig
-from gpt.corpus import write_json
+from gpt.corpus import read_json, write_json
 from gpt.dataset import Batches, even_windows, manifest, open_tokens
 from gpt.device import Device, choose_device
-from gpt.errors import Interrupted, TrainingError
+from gpt.errors import DataError, Interrupted, TrainingError
 from gpt.model import GPT
 from gpt.tokenizer import Tokenizer, load_tokenizer
 from gpt.trainer import CURVE_COLUMNS, Callbacks, Trainer
@@ -34,6 +35,8 @@ from stages.tracking import Row
 TOKENS = Path("data/tokens")
 MODEL = Path("data/model")
 CURVE = Path("metrics/curves/train.csv")
+# What a folder of saved states is of.
+RECORD = "record.json"
 
 
 def train(params: Params, row: Row) -> None:
@@ -42,7 +45,11 @@ def train(params: Params, row: Row) -> None:
     print(f"preset {params.preset}" + (f", overridden: {changes}" if changes else ""))
     if config.warmup_steps > config.steps:
         print(f"warm-up of {config.warmup_steps} steps cut to the run's {config.steps}")
+    with _memory_errors(model_config, config):
+        _train(params, row, model_config, config)
 
+
+def _train(params: Params, row: Row, model_config: ModelConfig, config: TrainConfig) -> None:
     device = choose_device(config.device, config.dtype, config.threads)
     tokenizer = load_tokenizer(TOKENS / "tokenizer.json")
     train_ids = open_tokens(TOKENS, "train", tokenizer.vocab_size)
@@ -63,11 +70,14 @@ def train(params: Params, row: Row) -> None:
     states = TrainingStates(
         workspace.scratch() / "train" / record.fingerprint(), warn=lambda line: _say(line)
     )
-    with states, _stop_signals() as stop, _memory_errors(model_config, config):
+    with states, _stop_signals() as stop:
         saved = states.latest()
         if saved is not None:
             trainer.load_state(*saved)
             print(f"going on from step {trainer.progress.step}")
+        else:
+            _tell_of_another(states.folder, record)
+        write_json(states.folder / RECORD, record.model_dump())
         watch = _Watch(trainer, states, params, tokenizer, row, stop)
         trainer.run(watch.callbacks())
         watch.close()
@@ -101,6 +111,40 @@ def record_of(
         device=DeviceRecord(**device.as_dict()),
         tokenizer_sha256=hashlib.sha256((TOKENS / "tokenizer.json").read_bytes()).hexdigest(),
     )
+
+
+def _tell_of_another(folder: Path, record: ModelRecord) -> None:
+    """Says why saved states are left alone: those that differ from this training in the least."""
+    mine = _flat(record.model_dump())
+    others: list[tuple[list[str], Path]] = []
+    for file in folder.parent.glob(f"*/{RECORD}"):
+        if any(file.parent.glob("step_*")):
+            try:
+                theirs = _flat(read_json(file))
+            except DataError:
+                theirs = {}  # damaged: then nothing is known of it, and all differs
+            differ = [
+                f"{key} is {theirs.get(key)!s:.16} there, {mine.get(key)!s:.16} here"
+                for key in sorted(mine | theirs)
+                if mine.get(key) != theirs.get(key)
+            ]
+            others.append((differ, file.parent))
+    if others:
+        differ, other = min(others, key=lambda each: (len(each[0]), each[1]))
+        more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
+        print(
+            f"begins afresh; the states in {other} are of another training: "
+            f"{'; '.join(differ[:3])}{more}"
+        )
+
+
+def _flat(record: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """{'model.n_layer': 4, ...}"""
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        name = before + key
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def write_metrics(preset: str, trainer: Trainer) -> None:
