@@ -22,26 +22,32 @@ _WORKSHOP: dict[str, Any] = {
     "eval_every": 100,
 }
 
+# What learned fastest in a few minutes of two CPU cores (docs/decisions.md).
+_FAST_MODEL: dict[str, Any] = {
+    "architecture": "modern",
+    "n_layer": 3,
+    "n_head": 4,
+    "n_embd": 128,
+    "block_size": 128,
+}
+_FAST: dict[str, Any] = {
+    "batch_size": 8,
+    "optimizer": "muon",
+    "learning_rate": 5e-3,
+    "min_learning_rate": 2e-4,
+    "muon_learning_rate": 0.02,
+}
+
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    # A few minutes on two CPU cores: what learned fastest there (docs/decisions.md).
+    # The default, tuned on `verse`.
     "quick": {
-        "model": {
-            "architecture": "modern",
-            "n_layer": 3,
-            "n_head": 4,
-            "n_embd": 128,
-            "block_size": 128,
-            "ngram_rows": 4096,
-        },
-        "train": {
-            "steps": 2400,
-            "batch_size": 8,
-            "optimizer": "muon",
-            "learning_rate": 5e-3,
-            "min_learning_rate": 2e-4,
-            "muon_learning_rate": 0.02,
-            "eval_every": 300,
-        },
+        "model": {**_FAST_MODEL, "ngram_rows": 4096},
+        "train": {**_FAST, "steps": 2400, "eval_every": 300},
+    },
+    # The best of Shakespeare in the time that `nanogpt-cpu` takes.
+    "speedrun": {
+        "model": {**_FAST_MODEL, "ngram_rows": 16384},
+        "train": {**_FAST, "steps": 1300, "eval_every": 325},
     },
     # The workshop's three sizes.
     "tiny": {
