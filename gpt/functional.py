@@ -117,23 +117,24 @@ def gelu(x: Tensor) -> Tensor:
 
 
 class _GELUOnCPU(torch.autograd.Function):
-    """The same function as x * sigmoid(2 c (x + 0.044715 x^3)), c = sqrt(2 / pi)."""
+    """The same function as x g, where g = sigmoid(u(x)) and u = 2 sqrt(2 / pi) (x + 0.044715 x^3)."""
 
-    CUBIC = 0.044715
     SLOPE = 2 * math.sqrt(2 / math.pi)
+    CUBIC = 0.044715 * SLOPE
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        cls = _GELUOnCPU
-        gate = (x * x).mul_(cls.CUBIC * cls.SLOPE).add_(cls.SLOPE).mul_(x).sigmoid_()
-        ctx.save_for_backward(x, gate)
-        return x * gate
+        slope = x.new_tensor(_GELUOnCPU.SLOPE)
+        cubic = _GELUOnCPU.CUBIC
+        gate = torch.addcmul(slope, x, x, value=cubic).mul_(x).sigmoid_()
+        y: Tensor = x * gate
+        if ctx.needs_input_grad[0]:
+            # d(x g)/dx = g + x g (1 - g) u', found here, where all of it is at hand.
+            rest = torch.addcmul(y, y, gate, value=-1)
+            ctx.save_for_backward(torch.addcmul(slope, x, x, value=3 * cubic).mul_(rest).add_(gate))
+        return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        cls = _GELUOnCPU
-        x, gate = ctx.saved_tensors
-        # d(x g)/dx = g (1 + (1 - g) x u'), where g = sigmoid(u(x)).
-        slope: Tensor = (x * x).mul_(3 * cls.CUBIC * cls.SLOPE).add_(cls.SLOPE).mul_(x)
-        slope.mul_(1 - gate).add_(1).mul_(gate).mul_(gradient)
-        return slope
+        (slope,) = ctx.saved_tensors
+        return gradient * slope
