@@ -117,7 +117,7 @@ def gelu(x: Tensor) -> Tensor:
 
 
 class _GELUOnCPU(torch.autograd.Function):
-    """The same function as x g, where g = sigmoid(u(x)) and u = 2 sqrt(2 / pi) (x + 0.044715 x^3)."""
+    """The same function as x g, g = sigmoid(u(x)), u = 2 sqrt(2 / pi) (x + 0.044715 x^3)."""
 
     SLOPE = 2 * math.sqrt(2 / math.pi)
     CUBIC = 0.044715 * SLOPE
