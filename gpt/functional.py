@@ -137,4 +137,5 @@ class _GELUOnCPU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (slope,) = ctx.saved_tensors
-        return gradient * slope
+        scaled: Tensor = gradient * slope
+        return scaled
