@@ -1,10 +1,16 @@
 """What every test stands on: no network, no stray environment, the real texts where they are."""
 
 import os
+import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import planted
 import pytest
 from pytest_socket import disable_socket, enable_socket
 
@@ -51,6 +57,10 @@ def missing(what: str) -> None:
 @pytest.fixture(scope="session")
 def tracked_files() -> list[Path]:
     """The repository's files as git knows them, and new ones that it does not ignore."""
+    return _tracked_files()
+
+
+def _tracked_files() -> list[Path]:
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=REPOSITORY,
@@ -59,3 +69,75 @@ def tracked_files() -> list[Path]:
         text=True,
     ).stdout
     return [REPOSITORY / name for name in listed.split("\0") if name]
+
+
+# --- planted defects ------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--planted",
+        action="store_true",
+        help="plant the defects that the chosen tests name, one at a time in a copy of the "
+        "repository, and pass where each of these tests fails",
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """With --planted the defects stand in place of the tests that name them."""
+    if not config.getoption("--planted"):
+        return
+    tests: dict[planted.Defect, set[str]] = {}
+    for item in items:
+        for mark in item.iter_markers("fault"):
+            if "planted" in mark.kwargs:
+                name = item.nodeid.partition("[")[0]
+                tests.setdefault(mark.kwargs["planted"], set()).add(name)
+    items[:] = [
+        PlantedDefect.from_parent(
+            session, name=planted.NAMES[defect], defect=defect, tests=sorted(names)
+        )
+        for defect, names in tests.items()
+    ]
+
+
+class PlantedDefect(pytest.Item):
+    """A copy of the repository with one defect, in which the tests that name it have to fail."""
+
+    def __init__(self, *, defect: planted.Defect, tests: list[str], **more: Any) -> None:
+        super().__init__(**more)
+        self.defect, self.tests = defect, tests
+
+    def runtest(self) -> None:
+        with TemporaryDirectory() as name:
+            copy = Path(name) / "copy"
+            for file in _tracked_files():
+                if file.is_file():
+                    target = copy / file.relative_to(REPOSITORY)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(file, target)
+            self.defect.plant(copy)
+            for words in (["init", "-q"], ["add", "-A"]):
+                subprocess.run(["git", *words], cwd=copy, check=True)
+            command = [sys.executable, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider"]
+            done = subprocess.run(
+                [*command, *self.tests],
+                cwd=copy,
+                env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+        # Of a test with parameters one is enough: not each of them meets the defect.
+        failed = {
+            line.partition("[")[0] for line in re.findall(r"^FAILED (\S+)", done.stdout, re.M)
+        }
+        passed = sorted(set(self.tests) - failed)
+        assert not passed, f"not caught by {', '.join(passed)}:\n{done.stdout}"
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        return REPOSITORY / self.defect.file, None, f"planted: {self.name}"

@@ -196,6 +196,8 @@ def _enter(stage: str, folder: Path, shown: Path, before: Callable[[], object] |
     with shown.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)
     sys.path.insert(0, str(folder))
     sys.argv = [stage]
     if before is not None:

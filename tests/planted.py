@@ -1,0 +1,177 @@
+"""Defects to plant: a line of the code, and what it would say if somebody had got it wrong.
+
+A test of a fault names the defect that it must catch: `@pytest.mark.fault(6, planted=STATE_HASH)`.
+`pytest -m fault --planted` plants each defect in a copy of the repository, runs the tests that name
+it there, and passes where every one of them fails (tests/conftest.py).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Defect:
+    """`right` stands once in `file`, and `wrong` takes its place."""
+
+    file: str
+    right: str
+    wrong: str
+
+    def plant(self, repository: Path) -> None:
+        path = repository / self.file
+        text = path.read_text(encoding="utf-8")
+        found = text.count(self.right)
+        assert found == 1, (
+            f"{self.file} holds {self.right!r} {found} times, not once: mend planted.py"
+        )
+        path.write_text(text.replace(self.right, self.wrong), encoding="utf-8")
+
+
+CHECKPOINT, TRAINER = "gpt/checkpoint.py", "gpt/trainer.py"
+TRAIN, SOURCES, PARAMS = "stages/train.py", "gpt/sources.py", "stages/params.py"
+
+# --- killed and out of room
+MOMENTS_FORGOTTEN = Defect(
+    TRAINER, 'optimizer.load_state_dict({**optimizer.state_dict(), "state": state})', "pass"
+)
+SAVED_IN_PLACE = Defect(
+    CHECKPOINT, 'aside = self.folder / f".writing-{os.getpid()}"', "aside = final"
+)
+LEFTOVERS_STAY = Defect(
+    CHECKPOINT,
+    'for leftover in (*self.folder.glob(".writing-*"), self._done):',
+    "for leftover in ():",
+)
+NOT_SAVED_AT_A_SIGNAL = Defect(TRAIN, "if due or self.stop:", "if due:")
+SECOND_SIGNAL_WAITS = Defect(TRAIN, "if caught and number == signal.SIGINT:", "if False:")
+NO_LOCK = Defect(CHECKPOINT, "self._lock.acquire(timeout=0)", "pass")
+SAVE_FAULT_ESCAPES = Defect(
+    CHECKPOINT,
+    "except (OSError, SafetensorError) as error:\n            shutil.rmtree(aside",
+    "except ZeroDivisionError as error:\n            shutil.rmtree(aside",
+)
+MODEL_FAULT_ESCAPES = Defect(
+    CHECKPOINT,
+    'except (OSError, SafetensorError) as error:\n        raise CheckpointError(f"{folder}: could',
+    'except ZeroDivisionError as error:\n        raise CheckpointError(f"{folder}: could',
+)
+DISK_FAULT_ESCAPES = Defect("stages/stage.py", "if error.errno not in OF_THE_DISK:", "if True:")
+STATE_HASH_UNCHECKED = Defect(
+    CHECKPOINT, 'if _sha256(folder / name) != manifest["sha256"][name]:', "if False:"
+)
+DAMAGED_CROWD_OUT = Defect(
+    CHECKPOINT,
+    "good = [saved for saved in self._saved() if saved <= final]",
+    "good = self._saved()",
+)
+CONFIGURATION_IGNORED = Defect(
+    CHECKPOINT,
+    'facts = self.model_dump(exclude={"weights_sha256"})',
+    'facts = self.model_dump(exclude={"weights_sha256", "train", "tokenizer_sha256", "data"})',
+)
+FORMAT_IGNORED = Defect(CHECKPOINT, 'if manifest["format"] != FORMAT:', "if False:")
+NEWEST_BY_TIME = Defect(
+    CHECKPOINT,
+    'sorted(self.folder.glob("step_*"), reverse=True)',
+    'sorted(self.folder.glob("step_*"), key=lambda path: -path.stat().st_mtime)',
+)
+
+# --- training
+NOT_FINITE_GOES_ON = Defect(
+    TRAINER, "if not (math.isfinite(loss_value) and math.isfinite(norm)):", "if False:"
+)
+VALIDATION_NOT_FINITE_GOES_ON = Defect(TRAINER, "if not math.isfinite(val_loss):", "if False:")
+DROPOUT_UNSEEDED = Defect(TRAINER, "if self.model.config.dropout:", "if False:")
+LOOKING_DRAWS = Defect(
+    TRAINER,
+    "        total, count = 0.0, 0\n",
+    "        total, count = 0.0, 0\n        self.model.norm.weight += 1e-3\n",
+)
+OUT_OF_MEMORY_ESCAPES = Defect(
+    TRAIN,
+    "except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:",
+    "except ZeroDivisionError as error:",
+)
+
+# --- the tracking store
+TRACKING_STOPS_THE_STAGE = Defect(
+    "stages/tracking.py",
+    "except Exception as error:\n            self._stage = None",
+    "except ZeroDivisionError as error:\n            self._stage = None",
+)
+CACHE_TRUSTED = Defect("gpt/corpus.py", "    if found != expected:\n", "    if False:\n")
+
+# --- data
+DOWNLOAD_UNCHECKED = Defect(
+    SOURCES,
+    'registry={download.file: f"sha256:{download.sha256}"}',
+    "registry={download.file: None}",
+)
+NO_TIMEOUT = Defect(SOURCES, "timeout=TIMEOUT", "timeout=30")
+MIRROR_TRUSTED = Defect(SOURCES, "if _sha256(local) == download.sha256:", "if True:")
+EMPTY_TEXT_TAKEN = Defect(SOURCES, "if not seen_text:", "if False:")
+LINE_BREAKS_CHANGED = Defect(
+    SOURCES,
+    "text = decoder.decode(block, final=not block)",
+    'text = decoder.decode(block, final=not block).replace("\\r\\n", "\\n")',
+)
+LINKS_FOLLOWED = Defect(
+    SOURCES, "os.walk(folder, onerror=refuse)", "os.walk(folder, onerror=refuse, followlinks=True)"
+)
+PARTS_OF_ANY_LENGTH = Defect("gpt/corpus.py", "PART_CHARACTERS = 2**18", "PART_CHARACTERS = 2**30")
+CORPUS_UNCHECKED = Defect("gpt/corpus.py", "if digest.hexdigest() != expected:", "if False:")
+EXACT_TEXT_REFUSED = Defect(
+    "gpt/dataset.py", "if len(ids) < block_size + 1:", "if len(ids) <= block_size + 1:"
+)
+BOM_KEPT = Defect(SOURCES, "block = block.removeprefix(codecs.BOM_UTF8)", "pass")
+WRONG_BYTE_NAMED = Defect(SOURCES, "at = offset - pending + error.start", "at = error.start")
+LOCALE_OBEYED = Defect(
+    PARAMS, 'text = Path(file).read_text(encoding="utf-8")', "text = Path(file).read_text()"
+)
+UNREADABLE_FOLDER_PASSED_BY = Defect(
+    SOURCES, "os.walk(folder, onerror=refuse)", "os.walk(folder, onerror=None)"
+)
+SHORT_TEXT_TAKEN = Defect(
+    "gpt/dataset.py", "if len(ids) < block_size + 1:", "if len(ids) < block_size:"
+)
+ID_TOO_LARGE_TAKEN = Defect(
+    "gpt/dataset.py", "int(ids.max()) >= vocab_size", "int(ids.max()) > vocab_size"
+)
+ANY_TOKEN_DTYPE_TAKEN = Defect(
+    "gpt/dataset.py", "ids.dtype not in (np.uint16, np.uint32)", "ids.dtype == np.bool_"
+)
+DUPLICATES_HIDDEN = Defect("gpt/corpus.py", "int(np.isin(held_out, train).sum())", "0")
+OUTPUT_NAMED_BY_PARAMS = Defect("dvc.yaml", "      - data/samples\n", "      - ${sample.stop}\n")
+
+# --- params
+UNKNOWN_KEY_TAKEN = Defect("gpt/config.py", 'extra="forbid"', 'extra="ignore"')
+COERCED = Defect("gpt/config.py", "strict=True", "strict=False")
+NOT_FINITE_TAKEN = Defect("gpt/config.py", "allow_inf_nan=False", "allow_inf_nan=True")
+DUPLICATE_KEY_TAKEN = Defect(PARAMS, "            if key in seen:\n", "            if False:\n")
+HEADS_UNCHECKED = Defect("gpt/config.py", "if self.n_embd % self.n_head:", "if False:")
+TAGS_RUN = Defect(PARAMS, "class _Yaml12(yaml.SafeLoader):", "class _Yaml12(yaml.UnsafeLoader):")
+
+# --- models
+MODEL_HASH_UNCHECKED = Defect(CHECKPOINT, "if _sha256(path) != expected:", "if False:")
+VOCABULARY_UNCHECKED = Defect(
+    CHECKPOINT, "if tokenizer.vocab_size != record.vocab_size:", "if False:"
+)
+SHAPES_UNCHECKED = Defect(CHECKPOINT, "if found != expected:", "if False:")
+
+# --- security
+WEIGHTS_UNPICKLED = Defect(
+    CHECKPOINT,
+    "_check_hash(weights, record.weights_sha256)",
+    "torch.load(weights, weights_only=False)",
+)
+PICKLED_TOKENS_RUN = Defect("gpt/dataset.py", "allow_pickle=False", "allow_pickle=True")
+SERVED_TO_ALL = Defect("stages/cli.py", 'HOST = "127.0.0.1"', 'HOST = "0.0.0.0"')
+ENVIRONMENT_RECORDED = Defect(
+    "stages/store.py",
+    'tags = {"host": platform.node(),',
+    'tags = {"user": os.environ.get("USER", ""), "host": platform.node(),',
+)
+TELEMETRY_ON = Defect("stages/store.py", '"MLFLOW_DISABLE_TELEMETRY": "true",', "")
+SOCKETS_OPEN = Defect("tests/conftest.py", "    disable_socket(allow_unix_socket=True)\n", "")
+
+NAMES = {value: name for name, value in list(globals().items()) if isinstance(value, Defect)}
