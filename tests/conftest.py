@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import planted
 import pytest
-from planted import Defect
 from pytest_socket import disable_socket, enable_socket
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -90,7 +90,7 @@ def pytest_collection_modifyitems(
     """With --planted the defects stand in place of the tests that name them."""
     if not config.getoption("--planted"):
         return
-    tests: dict[Defect, set[str]] = {}
+    tests: dict[planted.Defect, set[str]] = {}
     for item in items:
         for mark in item.iter_markers("fault"):
             if "planted" in mark.kwargs:
@@ -98,7 +98,7 @@ def pytest_collection_modifyitems(
                 tests.setdefault(mark.kwargs["planted"], set()).add(name)
     items[:] = [
         PlantedDefect.from_parent(
-            session, name=f"{defect.file}: {defect.wrong}", defect=defect, tests=sorted(names)
+            session, name=planted.NAMES[defect], defect=defect, tests=sorted(names)
         )
         for defect, names in tests.items()
     ]
@@ -107,7 +107,7 @@ def pytest_collection_modifyitems(
 class PlantedDefect(pytest.Item):
     """A copy of the repository with one defect, in which the tests that name it have to fail."""
 
-    def __init__(self, *, defect: Defect, tests: list[str], **more: Any) -> None:
+    def __init__(self, *, defect: planted.Defect, tests: list[str], **more: Any) -> None:
         super().__init__(**more)
         self.defect, self.tests = defect, tests
 

@@ -82,7 +82,11 @@ NOT_FINITE_GOES_ON = Defect(
 )
 VALIDATION_NOT_FINITE_GOES_ON = Defect(TRAINER, "if not math.isfinite(val_loss):", "if False:")
 DROPOUT_UNSEEDED = Defect(TRAINER, "if self.model.config.dropout:", "if False:")
-DROPOUT_WHILE_LOOKING = Defect(TRAINER, "        self.model.eval()\n", "        torch.rand(1)\n")
+LOOKING_DRAWS = Defect(
+    TRAINER,
+    "        total, count = 0.0, 0\n",
+    "        total, count = 0.0, 0\n        self.model.norm.weight += 1e-3\n",
+)
 OUT_OF_MEMORY_ESCAPES = Defect(
     TRAIN,
     "except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:",
@@ -104,7 +108,21 @@ DOWNLOAD_UNCHECKED = Defect(
     "registry={download.file: None}",
 )
 NO_TIMEOUT = Defect(SOURCES, "timeout=TIMEOUT", "timeout=30")
+MIRROR_TRUSTED = Defect(SOURCES, "if _sha256(local) == download.sha256:", "if True:")
 EMPTY_TEXT_TAKEN = Defect(SOURCES, "if not seen_text:", "if False:")
+LINE_BREAKS_CHANGED = Defect(
+    SOURCES,
+    "text = decoder.decode(block, final=not block)",
+    'text = decoder.decode(block, final=not block).replace("\\r\\n", "\\n")',
+)
+LINKS_FOLLOWED = Defect(
+    SOURCES, "os.walk(folder, onerror=refuse)", "os.walk(folder, onerror=refuse, followlinks=True)"
+)
+PARTS_OF_ANY_LENGTH = Defect("gpt/corpus.py", "PART_CHARACTERS = 2**18", "PART_CHARACTERS = 2**30")
+CORPUS_UNCHECKED = Defect("gpt/corpus.py", "if digest.hexdigest() != expected:", "if False:")
+EXACT_TEXT_REFUSED = Defect(
+    "gpt/dataset.py", "if len(ids) < block_size + 1:", "if len(ids) <= block_size + 1:"
+)
 BOM_KEPT = Defect(SOURCES, "block = block.removeprefix(codecs.BOM_UTF8)", "pass")
 WRONG_BYTE_NAMED = Defect(SOURCES, "at = offset - pending + error.start", "at = error.start")
 LOCALE_OBEYED = Defect(
@@ -130,6 +148,7 @@ UNKNOWN_KEY_TAKEN = Defect("gpt/config.py", 'extra="forbid"', 'extra="ignore"')
 COERCED = Defect("gpt/config.py", "strict=True", "strict=False")
 NOT_FINITE_TAKEN = Defect("gpt/config.py", "allow_inf_nan=False", "allow_inf_nan=True")
 DUPLICATE_KEY_TAKEN = Defect(PARAMS, "            if key in seen:\n", "            if False:\n")
+HEADS_UNCHECKED = Defect("gpt/config.py", "if self.n_embd % self.n_head:", "if False:")
 TAGS_RUN = Defect(PARAMS, "class _Yaml12(yaml.SafeLoader):", "class _Yaml12(yaml.UnsafeLoader):")
 
 # --- models
@@ -140,6 +159,11 @@ VOCABULARY_UNCHECKED = Defect(
 SHAPES_UNCHECKED = Defect(CHECKPOINT, "if found != expected:", "if False:")
 
 # --- security
+WEIGHTS_UNPICKLED = Defect(
+    CHECKPOINT,
+    "_check_hash(weights, record.weights_sha256)",
+    "torch.load(weights, weights_only=False)",
+)
 PICKLED_TOKENS_RUN = Defect("gpt/dataset.py", "allow_pickle=False", "allow_pickle=True")
 SERVED_TO_ALL = Defect("stages/cli.py", 'HOST = "127.0.0.1"', 'HOST = "0.0.0.0"')
 ENVIRONMENT_RECORDED = Defect(
@@ -150,4 +174,4 @@ ENVIRONMENT_RECORDED = Defect(
 TELEMETRY_ON = Defect("stages/store.py", '"MLFLOW_DISABLE_TELEMETRY": "true",', "")
 SOCKETS_OPEN = Defect("tests/conftest.py", "    disable_socket(allow_unix_socket=True)\n", "")
 
-DEFECTS = [value for value in list(globals().values()) if isinstance(value, Defect)]
+NAMES = {value: name for name, value in list(globals().items()) if isinstance(value, Defect)}

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import planted
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -143,6 +144,7 @@ def test_a_fingerprint_names_the_training_and_not_its_result(tmp_path: Path) -> 
     assert unsaved.fingerprint() == records[0].fingerprint() != records[1].fingerprint()
 
 
+@pytest.mark.fault(6, planted=planted.MODEL_HASH_UNCHECKED)
 @pytest.mark.parametrize("at", [0, 3, 100, 1000, -1])
 def test_one_flipped_bit_in_the_weights_is_caught(folder: Path, at: int) -> None:
     raw = bytearray((folder / "model.safetensors").read_bytes())
@@ -151,6 +153,7 @@ def test_one_flipped_bit_in_the_weights_is_caught(folder: Path, at: int) -> None
     refused(folder, "model.safetensors")
 
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 100, 5000, -1])
 def test_truncated_weights_are_refused_also_where_the_hash_is_theirs(
@@ -169,11 +172,13 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     refused(folder, name)
 
 
+@pytest.mark.fault(23, planted=planted.MODEL_HASH_UNCHECKED)
 def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
     write_json(folder / "tokenizer.json", CharTokenizer("\n abcdxyz", has_bos=True).spec())
     refused(folder, "tokenizer.json")
 
 
+@pytest.mark.fault(23, planted=planted.VOCABULARY_UNCHECKED)
 def test_a_tokenizer_of_another_size_is_refused_also_where_the_hash_is_its_own(
     folder: Path,
 ) -> None:
@@ -182,6 +187,7 @@ def test_a_tokenizer_of_another_size_is_refused_also_where_the_hash_is_its_own(
     assert "vocabularies" in refused(folder, str(folder))
 
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize(
     "claim",
     [
@@ -208,6 +214,7 @@ def test_a_config_that_describes_another_model_is_refused(
     refused(folder, str(folder))
 
 
+@pytest.mark.fault(24)
 def test_a_config_that_claims_countless_small_layers_is_refused_before_they_are_built(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +231,7 @@ def test_a_config_that_claims_countless_small_layers_is_refused_before_they_are_
     assert built == []
 
 
+@pytest.mark.fault(7, planted=planted.SHAPES_UNCHECKED)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64])
 def test_weights_of_another_precision_are_refused(folder: Path, dtype: torch.dtype) -> None:
     weights = load_model(folder).model.state_dict()
@@ -246,6 +254,7 @@ def test_weights_under_other_names_are_refused(folder: Path, change: str) -> Non
     refused(folder, "model.safetensors")
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("length", [2**63, 2**64 - 1, 2**40, 100_000_001])
 def test_a_safetensors_header_of_absurd_length_is_refused(folder: Path, length: int) -> None:
     raw = (folder / "model.safetensors").read_bytes()
@@ -254,6 +263,7 @@ def test_a_safetensors_header_of_absurd_length_is_refused(folder: Path, length: 
     refused(folder, "model.safetensors")
 
 
+@pytest.mark.fault(24)
 def test_a_safetensors_header_of_absurd_shapes_is_refused(folder: Path) -> None:
     header = json.dumps(
         {"norm.weight": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}
@@ -274,6 +284,7 @@ class Payload:
         return Path.touch, (self.mark,)
 
 
+@pytest.mark.fault(24, planted=planted.WEIGHTS_UNPICKLED)
 @pytest.mark.parametrize("how", ["pickle", "torch.save"])
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
 def test_a_pickle_is_refused_and_not_run(folder: Path, tmp_path: Path, name: str, how: str) -> None:
@@ -300,6 +311,7 @@ def test_a_damaged_config_is_refused(folder: Path, text: str) -> None:
     refused(folder, "config.json")
 
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize(
     ("section", "change"),
     [
@@ -321,6 +333,7 @@ def test_a_config_of_another_format_or_with_an_impossible_value_is_refused(
     refused(folder, "config.json")
 
 
+@pytest.mark.fault(24)
 def test_an_absurdly_large_config_is_not_read(folder: Path) -> None:
     with (folder / "config.json").open("ab") as file:
         file.truncate(2**40)  # sparse: it takes no room on disk, but would in memory
@@ -404,6 +417,7 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(raw)
 
 
+@pytest.mark.fault(6, planted=planted.STATE_HASH_UNCHECKED)
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_state_is_passed_by_with_a_warning_and_the_one_before_used(
     states: TrainingStates, damage: str
@@ -417,6 +431,7 @@ def test_a_damaged_state_is_passed_by_with_a_warning_and_the_one_before_used(
     assert "step_00000002: not used, " in lines[0]
 
 
+@pytest.mark.fault(6, planted=planted.STATE_HASH_UNCHECKED)
 def test_where_every_state_is_damaged_there_is_none_and_both_are_named(
     states: TrainingStates,
 ) -> None:
@@ -428,6 +443,7 @@ def test_where_every_state_is_damaged_there_is_none_and_both_are_named(
     assert len(lines) == 2
 
 
+@pytest.mark.fault(6, planted=planted.FORMAT_IGNORED)
 def test_every_flipped_bit_of_the_manifest_is_caught(states: TrainingStates) -> None:
     lines = warned(states)
     states.save(1, tensors(), {"step": 1})
@@ -441,6 +457,7 @@ def test_every_flipped_bit_of_the_manifest_is_caught(states: TrainingStates) -> 
     assert len(lines) == len(whole)
 
 
+@pytest.mark.fault(2, planted=planted.LEFTOVERS_STAY)
 def test_what_a_killed_save_left_is_removed_and_never_used(tmp_path: Path) -> None:
     with TrainingStates(tmp_path / "run") as states:
         states.save(1, tensors(), {"step": 1})
@@ -474,6 +491,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.fault(5, planted=planted.SAVE_FAULT_ESCAPES)
 @pytest.mark.parametrize("size", [0, 10, 1000])
 def test_a_full_disk_leaves_the_state_before(states: TrainingStates, size: int) -> None:
     states.save(1, tensors(), {"step": 1})
@@ -502,6 +520,7 @@ def nobody() -> Iterator[Path]:
                 os.seteuid(0)
 
 
+@pytest.mark.fault(5, planted=planted.SAVE_FAULT_ESCAPES)
 def test_a_folder_that_became_read_only_leaves_the_state_before(nobody: Path) -> None:
     with TrainingStates(nobody / "scratch" / "run") as states:
         states.save(1, tensors(), {"step": 1})
@@ -512,6 +531,7 @@ def test_a_folder_that_became_read_only_leaves_the_state_before(nobody: Path) ->
         states.folder.chmod(0o700)
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize("shut", [".", "scratch"])
 def test_a_place_where_nothing_can_be_written_is_refused_by_name(nobody: Path, shut: str) -> None:
     if shut != ".":
@@ -554,6 +574,9 @@ def other_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pa
         process.kill()
 
 
+@pytest.mark.fault(4, planted=planted.NO_LOCK)
+@pytest.mark.fault(12)
+@pytest.mark.fault(14)
 def test_a_second_training_on_a_folder_is_refused_with_the_pid_of_the_first_until_that_is_killed(
     other_process: tuple[Path, int],
 ) -> None:

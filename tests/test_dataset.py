@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import planted
 import pytest
 import torch
 from hypothesis import given
@@ -83,12 +84,14 @@ def test_every_start_is_drawn_and_with_equal_chance() -> None:
     assert 50 < chi_square < 140
 
 
+@pytest.mark.fault(16, planted=planted.EXACT_TEXT_REFUSED)
 def test_a_text_of_one_block_and_one_token_is_enough() -> None:
     inputs_bt, targets_bt = batches(IDS[:9]).batch(0)
     assert inputs_bt.tolist() == [list(range(8))] * 4
     assert targets_bt.tolist() == [list(range(1, 9))] * 4
 
 
+@pytest.mark.fault(16, planted=planted.SHORT_TEXT_TAKEN)
 def test_a_text_one_token_shorter_is_refused_with_the_numbers() -> None:
     with pytest.raises(DataError, match=r"has 8 tokens, and a block of 8 needs 9; "):
         batches(IDS[:8])
@@ -161,6 +164,7 @@ def test_a_token_file_is_mapped_and_not_read(tmp_path: Path) -> None:
     assert isinstance(open_tokens(token_file(tmp_path, npy(IDS)), "train", 100), np.memmap)
 
 
+@pytest.mark.fault(14, planted=planted.CACHE_TRUSTED)
 @pytest.mark.parametrize("at", [0, 8, 60, 128, -1])
 def test_one_flipped_bit_in_a_token_file_is_caught(tmp_path: Path, at: int) -> None:
     raw = bytearray(npy(IDS))
@@ -171,6 +175,7 @@ def test_one_flipped_bit_in_a_token_file_is_caught(tmp_path: Path, at: int) -> N
         open_tokens(tmp_path, "train", 100)
 
 
+@pytest.mark.fault(19, planted=planted.ID_TOO_LARGE_TAKEN)
 def test_an_id_of_the_vocabularys_size_is_refused_and_one_less_is_not(tmp_path: Path) -> None:
     folder = token_file(tmp_path, npy(IDS))
     assert len(open_tokens(folder, "train", 100)) == 100
@@ -193,6 +198,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.fault(19, planted=planted.ANY_TOKEN_DTYPE_TAKEN)
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_token_file_of_another_form_is_refused_even_if_its_hash_is_right(
     tmp_path: Path, name: str
@@ -211,6 +217,7 @@ class Payload:
         return Path.touch, (self.mark,)
 
 
+@pytest.mark.fault(24, planted=planted.PICKLED_TOKENS_RUN)
 def test_a_pickle_in_a_token_file_is_refused_and_not_run(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     array = np.empty(1, dtype=object)

@@ -115,6 +115,7 @@ def test_top_k_leaves_the_k_likeliest_in_their_proportions(top_k: int) -> None:
     assert_drawn_from(frequencies(top_k=top_k), shares / shares.sum())
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize("top_k", [0, 6, 7, 10**9])
 def test_top_k_of_the_vocabulary_and_above_is_off(top_k: int) -> None:
     assert torch.equal(frequencies(top_k=top_k), frequencies())
@@ -140,6 +141,7 @@ def test_temperature_comes_before_top_k_and_top_k_before_top_p() -> None:
     assert_drawn_from(found, expected / expected.sum())
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize(
     "sampling",
     [
@@ -276,6 +278,7 @@ def test_writing_is_in_eval_mode_and_leaves_the_mode_as_it_was(training: bool) -
     assert dropping.training == dropping.blocks[0].training == training
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize("prompt", ["", "a", "abcdefgh" * 3])
 def test_no_new_tokens_give_the_prompt(model: GPT, prompt: str) -> None:
     (sample,) = generate(model, TOKENIZER, prompt, Sampling(max_new_tokens=0), seed=0)
@@ -297,6 +300,7 @@ def first_read(tokenizer: Tokenizer, prompt: str) -> list[int]:
     return read[0]
 
 
+@pytest.mark.fault(22)
 def test_an_empty_prompt_starts_a_document_or_else_a_line() -> None:
     assert first_read(CharTokenizer("ab\n", has_bos=True), "") == [3]
     assert first_read(CharTokenizer("ab\n", has_bos=False), "") == [2]
@@ -307,10 +311,12 @@ def test_a_prompt_comes_after_the_start_of_a_document() -> None:
     assert first_read(CharTokenizer("ab\n", has_bos=True), "ba") == [3, 1, 0]
 
 
+@pytest.mark.fault(22)
 def test_of_a_long_prompt_the_model_reads_the_last_block() -> None:
     assert first_read(TOKENIZER, "abcdefgh" * 3 + "a") == ids_of("bcdefgha")
 
 
+@pytest.mark.fault(22)
 def test_a_prompt_with_an_unknown_character_is_refused(model: GPT) -> None:
     with pytest.raises(TokenizerError, match="character 1 'é'"):
         generate(model, TOKENIZER, "aé", Sampling(max_new_tokens=1), seed=0)
@@ -399,6 +405,7 @@ def test_printable_text_stays_as_it_is(text: str) -> None:
     assert printable(text) == text
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -414,6 +421,7 @@ def test_what_steers_a_terminal_is_made_visible(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
+@pytest.mark.fault(22)
 @given(st.text(st.characters()))
 def test_what_is_printed_steers_no_terminal(text: str) -> None:
     shown = printable(text)

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import planted
 import pytest
 import yaml
 from pydantic import BaseModel
@@ -117,11 +118,13 @@ def test_a_date_is_a_string() -> None:
     assert parse(edited(sample__prompt="2024-01-31")).sample.prompt == "2024-01-31"
 
 
+@pytest.mark.fault(21, planted=planted.DUPLICATE_KEY_TAKEN)
 def test_a_duplicate_key_is_refused_with_its_line() -> None:
     text = TEXT + "seed: 1\n"
     assert f"params.yaml:{len(text.splitlines())}: seed stands here" in fault(text)
 
 
+@pytest.mark.fault(21, planted=planted.DUPLICATE_KEY_TAKEN)
 def test_a_duplicate_key_within_a_section_is_refused_with_its_line() -> None:
     text = TEXT.replace("tokenizer:\n", "tokenizer:\n  kind: byte\n")
     number = next(n for n, line in enumerate(text.splitlines(), 1) if "# char | byte" in line)
@@ -133,6 +136,8 @@ def test_broken_yaml_is_refused_with_a_line(broken: str) -> None:
     assert re.match(r"params\.yaml:\d+: ", fault(broken))
 
 
+@pytest.mark.fault(21, planted=planted.TAGS_RUN)
+@pytest.mark.fault(24)
 def test_yaml_tags_run_nothing(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     fault(edited(sample__prompt=f"!!python/object/apply:os.system ['touch {mark}']"))
@@ -179,6 +184,7 @@ def test_a_file_that_is_not_utf8_is_refused_with_the_byte(tmp_path: Path) -> Non
 # --- keys and values ------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(21, planted=planted.UNKNOWN_KEY_TAKEN)
 @pytest.mark.parametrize(
     ("section", "typo", "meant"),
     [
@@ -204,6 +210,7 @@ def test_a_key_at_the_top_that_belongs_to_a_section_is_sent_there() -> None:
     assert "did you mean model.n_layer?" in fault(TEXT + "n_layer: 4\n")
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize("key", ["model.n_layer", "data.seed", "runtime.tracking"])
 def test_a_missing_key_is_named(key: str) -> None:
     section, own = key.split(".")
@@ -212,6 +219,7 @@ def test_a_missing_key_is_named(key: str) -> None:
     assert f"params.yaml: {key} is missing" in fault(TEXT.replace(body, without))
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize("key", ["data__max_bytes", "sample__top_k", "runtime__tracking", "seed"])
 def test_a_blank_off_value_is_refused(key: str) -> None:
     assert f"{key.replace('__', '.')} must not be blank" in fault(edited(**{key: ""}))
@@ -229,12 +237,14 @@ def test_a_preset_given_as_a_section_is_refused_with_the_right_spelling(section:
     assert "-S preset=small" in line
 
 
+@pytest.mark.fault(21, planted=planted.NOT_FINITE_TAKEN)
 @pytest.mark.parametrize("written", [".nan", ".inf", "-.inf", "1e999", "-0.1", "-1"])
 @pytest.mark.parametrize("key", ["train__learning_rate", "sample__temperature"])
 def test_a_number_that_is_not_finite_or_negative_is_refused(key: str, written: str) -> None:
     assert key.split("__")[1] in fault(edited(**{key: written}))
 
 
+@pytest.mark.fault(21, planted=planted.COERCED)
 @pytest.mark.parametrize(
     ("key", "written"),
     [
@@ -272,6 +282,7 @@ def test_fractions_that_leave_nothing_to_train_on_are_refused(written: str) -> N
     assert "leave nothing to train on" in line
 
 
+@pytest.mark.fault(21, planted=planted.HEADS_UNCHECKED)
 def test_a_width_that_the_heads_do_not_divide_is_refused_with_one_that_they_do() -> None:
     line = fault(edited(model__n_embd="130", model__n_head="4"))
     assert "model.n_embd 130 is not divisible by model.n_head 4" in line

@@ -170,6 +170,7 @@ def built(_built: Clone) -> Clone:
 # --- what runs ------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(8)
 def test_a_second_repro_does_nothing(built: Clone) -> None:
     before = built.lock()
     assert stages_run(built.dvc("repro")) == []
@@ -204,6 +205,7 @@ def test_runtime_settings_run_nothing(built: Clone) -> None:
     assert stages_run(built.dvc("repro")) == []
 
 
+@pytest.mark.fault(10)
 def test_runtime_settings_change_no_bit(built: Clone, make_clone: Callable[..., Clone]) -> None:
     other = make_clone(
         runtime__checkpoint_every="3", runtime__sample_every="5", runtime__keep_scratch="true"
@@ -355,6 +357,7 @@ def assert_complete(row: dict) -> None:
     assert {"params.yaml", "dvc.lock", "samples.md"} <= {Path(name).name for name in row["files"]}
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize("kill_after_step", [5, 15, 33])
 def test_a_killed_training_goes_on_to_the_same_bits(
     built: Clone, make_clone: Callable[..., Clone], kill_after_step: int
@@ -384,6 +387,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(
     assert not list(scratch.glob("*/step_*")), "states are removed after success"
 
 
+@pytest.mark.fault(3)
 def test_sigterm_saves_and_exits_with_its_own_code(
     built: Clone, make_clone: Callable[..., Clone]
 ) -> None:

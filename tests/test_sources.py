@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import planted
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,6 +84,8 @@ def test_a_folder_named_like_a_text_file_is_a_folder(tmp_path: Path) -> None:
     assert contents(sources.own_text(tmp_path)) == {"letters.txt/a.txt": "a"}
 
 
+@pytest.mark.fault(16, planted=planted.LINE_BREAKS_CHANGED)
+@pytest.mark.fault(17)
 @pytest.mark.parametrize(
     "text", ["one\r\ntwo\r\n", "a\0b", "\x1a\f\x85\u2028\u2029", "é€😀", "<|endoftext|>", "a\rb"]
 )
@@ -92,6 +95,7 @@ def test_text_stands_in_the_corpus_as_it_was(tmp_path: Path, text: str) -> None:
     assert joined(parts["train"]) + joined(parts["val"]) == text
 
 
+@pytest.mark.fault(16, planted=planted.BOM_KEPT)
 def test_a_byte_order_mark_is_left_out_at_the_start_alone(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfa\xef\xbb\xbfb")
     assert "".join(sources.read_text(tmp_path / "a.txt")) == "a\ufeffb"
@@ -104,6 +108,7 @@ def test_characters_across_the_edge_of_a_read_block_stay_whole(tmp_path: Path) -
         assert "".join(sources.read_text(tmp_path / "a.txt")) == text
 
 
+@pytest.mark.fault(16, planted=planted.WRONG_BYTE_NAMED)
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize(
     "before", [0, 1, 100, *range(READ_BYTES - 5, READ_BYTES + 3), 2 * READ_BYTES]
@@ -125,6 +130,7 @@ def test_a_name_that_is_not_utf8_is_refused_in_one_line(tmp_path: Path) -> None:
         written(tmp_path / "corpus", sources.own_text(tmp_path))
 
 
+@pytest.mark.fault(16, planted=planted.EMPTY_TEXT_TAKEN)
 @pytest.mark.parametrize("text", ["", " \n\t ", "\ufeff"])
 def test_text_that_is_empty_or_white_space_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.txt").write_bytes(text.encode())
@@ -132,6 +138,7 @@ def test_text_that_is_empty_or_white_space_is_refused(tmp_path: Path, text: str)
         written(tmp_path / "corpus", sources.own_text(tmp_path / "a.txt"))
 
 
+@pytest.mark.fault(18)
 def test_a_path_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere: no such file or folder"):
         sources.own_text(tmp_path / "nowhere")
@@ -147,6 +154,7 @@ def test_a_name_longer_than_the_system_allows_is_refused(tmp_path: Path) -> None
         sources.own_text(tmp_path / ("x" * 300))
 
 
+@pytest.mark.fault(18)
 @pytest.mark.parametrize("named", ["loop.txt", "."])
 def test_a_loop_of_symlinks_is_refused_and_not_followed(tmp_path: Path, named: str) -> None:
     (tmp_path / "loop.txt").symlink_to("loop.txt")
@@ -154,6 +162,7 @@ def test_a_loop_of_symlinks_is_refused_and_not_followed(tmp_path: Path, named: s
         sources.own_text(tmp_path / named)
 
 
+@pytest.mark.fault(18, planted=planted.LINKS_FOLLOWED)
 def test_a_folder_linked_into_itself_is_read_once(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a", encoding="utf-8")
     (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
@@ -182,12 +191,14 @@ def shut() -> Iterator[Path]:
             (folder / "open" / "sub").chmod(0o700)
 
 
+@pytest.mark.fault(18)
 @pytest.mark.parametrize("named", ["shut.txt", "open/sub", "open/sub/b.txt"])
 def test_what_cannot_be_read_is_refused_by_name(shut: Path, named: str) -> None:
     with pytest.raises(DataError, match=rf"{named}: Permission denied"):
         sources.own_text(shut / named)
 
 
+@pytest.mark.fault(18, planted=planted.UNREADABLE_FOLDER_PASSED_BY)
 def test_a_folder_below_that_cannot_be_read_is_not_passed_over_in_silence(shut: Path) -> None:
     with pytest.raises(DataError, match="sub: Permission denied"):
         sources.own_text(shut / "open")
@@ -317,6 +328,7 @@ def test_a_byte_limit_bounds_the_bytes_of_the_corpus(tmp_path: Path) -> None:
 # --- the corpus on disk ---------------------------------------------------------------------------
 
 
+@pytest.mark.fault(17, planted=planted.PARTS_OF_ANY_LENGTH)
 @pytest.mark.parametrize("character", ["x", "😀"])
 def test_a_line_of_ten_megabytes_comes_in_parts_of_at_most_one(
     tmp_path: Path, character: str
@@ -345,6 +357,7 @@ def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+@pytest.mark.fault(14, planted=planted.CORPUS_UNCHECKED)
 @pytest.mark.parametrize("at", [0, 9, -3, -1])
 def test_one_flipped_bit_in_the_corpus_is_caught(tmp_path: Path, at: int) -> None:
     written(tmp_path, held("Once upon a time"))
@@ -459,6 +472,7 @@ def test_a_file_is_downloaded_once(site: Site, tmp_path: Path) -> None:
     assert site.asked == ["/text"]
 
 
+@pytest.mark.fault(15, planted=planted.DOWNLOAD_UNCHECKED)
 @pytest.mark.loopback
 def test_a_damaged_file_in_the_cache_is_downloaded_again(site: Site, tmp_path: Path) -> None:
     site.answers["/text"] = Answer(TEXT)
@@ -480,6 +494,7 @@ FAULTS: dict[str, Callable[[Site], Answer]] = {
 }
 
 
+@pytest.mark.fault(15, planted=planted.DOWNLOAD_UNCHECKED)
 @pytest.mark.loopback
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_download_that_fails_leaves_nothing_and_lists_what_was_tried(
@@ -505,6 +520,7 @@ def test_a_wrong_hash_is_blamed_where_the_hash_was_wrong_and_nowhere_else(
     assert ("wrong sha256" in str(refused.value)) == (name == "wrong hash")
 
 
+@pytest.mark.fault(15)
 @pytest.mark.loopback
 def test_a_refused_connection_is_named(site: Site, tmp_path: Path) -> None:
     nobody = Download("text.txt", "http://127.0.0.1:9/text", "0" * 64)
@@ -520,6 +536,7 @@ def test_a_mirror_folder_comes_first(site: Site, tmp_path: Path) -> None:
     assert (file, site.asked) == (tmp_path / "text.txt", [])
 
 
+@pytest.mark.fault(15, planted=planted.MIRROR_TRUSTED)
 @pytest.mark.loopback
 def test_a_wrong_file_in_a_mirror_folder_is_not_taken(site: Site, tmp_path: Path) -> None:
     site.answers["/text"] = Answer(TEXT)

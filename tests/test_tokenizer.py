@@ -109,6 +109,7 @@ def test_the_bytes_of_the_tokens_add_up_to_the_bytes_of_the_text(text: str) -> N
         assert tokenizer.token_bytes()[tokenizer.encode(text)].sum() == len(text.encode())
 
 
+@pytest.mark.fault(16)
 @given(before=st.text(), wrong=SURROGATES)
 def test_a_lone_surrogate_is_refused_with_its_place(before: str, wrong: str) -> None:
     for tokenizer in every(before, has_bos=False):
@@ -126,6 +127,7 @@ def test_a_character_that_is_not_in_the_vocabulary_is_never_encoded(known: str, 
             tokenizer.encode(other)
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize(
     ("unknown", "code"), [("é", "U+00E9"), ("😀", "U+1F600"), ("\0", "U+0000")]
 )
@@ -179,6 +181,7 @@ def test_bos_is_the_last_id_and_decodes_to_nothing(tokenizer: Tokenizer) -> None
     assert tokenizer.token_bytes()[tokenizer.bos] == 0
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize("text", ["<|endoftext|>", "a<|endoftext|>b", "<bos>", "\0", "\u0100"])
 def test_no_text_encodes_to_bos(text: str) -> None:
     for tokenizer in every(text, has_bos=True):
@@ -213,6 +216,7 @@ def test_bytes_that_are_not_utf8_decode_to_the_replacement_character() -> None:
 # --- dtype ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize(
     ("characters", "has_bos", "dtype"),
     [
@@ -265,6 +269,7 @@ def test_the_smallest_files_of_each_kind_are_read(tmp_path: Path) -> None:
         assert load_tokenizer(save(tmp_path, spec)).spec() == spec
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize(
     "spec",
     [
@@ -327,6 +332,7 @@ def test_a_tokenizer_file_that_is_missing_is_named(tmp_path: Path) -> None:
         load_tokenizer(tmp_path / "tokenizer.json")
 
 
+@pytest.mark.fault(24)
 def test_an_absurdly_large_tokenizer_file_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     with path.open("wb") as file:

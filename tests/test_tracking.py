@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import planted
 import pytest
 from trial_repository import CURVE, LOOKS, REPOSITORY, STAGES, TrialRepository
 
@@ -312,6 +313,7 @@ def locked(database: Path) -> sqlite3.Connection:
     return other
 
 
+@pytest.mark.fault(13, planted=planted.TRACKING_STOPS_THE_STAGE)
 def test_a_locked_database(
     trial: TrialRepository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,6 +323,7 @@ def test_a_locked_database(
     other.close()
 
 
+@pytest.mark.fault(13, planted=planted.TRACKING_STOPS_THE_STAGE)
 def test_a_database_that_is_locked_while_training(
     trial: TrialRepository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,6 +346,7 @@ def test_a_database_that_is_locked_while_training(
     assert states_of(row)["train"] == "done"
 
 
+@pytest.mark.fault(13, planted=planted.TRACKING_STOPS_THE_STAGE)
 def test_a_read_only_database(
     trial: TrialRepository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,6 +356,7 @@ def test_a_read_only_database(
     runs_with_one_warning(trial, capsys, "readonly")
 
 
+@pytest.mark.fault(13, planted=planted.TRACKING_STOPS_THE_STAGE)
 @pytest.mark.parametrize("damage", ["garbage", "truncated"])
 def test_a_corrupt_database(
     trial: TrialRepository, capsys: pytest.CaptureFixture[str], damage: str
@@ -362,6 +367,7 @@ def test_a_corrupt_database(
     runs_with_one_warning(trial, capsys, "not a database", "malformed")
 
 
+@pytest.mark.fault(13, planted=planted.TRACKING_STOPS_THE_STAGE)
 def test_a_folder_that_cannot_be_made(
     trial: TrialRepository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,6 +375,7 @@ def test_a_folder_that_cannot_be_made(
     runs_with_one_warning(trial, capsys, "params.yaml")
 
 
+@pytest.mark.fault(13, planted=planted.TRACKING_STOPS_THE_STAGE)
 def test_a_full_disk(trial: TrialRepository, capsys: pytest.CaptureFixture[str]) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -386,6 +393,7 @@ def test_a_full_disk(trial: TrialRepository, capsys: pytest.CaptureFixture[str])
     assert "disk" in line
 
 
+@pytest.mark.fault(13, planted=planted.TRACKING_STOPS_THE_STAGE)
 @pytest.mark.loopback
 def test_a_server_that_is_not_there(
     trial: TrialRepository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -394,6 +402,7 @@ def test_a_server_that_is_not_there(
     runs_with_one_warning(trial, capsys, "127.0.0.1")
 
 
+@pytest.mark.fault(13, planted=planted.TRACKING_STOPS_THE_STAGE)
 def test_mlflow_is_not_installed(
     trial: TrialRepository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -420,6 +429,7 @@ with tracking.stage("prepare", load()):
 """
 
 
+@pytest.mark.fault(12)
 @pytest.mark.slow
 def test_two_processes_on_a_fresh_store_both_succeed(trial: TrialRepository) -> None:
     (trial.folder / "mlflow.db").unlink()
@@ -438,6 +448,7 @@ def test_tracking_that_is_off_imports_no_mlflow(trial: TrialRepository) -> None:
     assert rows() == []
 
 
+@pytest.mark.fault(25, planted=planted.ENVIRONMENT_RECORDED)
 def test_no_value_of_the_environment_gets_into_the_store(
     trial: TrialRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:

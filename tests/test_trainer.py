@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import planted
 import pytest
 import torch
 from torch import Tensor
@@ -99,6 +100,7 @@ def uninterrupted(recipe: str) -> Trainer:
     return trainer
 
 
+@pytest.mark.fault(1, planted=planted.MOMENTS_FORGOTTEN)
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("step", range(STEPS + 1))
 def test_a_training_resumed_at_any_step_gives_the_bits_of_one_that_was_not(
@@ -116,6 +118,7 @@ def test_a_training_resumed_at_any_step_gives_the_bits_of_one_that_was_not(
     assert after.progress == uninterrupted(recipe).progress
 
 
+@pytest.mark.fault(1, planted=planted.MOMENTS_FORGOTTEN)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_training_stopped_after_every_step_gives_the_bits_of_one_that_was_not(
     recipe: str, tmp_path: Path
@@ -142,6 +145,7 @@ def test_dropout_takes_part_in_what_is_resumed(recipe: str) -> None:
     assert not torch.equal(weights(without)[name], weights(uninterrupted(recipe))[name])
 
 
+@pytest.mark.fault(7)
 def test_a_state_of_another_optimizer_is_not_taken_for_ones_own() -> None:
     state = uninterrupted("modern").state()
     with pytest.raises((ValueError, KeyError, IndexError, RuntimeError)):
@@ -177,6 +181,7 @@ def losses_and_weights(trainer: Trainer, **more: Any) -> tuple[list[float], dict
     return losses, weights(trainer)
 
 
+@pytest.mark.fault(10, planted=planted.LOOKING_DRAWS)
 @pytest.mark.parametrize("every", [0, 1, 3, 100])
 def test_looking_often_or_never_changes_no_loss_and_no_weight(every: int) -> None:
     losses, final = losses_and_weights(make(eval_every=every))
@@ -185,6 +190,7 @@ def test_looking_often_or_never_changes_no_loss_and_no_weight(every: int) -> Non
     assert_same(final, expected)
 
 
+@pytest.mark.fault(10, planted=planted.DROPOUT_UNSEEDED)
 def test_random_numbers_drawn_by_a_callback_change_nothing() -> None:
     def disturb(*_: object) -> None:
         torch.rand(7)
@@ -308,6 +314,7 @@ def test_gradients_are_clipped_to_a_norm_and_not_where_that_is_off() -> None:
 # --- stopping -------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(9, planted=planted.NOT_FINITE_GOES_ON)
 def test_a_loss_that_is_not_finite_stops_the_training_before_the_update() -> None:
     trainer = make(eval_every=0)
     run_until(trainer, 3)
@@ -326,6 +333,7 @@ def test_a_loss_that_is_not_finite_stops_the_training_before_the_update() -> Non
     assert trainer.progress.step == 3
 
 
+@pytest.mark.fault(9, planted=planted.NOT_FINITE_GOES_ON)
 def test_a_gradient_that_is_not_finite_stops_the_training_before_the_update() -> None:
     trainer = make(eval_every=0)
     trainer.model.norm.weight.register_hook(lambda gradient: gradient * math.inf)
@@ -335,6 +343,7 @@ def test_a_gradient_that_is_not_finite_stops_the_training_before_the_update() ->
     assert_same(weights(trainer), before)
 
 
+@pytest.mark.fault(9, planted=planted.VALIDATION_NOT_FINITE_GOES_ON)
 @pytest.mark.parametrize("steps", [0, 4])
 def test_a_validation_loss_that_is_not_finite_stops_the_training(steps: int) -> None:
     # Else NaN stands in the curve and in metrics/train.json, which is then no JSON.
