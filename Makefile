@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # dvc's queue starts `dvc` and `python` by their bare names.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test test-all check ui clean-venv
+.PHONY: run test test-all faults verify check ui clean-venv
 .DEFAULT_GOAL := run
 
 run: $(VENV)/ready
@@ -21,6 +21,15 @@ test: $(VENV)/ready check
 # What CI runs: everything, the pipeline end to end and the browser too.
 test-all: $(VENV)/ready check
 	python -m pytest -q
+
+# Every fault of docs/reliability.md, then the tests that must catch each planted defect.
+faults: $(VENV)/ready
+	python -m pytest -q -m "fault and not browser"
+	python -m pytest -q -m "fault and not browser" --planted
+
+# Kills a small training again and again, and compares the bits.
+verify: $(VENV)/ready
+	python tests/verify.py
 
 check: $(VENV)/ready
 	ruff check .

@@ -35,7 +35,7 @@ MOMENTS_FORGOTTEN = Defect(
     TRAINER, 'optimizer.load_state_dict({**optimizer.state_dict(), "state": state})', "pass"
 )
 SAVED_IN_PLACE = Defect(
-    CHECKPOINT, 'aside = self.folder / f".writing-{os.getpid()}"', "aside = final"
+    CHECKPOINT, "            aside.rename(final)\n", "            shutil.copytree(aside, final)\n"
 )
 LEFTOVERS_STAY = Defect(
     CHECKPOINT,
@@ -118,7 +118,6 @@ LINE_BREAKS_CHANGED = Defect(
 LINKS_FOLLOWED = Defect(
     SOURCES, "os.walk(folder, onerror=refuse)", "os.walk(folder, onerror=refuse, followlinks=True)"
 )
-PARTS_OF_ANY_LENGTH = Defect("gpt/corpus.py", "PART_CHARACTERS = 2**18", "PART_CHARACTERS = 2**30")
 CORPUS_UNCHECKED = Defect("gpt/corpus.py", "if digest.hexdigest() != expected:", "if False:")
 EXACT_TEXT_REFUSED = Defect(
     "gpt/dataset.py", "if len(ids) < block_size + 1:", "if len(ids) <= block_size + 1:"

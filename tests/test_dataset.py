@@ -218,7 +218,8 @@ class Payload:
 
 
 @pytest.mark.fault(24, planted=planted.PICKLED_TOKENS_RUN)
-def test_a_pickle_in_a_token_file_is_refused_and_not_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tokens", [0, 1])  # an empty file is read, others are mapped
+def test_a_pickle_in_a_token_file_is_refused_and_not_run(tmp_path: Path, tokens: int) -> None:
     mark = tmp_path / "ran"
     array = np.empty(1, dtype=object)
     array[0] = Payload(mark)
@@ -227,7 +228,7 @@ def test_a_pickle_in_a_token_file_is_refused_and_not_run(tmp_path: Path) -> None
     assert mark.exists(), "the payload works where pickles are loaded"
     mark.unlink()
     with pytest.raises(DataError, match=r"train\.npy"):
-        open_tokens(token_file(tmp_path, raw, tokens=1), "train", 100)
+        open_tokens(token_file(tmp_path, raw, tokens), "train", 100)
     assert not mark.exists()
 
 

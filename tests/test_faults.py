@@ -10,6 +10,7 @@ import re
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -193,6 +194,16 @@ def test_a_training_killed_in_every_step_gives_the_bits_of_one_that_was_not(
     ends_alike(training, short, 9)
 
 
+@pytest.mark.slow
+@pytest.mark.fault(1, planted=planted.MOMENTS_FORGOTTEN)
+def test_make_verify_kills_compares_and_finds_no_difference() -> None:
+    command = [sys.executable, "tests/verify.py", "--kills", "4"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert re.match(r"4 kills in 1 trainings .*: no differences \(model", done.stdout)
+
+
+@pytest.mark.slow
 @pytest.mark.fault(1, planted=planted.SAVED_IN_PLACE)
 @pytest.mark.fault(2, planted=planted.LEFTOVERS_STAY)
 def test_a_training_killed_after_each_call_of_a_save_loses_no_state(

@@ -3,6 +3,7 @@
 Every clone lies in a temporary folder; results are compared by the hashes in dvc.lock.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import planted
 import pytest
 import yaml
 
@@ -412,6 +414,149 @@ def test_sigterm_saves_and_exits_with_its_own_code(
     assert process.returncode == 75, rest
     assert "saved after step" in rest
     assert "Traceback" not in rest
+
+
+# --- faults around dvc ----------------------------------------------------------------------------
+
+
+def wait_for(found: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.fault(4)
+@pytest.mark.fault(12)
+@pytest.mark.fault(14)
+def test_where_dvc_alone_is_killed_the_trainer_goes_on_and_a_second_run_waits_its_turn(
+    make_clone: Callable[..., Clone],
+) -> None:
+    clone = make_clone(train__steps="100000", train__eval_every="0", runtime__checkpoint_every="20")
+    for stage in ("prepare", "tokenize"):
+        clone.dvc("repro", "--single-item", stage)
+    dvc = subprocess.Popen(
+        ["dvc", "repro", "train"],
+        cwd=clone.folder,
+        env=clone.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    trainer = 0
+    try:
+        wait_for(lambda: list(clone.folder.glob(".cache/train/*/step_*")))
+        trainer = int(next(clone.folder.glob(".cache/train/*.pid")).read_text(encoding="utf-8"))
+        busy = clone.dvc("repro", "train", check=False)
+        assert clone.code != 0
+        assert "Traceback" not in busy
+        assert re.search("lock|busy", busy), busy
+        dvc.kill()
+        dvc.wait()
+        os.kill(trainer, 0)  # it lives on
+        # The lock of the dead dvc is no hindrance, but the trainer has the states.
+        output = clone.dvc("repro", "train", check=False)
+        assert clone.code != 0
+        assert f"already running as process {trainer}; wait for it, or end it" in output
+        assert "Traceback" not in output
+    finally:
+        dvc.kill()
+        dvc.wait()
+        if trainer:
+            os.kill(trainer, signal.SIGKILL)
+    set_params(clone.folder, {"runtime.checkpoint_every": "0"})
+    # Its states are there for the next one; a second process is enough to see it.
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "stages.train"],
+        cwd=clone.folder,
+        env=clone.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        assert any("going on from step" in line for line in process.stdout)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.fault(14, planted=planted.CACHE_TRUSTED)
+def test_a_flipped_bit_in_the_cache_is_caught_and_the_line_says_how_to_mend_it(
+    make_clone: Callable[..., Clone],
+) -> None:
+    clone = make_clone(train__steps="5", sample__max_new_tokens="5")
+    clone.dvc("repro", "evaluate")
+    before = clone.outs()
+    ids = clone.folder / "data/tokens/val.npy"
+    digest = hashlib.md5(ids.read_bytes(), usedforsecurity=False).hexdigest()
+    kept = clone.folder / f".dvc/cache/files/md5/{digest[:2]}/{digest[2:]}"
+    raw = bytearray(kept.read_bytes())
+    raw[-1] ^= 1
+    kept.chmod(0o644)
+    kept.write_bytes(raw)
+    kept.chmod(0o444)  # as dvc has them, and then does not hash them again
+    shutil.rmtree(clone.folder / "data/tokens")
+    clone.dvc("checkout", "data/tokens", check=False)
+    set_params(clone.folder, {"train.steps": "6"})
+    output = clone.dvc("repro", "evaluate", check=False)
+    assert clone.code != 0
+    assert "Traceback" not in output
+    (line,) = [line for line in output.splitlines() if "delete .dvc/cache/files" in line]
+    assert "data/tokens/val.npy" in line
+    shutil.rmtree(clone.folder / ".dvc/cache/files")
+    shutil.rmtree(clone.folder / "data/tokens")
+    set_params(clone.folder, {"train.steps": "5"})
+    clone.dvc("repro", "evaluate")
+    assert clone.outs() == before
+
+
+@pytest.mark.fault(14)
+def test_a_truncated_lock_file_is_named_and_git_brings_it_back(built: Clone) -> None:
+    before = built.lock()
+    (built.folder / "dvc.lock").write_text(before[: len(before) // 2] + "\n  {", encoding="utf-8")
+    output = built.dvc("repro", check=False)
+    assert built.code != 0
+    assert "dvc.lock" in output
+    assert "Traceback" not in output
+    built.git("checkout", "HEAD", "dvc.lock")
+    assert stages_run(built.dvc("repro")) == []
+    assert built.lock() == before
+
+
+# --- built again ----------------------------------------------------------------------------------
+
+
+def test_a_finished_experiment_is_built_again_from_its_branch_in_a_fresh_clone(
+    built: Clone, tmp_path: Path
+) -> None:
+    # docs/reproduce.md, command by command.
+    built.dvc("exp", "run", "-S", "model.n_layer=2", "--name", "deep")
+    expected = built.experiment_outs("deep")
+    built.dvc("exp", "branch", "deep", "deeper")
+    commit = built.git("rev-parse", "deeper").strip()
+
+    again = Clone.__new__(Clone)
+    again.folder = tmp_path / "again"
+    built.run("git", "clone", "--quiet", "--branch", "deeper", ".", str(again.folder))
+    assert again.git("rev-parse", "HEAD").strip() == commit
+    assert again.outs() == expected
+    # Nothing but the commit came along: no cache, and no stage that DVC could skip.
+    assert not (again.folder / ".dvc/cache").exists()
+    ran = stages_run(again.dvc("repro", "--force"))
+    assert ran == ["prepare", "tokenize", "train", "evaluate", "sample"]
+    assert again.git("status", "--porcelain") == ""
+    assert again.outs() == expected
+
+
+def test_an_experiment_is_applied_and_its_results_come_from_the_cache(built: Clone) -> None:
+    built.dvc("exp", "run", "-S", "model.n_layer=2", "--name", "to-apply")
+    expected = built.experiment_outs("to-apply")
+    built.git("checkout", "-q", "-f", "main")
+    built.dvc("checkout", "-q")
+    assert built.outs() != expected
+    built.dvc("exp", "apply", "to-apply")
+    assert stages_run(built.dvc("repro")) == []
+    assert built.outs() == expected
 
 
 # --- what a user gets wrong -----------------------------------------------------------------------

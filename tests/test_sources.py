@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -328,7 +329,7 @@ def test_a_byte_limit_bounds_the_bytes_of_the_corpus(tmp_path: Path) -> None:
 # --- the corpus on disk ---------------------------------------------------------------------------
 
 
-@pytest.mark.fault(17, planted=planted.PARTS_OF_ANY_LENGTH)
+@pytest.mark.fault(17)
 @pytest.mark.parametrize("character", ["x", "😀"])
 def test_a_line_of_ten_megabytes_comes_in_parts_of_at_most_one(
     tmp_path: Path, character: str
@@ -526,6 +527,22 @@ def test_a_refused_connection_is_named(site: Site, tmp_path: Path) -> None:
     nobody = Download("text.txt", "http://127.0.0.1:9/text", "0" * 64)
     with pytest.raises(DataError, match=r"http://127\.0\.0\.1:9/text: Connect\w*Error"):
         sources.fetch(nobody, tmp_path)
+
+
+@pytest.mark.fault(15, planted=planted.NO_TIMEOUT)
+@pytest.mark.loopback
+@pytest.mark.timeout(20)
+def test_a_server_that_stays_silent_is_given_up_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(sources, "TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/text"
+        with pytest.raises(DataError, match=rf"{url}: ReadTimeout"):
+            sources.fetch(Download("text.txt", url, "0" * 64), tmp_path / "cache")
+    assert list((tmp_path / "cache").glob("*")) == []
 
 
 @pytest.mark.loopback
