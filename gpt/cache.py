@@ -31,11 +31,12 @@ class LayerCache:
 
 
 class Cache:
-    """A cache for each layer, and the last ids read, which n-gram embeddings look back at."""
+    """A cache for each layer, and of the input the little that the embeddings look back at."""
 
     def __init__(self, layers: int, size: int) -> None:
         self.layers = [LayerCache(size) for _ in range(layers)]
         self.recent_bt: Tensor | None = None
+        self._line: tuple[Tensor, Tensor] | None = None
 
     @property
     def length(self) -> int:
@@ -44,7 +45,7 @@ class Cache:
 
     def clear(self) -> None:
         """Forgets everything read and keeps the buffers."""
-        self.recent_bt = None
+        self.recent_bt = self._line = None
         for layer in self.layers:
             layer.length = 0
 
@@ -54,3 +55,19 @@ class Cache:
             ids_bt = torch.cat([self.recent_bt, ids_bt], dim=1)
         self.recent_bt = ids_bt[:, -count:]
         return ids_bt
+
+    def since_break(
+        self, sums_btn: Tensor, since_btn: Tensor, begun_bt1: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Sums since the last line break, where that may lie in what was read before.
+
+        `sums_btn` counts from the first new position, `since_btn` from a break among the new ones,
+        where `begun_bt1` says that there is one. Returns the last two for the whole text read.
+        """
+        if self._line is not None:
+            before_b1n, known_b11 = self._line
+            carried_btn = torch.where(known_b11, before_b1n + sums_btn, 0.0)
+            since_btn = torch.where(begun_bt1, since_btn, carried_btn)
+            begun_bt1 = begun_bt1 | known_b11
+        self._line = since_btn[:, -1:], begun_bt1[:, -1:]
+        return since_btn, begun_bt1

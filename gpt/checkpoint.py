@@ -32,7 +32,7 @@ from gpt.corpus import write_json
 from gpt.device import Device, choose_device
 from gpt.errors import CheckpointError, ParamsError
 from gpt.model import GPT
-from gpt.tokenizer import Tokenizer, load_tokenizer
+from gpt.tokenizer import Tokenizer, line_breaks, load_tokenizer
 
 FORMAT = 1
 MAX_JSON_BYTES = 16 * 2**20
@@ -123,7 +123,7 @@ def load_model(folder: Path) -> TrainedModel:
         if shape.n_layer > len(found):
             raise CheckpointError(f"{weights}: has fewer layers than config.json describes")
         with torch.device("meta"):
-            model = GPT(shape, record.vocab_size)
+            model = GPT(shape, record.vocab_size, line_breaks=line_breaks(tokenizer))
         expected = {name: ("F32", *tensor.shape) for name, tensor in model.state_dict().items()}
         if found != expected:
             odd = sorted(set(found.items()) ^ set(expected.items()))[0][0]

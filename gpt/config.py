@@ -28,6 +28,8 @@ class ModelConfig(Config):
     init_std: float = Field(default=0.02, gt=0.0)
     # Rows of each table of n-gram embeddings; 0 is none.
     ngram_rows: int = Field(default=0, ge=0, le=2**24)
+    # Learned sums over the tokens of a line so far; 0 is none.
+    line_sums: int = Field(default=0, ge=0, le=1024)
 
     @model_validator(mode="after")
     def heads_divide_width(self) -> "ModelConfig":
@@ -41,6 +43,11 @@ class ModelConfig(Config):
             raise ValueError(
                 f"model.architecture modern turns pairs of numbers, and model.n_embd {self.n_embd} "
                 f"over model.n_head {self.n_head} is odd; try n_embd {2 * self.n_head}"
+            )
+        if self.line_sums and self.architecture != "modern":
+            raise ValueError(
+                f"model.line_sums needs model.architecture modern, not {self.architecture}; "
+                "set it to 0"
             )
         if self.architecture == "original" and self.n_embd % 2:
             raise ValueError(

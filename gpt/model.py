@@ -14,7 +14,7 @@ Shapes: b sequences, t positions, d = n_embd, h heads, k = d / h, c = k / 2, v =
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from gpt.cache import Cache, LayerCache
 from gpt.config import ModelConfig
+from gpt.embedding import LineSums, NgramEmbedding
 from gpt.functional import causal_attention, gelu, relu_squared, rms_norm, rotate
 
 # Cosines and sines of the angles (t, c) by which rotary positions turn pairs of numbers.
@@ -130,35 +131,7 @@ class ModernBlock(nn.Module):
 
 BLOCKS = {"original": OriginalBlock, "gpt2": GPT2Block, "modern": ModernBlock}
 
-# --- embeddings -----------------------------------------------------------------------------------
-
-
-class NgramEmbedding(nn.Module):
-    """A vector for the last two tokens and one for the last three, summed (b, t, d).
-
-    What a letter means depends on the letters before it; here a table knows, where the first
-    layers would have to find out. A lookup costs no product, so a small model learns far more in
-    the same time (docs/decisions.md). Sequences with the same remainder by the number of rows share
-    one, as in the hashed n-grams of Pagnoni et al. 2024.
-    """
-
-    SIZES = (2, 3)
-
-    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
-        super().__init__()
-        self.rows = config.ngram_rows
-        self.symbols = vocab_size + 1
-        self.tables = nn.ModuleList(nn.Embedding(self.rows, config.n_embd) for _ in self.SIZES)
-
-    def forward(self, ids_bt: Tensor) -> Tensor:
-        # An n-gram as a number of n digits; 0 is "nothing there", before the text begins.
-        digits_bt = number_bt = ids_bt + 1
-        x_btd: Tensor | float = 0.0
-        for table in self.tables:
-            number_bt = F.pad(number_bt, (1, 0))[:, :-1] * self.symbols + digits_bt
-            x_btd = x_btd + table(number_bt % self.rows)
-        assert isinstance(x_btd, Tensor)
-        return x_btd
+# --- positions ------------------------------------------------------------------------------------
 
 
 def angles_of(positions: int, size: int) -> Tensor:
@@ -177,15 +150,25 @@ class GPT(nn.Module):
     Where a branch joins the residual stream, `gpt2` draws them smaller by sqrt(2 n_layer), so that
     the stream's variance does not grow with depth; `modern` begins there, and in its head, at 0.
     `original` normalises the stream itself and has matrices of Glorot & Bengio 2010.
+
+    `line_breaks` are the ids after which a line begins, for `line_sums`.
     """
 
-    def __init__(self, config: ModelConfig, vocab_size: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocab_size: int,
+        seed: int = 0,
+        line_breaks: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         self.config = config
         self.vocab_size = vocab_size
         self.token_embedding = nn.Embedding(vocab_size, config.n_embd)
         if config.ngram_rows:
             self.ngram_embedding = NgramEmbedding(config, vocab_size)
+        if config.line_sums:
+            self.line_sums = LineSums(config, line_breaks)
         if config.architecture == "gpt2":
             self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
             self.norm = nn.LayerNorm(config.n_embd, bias=config.bias)
@@ -215,7 +198,7 @@ class GPT(nn.Module):
                 parameter.normal_(0.0, std, generator=generator)
             elif name.endswith(("proj.weight", "down.weight")):
                 parameter.normal_(0.0, join_std[config.architecture], generator=generator)
-            elif name == "head.weight":
+            elif name in ("head.weight", "line_sums.out.weight"):
                 parameter.zero_()
             else:
                 parameter.normal_(0.0, std, generator=generator)
@@ -254,7 +237,10 @@ class GPT(nn.Module):
             cos_tc, sin_tc = self._angles_at(start, t)
             waves_td = torch.stack([sin_tc, cos_tc], dim=-1).flatten(1)
             return x_btd * math.sqrt(self.config.n_embd) + waves_td
-        return rms_norm(x_btd)
+        x_btd = rms_norm(x_btd)
+        if self.config.line_sums:
+            x_btd = rms_norm(x_btd + self.line_sums(x_btd, ids_bt, cache))
+        return x_btd
 
     def _angles_at(self, start: int, t: int) -> Angles:
         device = self.token_embedding.weight.device

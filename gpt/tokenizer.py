@@ -98,6 +98,12 @@ class Tokenizer(Protocol):
         """What tokenizer.json holds."""
 
 
+def line_breaks(tokenizer: Tokenizer) -> list[int]:
+    """The ids after which a line begins: those with a line break in their text, and `bos`."""
+    ids = range(tokenizer.vocab_size)
+    return [id for id in ids if id == tokenizer.bos or "\n" in tokenizer.decode([id])]
+
+
 class StreamingDecoder(Protocol):
     """Turns ids into text one at a time."""
 

@@ -26,7 +26,7 @@ from gpt.dataset import Batches, even_windows, manifest, open_tokens
 from gpt.device import Device, choose_device
 from gpt.errors import DataError, Interrupted, TrainingError
 from gpt.model import GPT
-from gpt.tokenizer import Tokenizer, load_tokenizer
+from gpt.tokenizer import Tokenizer, line_breaks, load_tokenizer
 from gpt.trainer import CURVE_COLUMNS, Callbacks, Trainer
 from stages import stage, workspace
 from stages.params import Params
@@ -59,7 +59,7 @@ def _train(params: Params, row: Row, model_config: ModelConfig, config: TrainCon
     val_windows = even_windows(
         val_ids, block_size=block_size, tokens=config.eval_tokens, batch_size=batch_size
     )
-    model = GPT(model_config, tokenizer.vocab_size, params.seed)
+    model = GPT(model_config, tokenizer.vocab_size, params.seed, line_breaks(tokenizer))
     record = record_of(model_config, config, params.seed, tokenizer, device)
     print(
         f"{model.parameter_count():,} parameters, {len(train_ids):,} tokens, "

@@ -224,8 +224,9 @@ def test_greedy_text_with_the_cache_is_that_without_past_many_blocks(
         block_size=block_size,
         init_std=0.3,
         ngram_rows=70 if architecture == "modern" else 0,
+        line_sums=3 if architecture == "modern" else 0,
     )
-    model = GPT(shape, TOKENIZER.vocab_size, seed=2).eval()
+    model = GPT(shape, TOKENIZER.vocab_size, seed=2, line_breaks=[0, 1]).eval()
     with torch.no_grad():  # away from zero branches and a zero head, or every logit is the same
         for parameter in model.parameters():
             parameter.normal_(0.0, 0.4, generator=torch.Generator().manual_seed(parameter.numel()))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gpt.cache import Cache
 from gpt.config import ModelConfig
+from gpt.embedding import LineSums, NgramEmbedding
 from gpt.functional import gelu, relu_squared, rotate
 from gpt.model import (
     GPT,
@@ -21,7 +22,6 @@ from gpt.model import (
     CausalSelfAttention,
     GPT2Block,
     ModernBlock,
-    NgramEmbedding,
     angles_of,
     cross_entropy,
 )
@@ -41,8 +41,11 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+LINE_BREAKS = (3, 5)
+
+
 def make(seed: int = 0, **changes: Any) -> GPT:
-    return GPT(ModelConfig(**(SHAPE | changes)), VOCABULARY, seed)
+    return GPT(ModelConfig(**(SHAPE | changes)), VOCABULARY, seed, LINE_BREAKS)
 
 
 def randomised(module: torch.nn.Module) -> Any:
@@ -318,17 +321,71 @@ def test_ngram_embeddings_are_added_to_those_of_the_tokens(architecture: str) ->
     assert torch.equal(model(ids), plain(ids))
 
 
+# --- line sums ------------------------------------------------------------------------------------
+
+
+def test_line_sums_begin_again_after_a_break_and_are_zero_before_the_first() -> None:
+    config = ModelConfig(**SHAPE, architecture="modern", line_sums=4)
+    module, x_btd = randomised(LineSums(config, LINE_BREAKS)), torch.randn(2, 7, 32).double()
+    ids = torch.tensor([[1, 3, 2, 2, 5, 1, 1], [5, 3, 1, 1, 1, 1, 1]])
+    starts = [[None, 2, 2, 2, 5, 5, 5], [1, 2, 2, 2, 2, 2, 2]]
+    values_btn = x_btd @ module.values.weight.T
+    found = module(x_btd, ids)
+    for b in range(2):
+        for t in range(7):
+            start = starts[b][t]
+            sums = torch.zeros(4).double()
+            for position in range(t + 1 if start is None else start, t + 1):
+                sums = sums + values_btn[b, position]
+            hidden = (module.up.weight @ (0.1 * sums) + module.up.bias).clamp(min=0)
+            torch.testing.assert_close(found[b, t], module.out.weight @ hidden)
+
+
+def test_a_model_with_line_sums_begins_as_the_one_without() -> None:
+    ids = torch.tensor([[1, 3, 2, 2, 5, 1, 1]])
+    model, plain = (make(architecture="modern", line_sums=n).double().eval() for n in (4, 0))
+    plain.load_state_dict(model.state_dict(), strict=False)
+    with torch.no_grad():
+        expected = rms_norm(plain._embed(ids, 0, None))
+        torch.testing.assert_close(model._embed(ids, 0, None), expected)
+        model.line_sums.out.weight.normal_()
+        assert not torch.allclose(model._embed(ids, 0, None), expected)
+
+
+def test_a_model_without_line_breaks_never_begins_a_line() -> None:
+    config = ModelConfig(**SHAPE, architecture="modern", line_sums=4)
+    model = GPT(config, VOCABULARY, line_breaks=())
+    with torch.no_grad():
+        model.line_sums.out.weight.normal_()
+    constant_btd = model.line_sums(torch.randn(1, 6, 32), ids_bt(1, 6))
+    assert torch.equal(constant_btd, constant_btd[:, :1].expand(-1, 6, -1))
+
+
+@pytest.mark.parametrize("architecture", ["original", "gpt2"])
+def test_line_sums_belong_to_the_modern_architecture(architecture: str) -> None:
+    with pytest.raises(ValueError, match="line_sums needs model"):
+        make(architecture=architecture, line_sums=4)
+
+
 # --- with a cache ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("ngram_rows", [0, 100])
+@pytest.mark.parametrize(
+    "extras",
+    [
+        *({"architecture": architecture} for architecture in ARCHITECTURES),
+        *({"architecture": architecture, "ngram_rows": 100} for architecture in ARCHITECTURES),
+        {"architecture": "modern", "line_sums": 4},
+    ],
+)
 @pytest.mark.parametrize("pieces", [[12], [1] * 12, [5, 1, 1, 5], [1, 11], [3, 4, 5]])
 def test_reading_in_pieces_gives_the_logits_of_reading_at_once(
-    architecture: str, ngram_rows: int, pieces: list[int]
+    extras: dict[str, Any], pieces: list[int]
 ) -> None:
-    model = randomised(make(architecture=architecture, ngram_rows=ngram_rows))
+    model = randomised(make(**extras))
     ids, cache = ids_bt(), Cache(2, 12)
+    # A line that goes on in the next piece, one that begins in it, one whose beginning is not seen.
+    ids[0, 1], ids[1, 6], ids[2] = 3, 5, 1
     with torch.no_grad():
         found = torch.cat([model(part, cache) for part in ids.split(pieces, dim=1)], dim=1)
         assert cache.length == 12
@@ -336,7 +393,8 @@ def test_reading_in_pieces_gives_the_logits_of_reading_at_once(
 
 
 def test_a_cleared_cache_remembers_nothing() -> None:
-    model, cache = randomised(make(architecture="modern", ngram_rows=100)), Cache(2, 12)
+    extras = {"architecture": "modern", "ngram_rows": 100, "line_sums": 4}
+    model, cache = randomised(make(**extras)), Cache(2, 12)
     with torch.no_grad():
         model(ids_bt(), cache)
         cache.clear()

@@ -25,6 +25,7 @@ from gpt.tokenizer import (
     Pattern,
     Tokenizer,
     WordTokenizer,
+    line_breaks,
     load_tokenizer,
     recut,
 )
@@ -65,6 +66,23 @@ def many_tokens() -> list[bytes]:
 def every(text: str, *, has_bos: bool) -> list[Tokenizer]:
     """One of each kind, in the order of KINDS."""
     return [char_tokenizer(text, has_bos=has_bos), *fixed(has_bos)]
+
+
+# --- lines ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("has_bos", [False, True])
+@pytest.mark.parametrize("kind", range(len(KINDS)), ids=KINDS)
+def test_a_line_begins_after_each_token_with_a_break_in_it_and_after_bos(
+    kind: int, has_bos: bool
+) -> None:
+    tokenizer = every(SAMPLE, has_bos=has_bos)[kind]
+    found = line_breaks(tokenizer)
+    assert set(tokenizer.encode("\n").tolist()) <= set(found)
+    assert (tokenizer.bos in found) == has_bos
+    others = sorted(set(range(tokenizer.vocab_size)) - set(found))
+    assert "\n" not in tokenizer.decode(others)
+    assert all("\n" in tokenizer.decode([token]) for token in found if token != tokenizer.bos)
 
 
 # --- round trip -----------------------------------------------------------------------------------

@@ -1,0 +1,76 @@
+"""What a token tells the first block beside itself: the tokens before it, and its place in a line.
+
+Shapes: b sequences, t positions, d = n_embd, n = line_sums.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gpt.cache import Cache
+from gpt.config import ModelConfig
+
+
+class NgramEmbedding(nn.Module):
+    """A vector for the last two tokens and one for the last three, summed (b, t, d).
+
+    What a letter means depends on the letters before it; here a table knows, where the first
+    layers would have to find out. A lookup costs no product, so a small model learns far more in
+    the same time (docs/decisions.md). Sequences with the same remainder by the number of rows share
+    one, as in the hashed n-grams of Pagnoni et al. 2024.
+    """
+
+    SIZES = (2, 3)
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.rows = config.ngram_rows
+        self.symbols = vocab_size + 1
+        self.tables = nn.ModuleList(nn.Embedding(self.rows, config.n_embd) for _ in self.SIZES)
+
+    def forward(self, ids_bt: Tensor) -> Tensor:
+        # An n-gram as a number of n digits; 0 is "nothing there", before the text begins.
+        digits_bt = number_bt = ids_bt + 1
+        x_btd: Tensor | float = 0.0
+        for table in self.tables:
+            number_bt = F.pad(number_bt, (1, 0))[:, :-1] * self.symbols + digits_bt
+            x_btd = x_btd + table(number_bt % self.rows)
+        assert isinstance(x_btd, Tensor)
+        return x_btd
+
+
+class LineSums(nn.Module):
+    """What has come together since the line began, (b, t, d): n learned sums over its tokens.
+
+    A token adds n numbers of its own, for instance a syllable; after a line break all begin again
+    at 0. Attention averages, so it can hardly count, and a poet has to (docs/decisions.md). Where
+    the beginning of the line lies before what the model sees, the sums are unknown and stay 0.
+    """
+
+    # Sums of some dozen tokens come to about the size of a normalised number.
+    SCALE = 0.1
+    HIDDEN = 64
+
+    def __init__(self, config: ModelConfig, line_breaks: Sequence[int]) -> None:
+        super().__init__()
+        self.line_breaks = tuple(line_breaks)
+        self.values = nn.Linear(config.n_embd, config.line_sums, bias=False)
+        self.up = nn.Linear(config.line_sums, self.HIDDEN)
+        self.out = nn.Linear(self.HIDDEN, config.n_embd, bias=False)
+
+    def forward(self, x_btd: Tensor, ids_bt: Tensor, cache: Cache | None = None) -> Tensor:
+        sums_btn = self.values(x_btd).cumsum(dim=1)
+        breaks = torch.tensor(self.line_breaks, dtype=ids_bt.dtype, device=ids_bt.device)
+        positions_t = torch.arange(ids_bt.shape[1], device=ids_bt.device)
+        # The position of the last break up to each token; -1 where there is none.
+        last_bt = torch.where(torch.isin(ids_bt, breaks), positions_t, -1).cummax(dim=1).values
+        before_bt1 = last_bt.clamp(min=0)[..., None]
+        since_btn = sums_btn - sums_btn.gather(1, before_bt1.expand_as(sums_btn))
+        begun_bt1 = last_bt[..., None] >= 0
+        since_btn = torch.where(begun_bt1, since_btn, 0.0)
+        if cache is not None:
+            since_btn, begun_bt1 = cache.since_break(sums_btn, since_btn, begun_bt1)
+        y_btd: Tensor = self.out(F.relu(self.up(since_btn * self.SCALE)))
+        return y_btd
