@@ -28,7 +28,7 @@ class ModelConfig(Config):
     init_std: float = Field(default=0.02, gt=0.0)
     # Rows of each table of n-gram embeddings; 0 is none.
     ngram_rows: int = Field(default=0, ge=0, le=2**24)
-    # Learned sums over the tokens of a line so far; 0 is none.
+    # Learned sums over the tokens of a line so far, beside its column; 0 is neither.
     line_sums: int = Field(default=0, ge=0, le=1024)
 
     @model_validator(mode="after")

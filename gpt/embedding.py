@@ -41,36 +41,37 @@ class NgramEmbedding(nn.Module):
         return x_btd
 
 
-class LineSums(nn.Module):
-    """What has come together since the line began, (b, t, d): n learned sums over its tokens.
+class LinePosition(nn.Module):
+    """Where in its line a token stands, (b, t, d): its column, and n learned sums over the line.
 
-    A token adds n numbers of its own, for instance a syllable; after a line break all begin again
-    at 0. Attention averages, so it can hardly count, and a poet has to (docs/decisions.md). Where
-    the beginning of the line lies before what the model sees, the sums are unknown and stay 0.
+    A token adds n numbers of its own to the sums, for instance a syllable; after a line break all
+    begin again at 0. Attention averages, so it can hardly count, and a poet has to
+    (docs/decisions.md). Where the line begins before what the model sees, the place is unknown.
     """
 
-    # Sums of some dozen tokens come to about the size of a normalised number.
-    SCALE = 0.1
-    HIDDEN = 64
+    COLUMNS = 80  # a line may be longer; its last columns are then one
 
     def __init__(self, config: ModelConfig, line_breaks: Sequence[int]) -> None:
         super().__init__()
         self.line_breaks = tuple(line_breaks)
+        self.columns = nn.Embedding(self.COLUMNS + 1, config.n_embd)  # and one for unknown
         self.values = nn.Linear(config.n_embd, config.line_sums, bias=False)
-        self.up = nn.Linear(config.line_sums, self.HIDDEN)
-        self.out = nn.Linear(self.HIDDEN, config.n_embd, bias=False)
+        self.out = nn.Linear(config.line_sums, config.n_embd, bias=False)
 
     def forward(self, x_btd: Tensor, ids_bt: Tensor, cache: Cache | None = None) -> Tensor:
-        sums_btn = self.values(x_btd).cumsum(dim=1)
         breaks = torch.tensor(self.line_breaks, dtype=ids_bt.dtype, device=ids_bt.device)
         positions_t = torch.arange(ids_bt.shape[1], device=ids_bt.device)
         # The position of the last break up to each token; -1 where there is none.
         last_bt = torch.where(torch.isin(ids_bt, breaks), positions_t, -1).cummax(dim=1).values
-        before_bt1 = last_bt.clamp(min=0)[..., None]
-        since_btn = sums_btn - sums_btn.gather(1, before_bt1.expand_as(sums_btn))
         begun_bt1 = last_bt[..., None] >= 0
-        since_btn = torch.where(begun_bt1, since_btn, 0.0)
+        # The column is a sum too, to which each token adds 1.
+        ones_bt1 = torch.ones_like(x_btd[..., :1])
+        sums_btn = torch.cat([ones_bt1, self.values(x_btd)], dim=-1).cumsum(dim=1)
+        before_btn = sums_btn.gather(1, last_bt.clamp(min=0)[..., None].expand_as(sums_btn))
+        since_btn = torch.where(begun_bt1, sums_btn - before_btn, 0.0)
         if cache is not None:
             since_btn, begun_bt1 = cache.since_break(sums_btn, since_btn, begun_bt1)
-        y_btd: Tensor = self.out(F.relu(self.up(since_btn * self.SCALE)))
+        column_bt = since_btn[..., 0].long().clamp(max=self.COLUMNS - 1)
+        column_bt = torch.where(begun_bt1[..., 0], column_bt, self.COLUMNS)
+        y_btd: Tensor = self.columns(column_bt) + self.out(since_btn[..., 1:])
         return y_btd

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gpt.cache import Cache, LayerCache
 from gpt.config import ModelConfig
-from gpt.embedding import LineSums, NgramEmbedding
+from gpt.embedding import LinePosition, NgramEmbedding
 from gpt.functional import causal_attention, gelu, relu_squared, rms_norm, rotate
 
 # Cosines and sines of the angles (t, c) by which rotary positions turn pairs of numbers.
@@ -168,7 +168,7 @@ class GPT(nn.Module):
         if config.ngram_rows:
             self.ngram_embedding = NgramEmbedding(config, vocab_size)
         if config.line_sums:
-            self.line_sums = LineSums(config, line_breaks)
+            self.line_position = LinePosition(config, line_breaks)
         if config.architecture == "gpt2":
             self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
             self.norm = nn.LayerNorm(config.n_embd, bias=config.bias)
@@ -198,7 +198,7 @@ class GPT(nn.Module):
                 parameter.normal_(0.0, std, generator=generator)
             elif name.endswith(("proj.weight", "down.weight")):
                 parameter.normal_(0.0, join_std[config.architecture], generator=generator)
-            elif name in ("head.weight", "line_sums.out.weight"):
+            elif name in ("head.weight", "line_position.out.weight"):
                 parameter.zero_()
             else:
                 parameter.normal_(0.0, std, generator=generator)
@@ -239,7 +239,7 @@ class GPT(nn.Module):
             return x_btd * math.sqrt(self.config.n_embd) + waves_td
         x_btd = rms_norm(x_btd)
         if self.config.line_sums:
-            x_btd = rms_norm(x_btd + self.line_sums(x_btd, ids_bt, cache))
+            x_btd = rms_norm(x_btd + self.line_position(x_btd, ids_bt, cache))
         return x_btd
 
     def _angles_at(self, start: int, t: int) -> Angles:

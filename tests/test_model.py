@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gpt.cache import Cache
 from gpt.config import ModelConfig
-from gpt.embedding import LineSums, NgramEmbedding
+from gpt.embedding import LinePosition, NgramEmbedding
 from gpt.functional import gelu, relu_squared, rotate
 from gpt.model import (
     GPT,
@@ -321,48 +321,59 @@ def test_ngram_embeddings_are_added_to_those_of_the_tokens(architecture: str) ->
     assert torch.equal(model(ids), plain(ids))
 
 
-# --- line sums ------------------------------------------------------------------------------------
+# --- places in lines ------------------------------------------------------------------------------
 
 
-def test_line_sums_begin_again_after_a_break_and_are_zero_before_the_first() -> None:
+def test_a_place_in_a_line_is_its_column_and_the_sums_since_the_last_break() -> None:
     config = ModelConfig(**SHAPE, architecture="modern", line_sums=4)
-    module, x_btd = randomised(LineSums(config, LINE_BREAKS)), torch.randn(2, 7, 32).double()
+    module, x_btd = randomised(LinePosition(config, LINE_BREAKS)), torch.randn(2, 7, 32).double()
     ids = torch.tensor([[1, 3, 2, 2, 5, 1, 1], [5, 3, 1, 1, 1, 1, 1]])
-    starts = [[None, 2, 2, 2, 5, 5, 5], [1, 2, 2, 2, 2, 2, 2]]
+    breaks = [[None, 1, 1, 1, 4, 4, 4], [0, 1, 1, 1, 1, 1, 1]]
     values_btn = x_btd @ module.values.weight.T
     found = module(x_btd, ids)
     for b in range(2):
         for t in range(7):
-            start = starts[b][t]
-            sums = torch.zeros(4).double()
-            for position in range(t + 1 if start is None else start, t + 1):
-                sums = sums + values_btn[b, position]
-            hidden = (module.up.weight @ (0.1 * sums) + module.up.bias).clamp(min=0)
-            torch.testing.assert_close(found[b, t], module.out.weight @ hidden)
+            last = breaks[b][t]
+            expected = module.columns.weight[80 if last is None else t - last]
+            for position in range(t + 1 if last is None else last + 1, t + 1):
+                expected = expected + module.out.weight @ values_btn[b, position]
+            torch.testing.assert_close(found[b, t], expected)
 
 
-def test_a_model_with_line_sums_begins_as_the_one_without() -> None:
+def test_columns_beyond_the_last_are_one() -> None:
+    config = ModelConfig(**SHAPE, architecture="modern", line_sums=4)
+    module, ids = LinePosition(config, LINE_BREAKS), torch.ones(1, 100, dtype=torch.int64)
+    ids[0, 0] = LINE_BREAKS[0]
+    with torch.no_grad():
+        module.out.weight.zero_()
+        found = module(torch.randn(1, 100, 32), ids)[0]
+    assert torch.equal(found[:80], module.columns.weight[:80])
+    assert torch.equal(found[80:], module.columns.weight[79].expand(20, -1))
+
+
+def test_a_place_in_a_line_is_added_to_the_normalised_embedding() -> None:
     ids = torch.tensor([[1, 3, 2, 2, 5, 1, 1]])
     model, plain = (make(architecture="modern", line_sums=n).double().eval() for n in (4, 0))
     plain.load_state_dict(model.state_dict(), strict=False)
     with torch.no_grad():
-        expected = rms_norm(plain._embed(ids, 0, None))
+        model.line_position.out.weight.normal_()
+        x_btd = plain._embed(ids, 0, None)
+        x_btd = x_btd + model.line_position(x_btd, ids)
+        expected = x_btd / x_btd.square().mean(-1, keepdim=True).sqrt()
         torch.testing.assert_close(model._embed(ids, 0, None), expected)
-        model.line_sums.out.weight.normal_()
-        assert not torch.allclose(model._embed(ids, 0, None), expected)
 
 
 def test_a_model_without_line_breaks_never_begins_a_line() -> None:
     config = ModelConfig(**SHAPE, architecture="modern", line_sums=4)
     model = GPT(config, VOCABULARY, line_breaks=())
     with torch.no_grad():
-        model.line_sums.out.weight.normal_()
-    constant_btd = model.line_sums(torch.randn(1, 6, 32), ids_bt(1, 6))
+        model.line_position.out.weight.normal_()
+    constant_btd = model.line_position(torch.randn(1, 6, 32), ids_bt(1, 6))
     assert torch.equal(constant_btd, constant_btd[:, :1].expand(-1, 6, -1))
 
 
 @pytest.mark.parametrize("architecture", ["original", "gpt2"])
-def test_line_sums_belong_to_the_modern_architecture(architecture: str) -> None:
+def test_places_in_lines_belong_to_the_modern_architecture(architecture: str) -> None:
     with pytest.raises(ValueError, match="line_sums needs model"):
         make(architecture=architecture, line_sums=4)
 
