@@ -158,6 +158,9 @@ VOCABULARY_UNCHECKED = Defect(
 SHAPES_UNCHECKED = Defect(CHECKPOINT, "if found != expected:", "if False:")
 
 # --- security
+FILES_STEER_TERMINALS = Defect(
+    "gpt/errors.py", "c if c.isprintable() else ascii(c)[1:-1] for c in message", "message"
+)
 WEIGHTS_UNPICKLED = Defect(
     CHECKPOINT,
     "_check_hash(weights, record.weights_sha256)",

@@ -347,6 +347,23 @@ def test_a_database_that_is_locked_while_training(
 
 
 @pytest.mark.fault(13, planted=planted.TRACKING_STOPS_THE_STAGE)
+def test_a_database_that_goes_missing_while_training(
+    trial: TrialRepository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "SEND_AFTER_POINTS", 10)
+
+    def body(row: tracking.Row) -> None:
+        (trial.folder / "mlflow.db").unlink()
+        trial.send_curve(row)
+
+    trial.run("train", body)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "mlflow.db: unable to open database file" in line
+    assert Path("metrics/curves/train.csv").is_file()
+    assert not (trial.folder / "mlflow.db").exists(), "the next stage makes a whole one"
+
+
+@pytest.mark.fault(13, planted=planted.TRACKING_STOPS_THE_STAGE)
 def test_a_read_only_database(
     trial: TrialRepository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
