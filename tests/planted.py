@@ -99,6 +99,9 @@ TRACKING_STOPS_THE_STAGE = Defect(
     "except Exception as error:\n            self._stage = None",
     "except ZeroDivisionError as error:\n            self._stage = None",
 )
+LOST_STAGES_STAY_LOST = Defect(
+    "stages/history.py", "if lost or commit is None:", "if commit is None:"
+)
 CACHE_TRUSTED = Defect("gpt/corpus.py", "    if found != expected:\n", "    if False:\n")
 
 # --- data
