@@ -358,7 +358,8 @@ def assert_complete(row: dict, timed: bool = True) -> None:
         *(["time/train_s"] if timed else []),
     ):
         assert metric in row["metrics"], metric
-    assert row["curve"] == list(range(1, 41))
+    # What a kill kept from the store came later.
+    assert sorted(row["curve"]) == list(range(1, 41))
     assert {"params.yaml", "dvc.lock", "samples.md"} <= {Path(name).name for name in row["files"]}
 
 
