@@ -8,13 +8,23 @@
     ├── TrainingError     a training that cannot go on (non-finite loss, out of memory)
     └── Interrupted       stopped by a signal after saving; not a fault
 
-The message is one line: what and where (file or key, with the value), then the way to mend it.
-Faults of our own stay plain Python exceptions, with their traceback.
+The message is one line: what and where (file or key, with the value), then the way to mend it. It
+may quote a file of somebody else: what would steer a terminal is shown escaped, and no file makes
+it long. Faults of our own stay plain Python exceptions, with their traceback.
 """
+
+MAX_CHARACTERS = 800
 
 
 class GptError(Exception):
     """A fault the user can mend; shown as one line, without a traceback."""
+
+    def __init__(self, message: str) -> None:
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+        if len(line) > MAX_CHARACTERS:
+            # What it is about stands at its beginning, the way to mend it at its end.
+            line = f"{line[: MAX_CHARACTERS // 2]} ... {line[-MAX_CHARACTERS // 2 :]}"
+        super().__init__(line)
 
 
 class ParamsError(GptError):

@@ -14,7 +14,7 @@ import psutil
 from gpt.errors import ParamsError
 from stages.params import Params, parse
 from stages.rows import Commit, Files, Pipeline, WorkingFolder, git, key_of
-from stages.store import RowOfStore, Store, tags_of_row
+from stages.store import DONE, RowOfStore, Store, tags_of_row
 
 EXPERIMENT_REF = re.compile(r"(\w+) refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
 
@@ -41,15 +41,21 @@ def _add(store: Store, files: Files, experiment: str | None, commit: str | None)
     stages = pipeline.valid()
     if pipeline.model_md5() is None:
         return False
-    row = _row_of(store, pipeline, params)
-    if row is not None:
-        if commit is None:
-            row.complete(pipeline, stages)
-        return False
-    tags = tags_of_row(params, experiment) | {"pipeline.key": key_of(params, experiment)}
     at = int(time.time() * 1000)
     if commit is not None:
         at = 1000 * int(git("show", "-s", "--format=%ct", commit) or at // 1000)
+    row = _row_of(store, pipeline, params)
+    if row is not None:
+        lost = any(row.tags.get(f"stage.{stage}") not in DONE for stage in stages)
+        # An experiment does not change, and there may be hundreds: only what is missing is sent.
+        if lost or commit is None:
+            row.complete(pipeline, stages)
+        if lost and stages == list(pipeline.stages):
+            # The last stage could not write to the store.
+            store.client.set_terminated(row.id, "FINISHED", end_time=at)
+        return False
+    tags = tags_of_row(params, experiment) | {"pipeline.key": key_of(params, experiment)}
+    if commit is not None:
         tags["mlflow.source.git.commit"] = commit
     row = RowOfStore.begin(store, files, params, tags, at)
     row.complete(pipeline, stages)

@@ -181,8 +181,12 @@ def make_database(database: Path) -> None:
 def check_database(database: Path) -> None:
     """Raises at once where the database cannot be written: MLflow would retry for minutes."""
     fault: Exception
+    # Not as SQLite does by itself, which would put an empty database where one has been deleted.
+    name = f"{database.as_uri()}?mode=rw"
     try:
-        with closing(sqlite3.connect(database, timeout=PATIENCE, isolation_level=None)) as opened:
+        with closing(
+            sqlite3.connect(name, timeout=PATIENCE, isolation_level=None, uri=True)
+        ) as opened:
             opened.execute("BEGIN IMMEDIATE")
             opened.execute("ROLLBACK")
             return

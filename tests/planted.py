@@ -99,6 +99,9 @@ TRACKING_STOPS_THE_STAGE = Defect(
     "except Exception as error:\n            self._stage = None",
     "except ZeroDivisionError as error:\n            self._stage = None",
 )
+LOST_STAGES_STAY_LOST = Defect(
+    "stages/history.py", "if lost or commit is None:", "if commit is None:"
+)
 CACHE_TRUSTED = Defect("gpt/corpus.py", "    if found != expected:\n", "    if False:\n")
 
 # --- data
@@ -158,6 +161,9 @@ VOCABULARY_UNCHECKED = Defect(
 SHAPES_UNCHECKED = Defect(CHECKPOINT, "if found != expected:", "if False:")
 
 # --- security
+FILES_STEER_TERMINALS = Defect(
+    "gpt/errors.py", "c if c.isprintable() else ascii(c)[1:-1] for c in message", "message"
+)
 WEIGHTS_UNPICKLED = Defect(
     CHECKPOINT,
     "_check_hash(weights, record.weights_sha256)",

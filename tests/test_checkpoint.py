@@ -333,6 +333,25 @@ def test_a_config_of_another_format_or_with_an_impossible_value_is_refused(
     refused(folder, "config.json")
 
 
+@pytest.mark.fault(22, planted=planted.FILES_STEER_TERMINALS)
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "model.safetensors"])
+def test_what_a_refusal_quotes_of_a_file_steers_no_terminal_and_is_not_long(
+    folder: Path, name: str
+) -> None:
+    words = "\x1b[2J\n\u202e" + "x" * 5_000
+    if name == "tokenizer.json":
+        write_json(folder / name, TOKENIZER.spec() | {"kind": words})
+        vouch(folder)
+    elif name == "config.json":
+        change_config(folder, **{words: 1})
+    else:
+        weights = dict(load_model(folder).model.state_dict())
+        save_file(weights | {words: torch.zeros(1)}, folder / name)
+        vouch(folder)
+    line = refused(folder, name, TokenizerError if name == "tokenizer.json" else CheckpointError)
+    assert line.isprintable()
+
+
 @pytest.mark.fault(24)
 def test_an_absurdly_large_config_is_not_read(folder: Path) -> None:
     with (folder / "config.json").open("ab") as file:

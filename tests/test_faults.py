@@ -368,8 +368,9 @@ def test_a_state_truncated_anywhere_or_with_any_bit_flipped_is_refused(
         ({"train__learning_rate": 0.002}, "train.learning_rate is 0.001 there, 0.002 here"),
         ({"model__n_embd": 8}, "model.n_embd is 16 there, 8 here"),
         ({"tokenizer__kind": "byte"}, "tokenizer_sha256"),
+        ({"train__threads": 2}, "device.threads is 1 there, 2 here"),
     ],
-    ids=["train", "model", "vocabulary"],
+    ids=["train", "model", "vocabulary", "threads"],
 )
 def test_states_of_another_training_are_left_alone_and_it_says_why(
     training: SmallTraining, change: dict[str, Any], named: str
@@ -385,6 +386,21 @@ def test_states_of_another_training_are_left_alone_and_it_says_why(
     (line,) = [line for line in run.output().splitlines() if line.startswith("begins afresh")]
     assert named in line or "4 more" in line
     assert str(before[0].parent) in line
+    assert training.states() == before
+
+
+@pytest.mark.fault(7)
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="this processor has only one"
+)
+def test_states_of_another_cpu_capability_are_left_alone_and_it_says_so(
+    training: SmallTraining,
+) -> None:
+    training.start(before=partial(at_update, 4, signal.SIGKILL)).end()
+    before = training.states()
+    done = training.plain("train", ATEN_CPU_CAPABILITY="default")
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"device\.cpu_capability is \w+ there, DEFAULT here", done.stdout)
     assert training.states() == before
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import planted
 import pytest
 import yaml
 
@@ -127,6 +128,23 @@ def test_the_data_stages_do_not_pay_for_torch(stage: str) -> None:
     code = f"import sys, stages.{stage}; sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False)
     assert done.returncode == 0
+
+
+@pytest.mark.fault(24, planted=planted.WEIGHTS_UNPICKLED)
+@pytest.mark.parametrize("folder", ["gpt", "stages"])
+def test_no_code_of_ours_loads_a_pickle(folder: str) -> None:
+    modules = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    for file in (REPOSITORY / folder).glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                assert not modules & {alias.name.partition(".")[0] for alias in node.names}, file
+            elif isinstance(node, ast.ImportFrom):
+                assert (node.module or "").partition(".")[0] not in modules, file
+            elif isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in ("torch.load", "torch.save", "pd.read_pickle"), file
+                if called == "np.load":
+                    assert "allow_pickle=False" in ast.unparse(node), file
 
 
 def test_every_public_function_of_the_library_says_what_it_does() -> None:

@@ -347,6 +347,23 @@ def test_a_database_that_is_locked_while_training(
 
 
 @pytest.mark.fault(13, planted=planted.TRACKING_STOPS_THE_STAGE)
+def test_a_database_that_goes_missing_while_training(
+    trial: TrialRepository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "SEND_AFTER_POINTS", 10)
+
+    def body(row: tracking.Row) -> None:
+        (trial.folder / "mlflow.db").unlink()
+        trial.send_curve(row)
+
+    trial.run("train", body)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "mlflow.db: unable to open database file" in line
+    assert Path("metrics/curves/train.csv").is_file()
+    assert not (trial.folder / "mlflow.db").exists(), "the next stage makes a whole one"
+
+
+@pytest.mark.fault(13, planted=planted.TRACKING_STOPS_THE_STAGE)
 def test_a_read_only_database(
     trial: TrialRepository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -508,24 +525,30 @@ def test_results_without_a_row_get_one(trial: TrialRepository) -> None:
     assert add_missing_rows(store.Store()) == 0
 
 
-def test_experiments_without_a_row_get_one(trial: TrialRepository) -> None:
-    from stages.history import add_missing_rows
+def git(*arguments: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    done = subprocess.run(
+        ["git", *identity, *arguments], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
 
-    def git(*arguments: str) -> str:
-        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-        done = subprocess.run(
-            ["git", *identity, *arguments], check=True, capture_output=True, text=True
-        )
-        return done.stdout.strip()
 
+def keep_as_experiment(name: str) -> None:
+    """Commits the working folder as DVC does at the end of an experiment."""
     git("init", "--quiet")
-    trial.run_all()
-    trial.set(num_samples=3, tracking="false")
-    trial.run("sample")
     git("add", "params.yaml", "dvc.yaml", "dvc.lock", "metrics", "gpt", "stages", "data/own")
     git("commit", "--quiet", "--message", "an experiment")
     commit = git("rev-parse", "HEAD")
-    git("update-ref", f"refs/exps/{commit[:2]}/{commit[2:]}/calm-fox", commit)
+    git("update-ref", f"refs/exps/{commit[:2]}/{commit[2:]}/{name}", commit)
+
+
+def test_experiments_without_a_row_get_one(trial: TrialRepository) -> None:
+    from stages.history import add_missing_rows
+
+    trial.run_all()
+    trial.set(num_samples=3, tracking="false")
+    trial.run("sample")
+    keep_as_experiment("calm-fox")
     trial.set(num_samples=5)
     trial.results("sample")
     trial.lock("sample")
@@ -533,6 +556,35 @@ def test_experiments_without_a_row_get_one(trial: TrialRepository) -> None:
     row = next(row for row in rows() if row.info.run_name == "calm-fox")
     assert row.data.params["sample.num_samples"] == "3"
     assert "evaluate/val/loss" in row.data.metrics
+
+
+@pytest.mark.fault(13, planted=planted.LOST_STAGES_STAY_LOST)
+def test_an_experiment_whose_last_stage_met_a_locked_database_is_completed(
+    trial: TrialRepository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages.history import add_missing_rows
+
+    monkeypatch.setattr(store, "PATIENCE", 0.2)
+    monkeypatch.setenv("DVC_EXP_NAME", "calm-fox")
+    for stage in STAGES[:-1]:
+        trial.run(stage)
+
+    def body(row: tracking.Row) -> None:
+        nonlocal other
+        other = locked(trial.folder / "mlflow.db")
+        trial.results("sample")
+
+    other: sqlite3.Connection | None = None
+    trial.run("sample", body)
+    assert other is not None
+    other.close()
+    assert "database is locked" in capsys.readouterr().err
+    keep_as_experiment("calm-fox")
+    trial.set(num_samples=5)  # the working folder has moved on
+    assert add_missing_rows(store.Store()) == 0
+    (row,) = rows()
+    assert row.data.metrics["sample/samples"] == 1
+    assert (states_of(row)["sample"], row.info.status) == ("done", "FINISHED")
 
 
 def test_a_row_whose_process_was_killed_no_longer_says_running(trial: TrialRepository) -> None:
