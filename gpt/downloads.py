@@ -9,7 +9,8 @@ what it lacks is here: going on, many files at a time, room on the disk.
 import hashlib
 import re
 import shutil
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +38,16 @@ class Download:
 
 
 def fetch(
-    download: Download, cache: Path, mirror: str | None = None, progress: Any | None = None
+    download: Download,
+    cache: Path,
+    mirror: str | None = None,
+    progress: Callable[[int], None] = lambda size: None,
 ) -> Path:
     """The file: from `mirror` (a folder or URL), from `cache`, or from its public address.
 
     Without a pinned hash, the hash that a file had when it arrived is kept beside it, so that one
-    that was damaged since is noticed and downloaded again. Raises DataError that lists every place
+    that was damaged since is noticed and downloaded again. `progress` is told the bytes that came.
+    Raises DataError that lists every place
     tried and why it did not serve.
     """
     tried: list[str] = []
@@ -105,15 +110,23 @@ def fetch_all(
     missing = [download for download in downloads if not (cache / download.file).exists()]
     if not mirror or "://" in mirror:
         check_room(cache, sum(download.size for download in missing))
+    given_up = threading.Event()
     # disable=None: quiet where the output is not a terminal.
     with (
         tqdm(desc="download", unit="B", unit_scale=True, disable=None) as bar,
         ThreadPoolExecutor(AT_A_TIME) as pool,
     ):
-        waiting = [pool.submit(fetch, download, cache, mirror, bar) for download in downloads]
+
+        def came(size: int) -> None:
+            if given_up.is_set():
+                raise DataError("another file could not be had, or somebody pressed Ctrl-C")
+            bar.update(size)
+
+        waiting = [pool.submit(fetch, download, cache, mirror, came) for download in downloads]
         try:
             paths = [future.result() for future in waiting]
         finally:
+            given_up.set()
             pool.shutdown(cancel_futures=True)
     names = [download.file for download in downloads]
     whole = hash_of_all({name: sha256_of(path) for name, path in zip(names, paths, strict=True)})
@@ -175,7 +188,7 @@ class _NotTheFileError(ValueError):
 class _Downloader:
     """Writes what is still missing of a file to a part beside it, and the whole to pooch's name."""
 
-    def __init__(self, final: Path, progress: Any | None) -> None:
+    def __init__(self, final: Path, progress: Callable[[int], None]) -> None:
         self._part = _beside(final, ".part")
         self._etag = _beside(final, ".etag")
         self._progress = progress
@@ -205,8 +218,7 @@ class _Downloader:
             with self._part.open("ab" if goes_on else "wb") as file:
                 for block in answer.iter_content(BLOCK):
                     file.write(block)
-                    if self._progress is not None:
-                        self._progress.update(len(block))
+                    self._progress(len(block))
             stated = _stated_sha256([*answer.history, answer])
         # From here on it is pooch's, which deletes what is wrong.
         self._etag.unlink(missing_ok=True)

@@ -127,6 +127,8 @@ def split_corpus(
 
 # What a survey says in place of a length.
 LEFT_OUT, NOT_READ = -1, -2
+# Numbers kept in a Python set before they join the sorted ones.
+AT_HAND = 2**19
 
 
 class _Survey:
@@ -137,7 +139,7 @@ class _Survey:
         self.left_out: dict[str, int] = {}
         self.capped = False
         self._lengths = array("q")
-        seen = _Seen()
+        seen = Seen()
         left = filters.max_bytes or math.inf
         for document in source.documents():
             if left <= 0:
@@ -180,7 +182,7 @@ def _reason(length: int, filters: Filters) -> str:
     return "long" if length > filters.max_characters > 0 else ""
 
 
-class _Seen:
+class Seen:
     """A set of 64-bit numbers at 8 bytes each, where Python's own would take about 80.
 
     Two documents among ten million are taken for the same with a probability below 1 in 100,000.
@@ -199,7 +201,7 @@ class _Seen:
         if at < len(self._sorted) and int(self._sorted[at]) == number:
             return True
         self._recent.add(number)
-        if len(self._recent) >= 2**19:
+        if len(self._recent) >= AT_HAND:
             recent = np.fromiter(self._recent, np.uint64, len(self._recent))
             self._sorted = np.union1d(self._sorted, recent)
             self._recent.clear()

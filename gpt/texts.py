@@ -199,7 +199,11 @@ def _parquet(path: Path, column: str) -> Iterator[tuple[int, str]]:
                 for value in batch.column(0):
                     number += 1
                     yield number, _value(path, number, {column: value.as_py()}, column)
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: row {number}: byte {error.start} of {column} is not UTF-8; mend that row"
+        ) from None
+    except pyarrow.ArrowException as error:
         what = " ".join(str(error).split())
         raise DataError(f"{path}: after row {number}: {what}; get the file again") from None
     except OSError as error:

@@ -108,6 +108,13 @@ DOWNLOAD_UNCHECKED = Defect(
     'registry={download.file: download.sha256 and f"sha256:{download.sha256}"}',
     "registry={download.file: None}",
 )
+BROKEN_OFF_FROM_THE_START = Defect(DOWNLOADS, "        if have:\n", "        if False:\n")
+ERROR_PAGE_TAKEN = Defect(DOWNLOADS, '.startswith("text/html")', '.startswith("text/htmlx")')
+ARRIVAL_FORGOTTEN = Defect(
+    DOWNLOADS, "arrived.exists() and arrived.read_text", "True or arrived.read_text"
+)
+STATED_HASH_UNCHECKED = Defect(DOWNLOADS, "if sha256 is not None and whole != sha256:", "if False:")
+ROOM_UNCHECKED = Defect(DOWNLOADS, "if size and free < size + ROOM:", "if False:")
 NO_TIMEOUT = Defect(DOWNLOADS, "timeout=TIMEOUT", "timeout=30")
 MIRROR_TRUSTED = Defect(DOWNLOADS, "if download.sha256 in (None, sha256_of(local)):", "if True:")
 EMPTY_TEXT_TAKEN = Defect(SPLITTING, "    if not seen_text:\n", "    if False:\n")
