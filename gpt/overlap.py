@@ -7,7 +7,6 @@ same one on every machine. So memory is bounded, and the training split is read 
 """
 
 import re
-import zlib
 from collections.abc import Iterator
 from functools import partial
 from itertools import groupby
@@ -21,22 +20,27 @@ from gpt.corpus import read_parts
 from gpt.parallel import ordered_map
 
 GRAM = 8
-MOST = 2**22  # held-out 8-grams kept, 8 bytes each
+# Held-out 8-grams kept: enough for the share to a tenth of a percent.
+MOST = 2**18
 BATCH = 2**20  # characters hashed at once
 Hashes = NDArray[np.uint64]
 Texts = list[tuple[str, str]]
 
-_WORD = re.compile(r"[^\W_]+")
-# Odd numbers, so that no bit of a word is lost: powers of the golden ratio's, modulo 2^64.
-_FACTORS = np.array(
-    [pow(0x9E3779B97F4A7C15, power, 2**64) for power in range(1, GRAM + 1)], np.uint64
+_NO_WORD = re.compile(r"[\W_]+")
+# Odd, so that products modulo 2^64 lose nothing, and can be undone.
+_FACTOR = 0x9E3779B97F4A7C15
+_INVERSE = pow(_FACTOR, -1, 2**64)
+# Of bytes that are no part of a word 0; those above ASCII are, once _NO_WORD has gone.
+_CODES = np.array(
+    [(byte + 1) * (byte > 127 or chr(byte).isalnum()) for byte in range(256)], np.uint64
 )
 
 
 def shared_ngrams(corpus: Path, split: str, processes: int = 1) -> float | None:
     """The share of the different 8-grams of `split` that stand in train; None where it has none."""
     held_out, bits = np.empty(0, np.uint64), 0
-    for hashes in ordered_map(ngrams, _batches(read_parts(corpus, split)), processes):
+    whole = partial(_sampled_ngrams, 0)
+    for hashes in ordered_map(whole, _batches(read_parts(corpus, split)), processes):
         held_out = np.union1d(held_out, _sample(hashes, bits))
         while len(held_out) > MOST:
             bits += 1
@@ -53,31 +57,49 @@ def shared_ngrams(corpus: Path, split: str, processes: int = 1) -> float | None:
 
 
 def ngrams(texts: Texts) -> Hashes:
-    """A 64-bit hash of each different 8-gram of words in (document, part) pairs, sorted."""
-    found = [np.empty(0, np.uint64)]
+    """A 64-bit hash of each 8-gram of words in (document, part) pairs, in their order."""
+    documents = []
     for _, parts in groupby(texts, key=itemgetter(0)):
-        text = "".join(part for _, part in parts)
-        words = [zlib.crc32(word.encode()) for word in _WORD.findall(text.lower())]
-        found.append(_windows(np.array(words, np.uint64)))
-    return np.unique(np.concatenate(found))
+        text = "".join(part for _, part in parts).lower()
+        documents.append((text if text.isascii() else _NO_WORD.sub(" ", text)).encode())
+    raw = np.frombuffer(b"\n".join(documents), np.uint8)
+    # A word's hash is its bytes as the digits of a number, modulo 2^64. Places are counted from the
+    # beginning of all; what stands before a word is divided out again.
+    codes = _CODES[raw]
+    starts = np.flatnonzero((codes[1:] != 0) & (codes[:-1] == 0)) + 1
+    if len(codes) and codes[0]:
+        starts = np.insert(starts, 0, 0)
+    if len(starts) < GRAM:
+        return np.empty(0, np.uint64)
+    words = np.add.reduceat(codes * _powers(_FACTOR, len(raw)), starts)
+    words *= _powers(_INVERSE, len(raw))[starts]
+    words = _mixed(words)
+
+    count = len(words) - GRAM + 1
+    hashes = np.zeros(count, np.uint64)
+    for place, factor in enumerate(_powers(_FACTOR, GRAM)):
+        hashes += words[place : place + count] * factor
+    ends = np.cumsum([len(document) + 1 for document in documents])
+    document = np.searchsorted(ends, starts, side="right")
+    within: Hashes = _mixed(hashes)[document[:count] == document[GRAM - 1 :]]
+    return within
+
+
+def _powers(base: int, count: int) -> Hashes:
+    """base, base^2, ... modulo 2^64."""
+    return np.cumprod(np.full(count, base, np.uint64), dtype=np.uint64)
+
+
+def _mixed(hashes: Hashes) -> Hashes:
+    """Each bit depends on all: the low ones decide what is sampled."""
+    hashes ^= hashes >> np.uint64(32)
+    hashes *= np.uint64(_FACTOR)
+    hashes ^= hashes >> np.uint64(29)
+    return hashes
 
 
 def _sampled_ngrams(bits: int, texts: Texts) -> Hashes:
-    return _sample(ngrams(texts), bits)
-
-
-def _windows(words: NDArray[np.uint64]) -> Hashes:
-    count = len(words) - GRAM + 1
-    if count <= 0:
-        return np.empty(0, np.uint64)
-    hashes = np.zeros(count, np.uint64)
-    for place, factor in enumerate(_FACTORS):
-        hashes += words[place : place + count] * factor
-    # The low bits decide what is sampled, so each must depend on all of the words.
-    hashes ^= hashes >> np.uint64(32)
-    hashes *= _FACTORS[0]
-    hashes ^= hashes >> np.uint64(29)
-    return hashes
+    return np.unique(_sample(ngrams(texts), bits))
 
 
 def _sample(hashes: Hashes, bits: int) -> Hashes:

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
@@ -51,3 +51,13 @@ def ordered_map(
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The same items; the next one is made in a thread while the caller is busy with this one."""
+    stream = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, stream, None)
+        while (item := waiting.result()) is not None:
+            waiting = pool.submit(next, stream, None)
+            yield item
