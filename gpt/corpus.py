@@ -26,6 +26,8 @@ SPLITS = ("train", "val", "test")
 FORMAT = 1
 # In characters; UTF-8 takes at most four bytes for one, so a part is at most 1 MiB.
 PART_CHARACTERS = 2**18
+# Of a string alone, several times as fast as json.dumps of an object.
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class CorpusWriter:
@@ -53,16 +55,17 @@ class CorpusWriter:
         counts = self._counts[split]
         for start in range(0, len(text), PART_CHARACTERS):
             part = text[start : start + PART_CHARACTERS]
-            line = json.dumps({"doc": doc, "text": part}, ensure_ascii=False).encode() + b"\n"
+            line = f'{{"doc": {_quoted(doc)}, "text": {_quoted(part)}}}\n'.encode()
             self._files[split].write(line)
             self._hashes[split].update(line)
+            raw = part.encode()
             counts["characters"] += len(part)
-            counts["bytes"] += len(part.encode())
+            counts["bytes"] += len(raw)
             if self._last_doc[split] != doc:
                 self._end_document(split)
                 self._last_doc[split] = doc
                 counts["documents"] += 1
-            self._documents[split].update(part.encode())
+            self._documents[split].update(raw)
 
     def _end_document(self, split: str) -> None:
         if self._last_doc[split] is not None:

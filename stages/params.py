@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    NonNegativeInt,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from gpt.config import Config, ModelConfig, TrainConfig, first_line
 from gpt.errors import ParamsError
@@ -23,12 +30,19 @@ FILE = "params.yaml"
 
 
 class DataParams(Config):
-    corpus: Literal["verse", "shakespeare", "names", "own"]
+    corpus: Literal[
+        "verse", "shakespeare", "names", "tinystories", "openwebtext", "fineweb_edu", "own"
+    ]
     path: str = Field(min_length=1)
+    files: str = Field(min_length=1)
+    column: str = Field(min_length=1)
+    shards: int = Field(gt=0)
     sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
     seed: int = Field(ge=0, lt=2**63)
     val_fraction: float = Field(gt=0.0, lt=1.0)
     test_fraction: float = Field(ge=0.0, lt=1.0)
+    length_range: list[NonNegativeInt] = Field(min_length=2, max_length=2)
+    drop_duplicates: bool
     max_bytes: int = Field(ge=0)
     verse_bytes: int = Field(gt=0)
 
@@ -38,6 +52,11 @@ class DataParams(Config):
             raise ValueError(
                 f"data.val_fraction {self.val_fraction} + data.test_fraction "
                 f"{self.test_fraction} leave nothing to train on; lower one"
+            )
+        shortest, longest = self.length_range
+        if 0 < longest < shortest:
+            raise ValueError(
+                f"data.length_range {self.length_range} fits no document; write [shortest, longest]"
             )
         return self
 

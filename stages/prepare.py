@@ -4,11 +4,14 @@ Reads the params `data`, and a download or `data.path`. Writes data/corpus and m
 """
 
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from gpt import sources
+from gpt import downloads, parallel, sources
 from gpt.corpus import CorpusWriter, write_json
+from gpt.overlap import shared_ngrams
+from gpt.splitting import Filters, split_corpus
 from stages import stage, workspace
 from stages.params import DataParams, Params
 from stages.tracking import Row
@@ -18,21 +21,44 @@ CORPUS = Path("data/corpus")
 
 def source_of(data: DataParams) -> sources.Source:
     """The texts that `data.corpus` names."""
-    if data.corpus == "verse":
-        return sources.verse_plays(data.verse_bytes, data.seed)
-    if data.corpus == "own":
-        return sources.own_text(Path(data.path), data.sha256)
-    downloads = workspace.scratch() / "downloads"
-    if data.corpus == "shakespeare":
-        return sources.single_text(
-            sources.fetch(sources.SHAKESPEARE, downloads, workspace.mirror())
+    cache, mirror = workspace.scratch() / "downloads", workspace.mirror()
+    match data.corpus:
+        case "verse":
+            return sources.verse_plays(data.verse_bytes, data.seed)
+        case "own":
+            return sources.own_text(
+                Path(data.path), data.sha256, files=data.files, column=data.column
+            )
+        case "shakespeare":
+            return sources.single_text(downloads.fetch(sources.SHAKESPEARE, cache, mirror))
+        case "names":
+            return sources.name_list(downloads.fetch(sources.NAMES, cache, mirror))
+        case "tinystories":
+            return sources.stories(*fetched(sources.TINYSTORIES, data))
+        case "openwebtext":
+            return sources.tables(*fetched(sources.OPENWEBTEXT[: data.shards], data))
+        case "fineweb_edu":
+            return sources.tables(*fetched(sources.FINEWEB_EDU[: data.shards], data))
+
+
+def fetched(wanted: list[downloads.Download], data: DataParams) -> tuple[list[Path], str]:
+    """Files of which no hash is pinned, and the one they have together, which is told once."""
+    paths, sha256 = downloads.fetch_all(
+        wanted, workspace.scratch() / "downloads", workspace.mirror(), data.sha256
+    )
+    if data.sha256 is None:
+        print(
+            "the hash of these files is known from no other place; to be sure of the same ones "
+            f"next time, put it into params.yaml:\n  sha256: {sha256}"
         )
-    return sources.name_list(sources.fetch(sources.NAMES, downloads, workspace.mirror()))
+    return paths, sha256
 
 
 def prepare(params: Params, row: Row) -> None:
     data = params.data
     source = source_of(data)
+    shortest, longest = data.length_range
+    filters = Filters(shortest, longest, data.drop_duplicates, data.max_bytes)
     with (
         CorpusWriter(CORPUS) as writer,
         tqdm(desc="prepare", unit="B", unit_scale=True, disable=None) as bar,
@@ -41,38 +67,56 @@ def prepare(params: Params, row: Row) -> None:
         def shown(written: int) -> None:
             bar.update(written)
 
-        split_by = sources.split_corpus(
+        split = split_corpus(
             source,
             writer,
             seed=data.seed,
             val_fraction=data.val_fraction,
             test_fraction=data.test_fraction,
-            max_bytes=data.max_bytes,
+            filters=filters,
             progress=shown,
         )
-        manifest = writer.finish(
-            {
-                "corpus": data.corpus,
-                "documents": source.count,
-                "split_by": split_by,
-                "source": source.facts,
-            }
-        )
+        facts: dict[str, Any] = {
+            "corpus": data.corpus,
+            "documents": split.documents,
+            "split_by": split.by,
+            "source": source.facts,
+        }
+        # Said only where there is something to say.
+        if split.left_out:
+            facts["left_out"] = split.left_out
+        if split.capped:
+            facts["capped"] = True
+        manifest = writer.finish(facts)
     numbers = {
-        split: {key: value for key, value in counts.items() if key != "sha256"}
-        for split, counts in manifest["splits"].items()
+        name: {key: value for key, value in counts.items() if key != "sha256"}
+        for name, counts in manifest["splits"].items()
     }
-    write_json(Path("metrics/prepare.json"), numbers)
+    for name in ("val", "test"):
+        shared = shared_ngrams(CORPUS, name, parallel.cores())
+        if shared is not None:
+            numbers[name]["ngrams_also_in_train"] = round(shared, 6)
+    left_out = {"left_out": split.left_out} if split.left_out else {}
+    write_json(Path("metrics/prepare.json"), {**numbers, **left_out})
+
     total = sum(counts["bytes"] for counts in manifest["splits"].values())
-    documents = "document" if source.count == 1 else "documents"
-    print(f"{data.corpus}: {total:,} bytes in {source.count:,} {documents}, split {split_by}")
-    for split in ("val", "test"):
-        counts = manifest["splits"][split]
+    documents = "document" if split.documents == 1 else "documents"
+    print(f"{data.corpus}: {total:,} bytes in {split.documents:,} {documents}, split {split.by}")
+    if split.left_out:
+        counted = ", ".join(f"{count:,} {why}" for why, count in sorted(split.left_out.items()))
+        print(f"documents left out: {counted}")
+    if split.capped:
+        print(f"cut at data.max_bytes {data.max_bytes:,}; there is more of it")
+    for name in ("val", "test"):
+        counts = numbers[name]
         if also := counts["documents_also_in_train"]:
             print(
-                f"{split}: {also:,} of {counts['documents']:,} documents also stand in train, "
+                f"{name}: {also:,} of {counts['documents']:,} documents also stand in train, "
                 "so that its loss flatters the model"
             )
+        if "ngrams_also_in_train" in counts:
+            share = counts["ngrams_also_in_train"]
+            print(f"{name}: {share:.1%} of its runs of eight words also stand in train")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from gpt import vocabulary
 from gpt.corpus import SPLITS, read_manifest, read_parts, write_json
 from gpt.errors import TokenizerError
+from gpt.parallel import ahead, cores
 from gpt.tokenizer import (
     BPETokenizer,
     ByteTokenizer,
@@ -135,7 +136,8 @@ def ids_of(split: str, tokenizer: Tokenizer, threads: int = 1) -> Iterator[Ids]:
     """
     bos = np.array([] if tokenizer.bos is None else [tokenizer.bos], tokenizer.dtype)
     last_doc = None
-    for batch in _batches(recut(read_parts(CORPUS, split)), BATCH * threads):
+    # Reading, encoding and, by the caller, writing go on at the same time.
+    for batch in ahead(_batches(recut(read_parts(CORPUS, split)), BATCH * threads)):
         arrays: list[Ids] = []
         encoded = tokenizer.encode_batch([text for _, text in batch], threads)
         for (doc, _), ids in zip(batch, encoded, strict=True):
@@ -190,13 +192,12 @@ def tokenize(params: Params, row: Row) -> None:
     tokenizer = make_tokenizer(params.tokenizer, has_bos=corpus["documents"] > 1)
     TOKENS.mkdir(parents=True, exist_ok=True)
     write_json(TOKENS / "tokenizer.json", tokenizer.spec())
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     counts = {split: np.zeros(tokenizer.vocab_size, dtype=np.int64) for split in SPLITS}
     splits: dict[str, dict[str, Any]] = {}
     with tqdm(desc="tokenize", unit="tok", unit_scale=True, disable=None) as bar:
 
         def shown(split: str) -> Iterator[Ids]:
-            for piece in ids_of(split, tokenizer, threads or 1):
+            for piece in ahead(ids_of(split, tokenizer, cores())):
                 counts[split] += np.bincount(piece, minlength=tokenizer.vocab_size)
                 bar.update(len(piece))
                 yield piece

@@ -29,6 +29,7 @@ class Defect:
 
 CHECKPOINT, TRAINER = "gpt/checkpoint.py", "gpt/trainer.py"
 TRAIN, SOURCES, PARAMS = "stages/train.py", "gpt/sources.py", "stages/params.py"
+DOWNLOADS, TEXTS, SPLITTING = "gpt/downloads.py", "gpt/texts.py", "gpt/splitting.py"
 
 # --- killed and out of room
 MOMENTS_FORGOTTEN = Defect(
@@ -106,15 +107,22 @@ CACHE_TRUSTED = Defect("gpt/corpus.py", "    if found != expected:\n", "    if F
 
 # --- data
 DOWNLOAD_UNCHECKED = Defect(
-    SOURCES,
-    'registry={download.file: f"sha256:{download.sha256}"}',
+    DOWNLOADS,
+    'registry={download.file: download.sha256 and f"sha256:{download.sha256}"}',
     "registry={download.file: None}",
 )
-NO_TIMEOUT = Defect(SOURCES, "timeout=TIMEOUT", "timeout=30")
-MIRROR_TRUSTED = Defect(SOURCES, "if _sha256(local) == download.sha256:", "if True:")
-EMPTY_TEXT_TAKEN = Defect(SOURCES, "if not seen_text:", "if False:")
+BROKEN_OFF_FROM_THE_START = Defect(DOWNLOADS, "        if have:\n", "        if False:\n")
+ERROR_PAGE_TAKEN = Defect(DOWNLOADS, '.startswith("text/html")', '.startswith("text/htmlx")')
+ARRIVAL_FORGOTTEN = Defect(
+    DOWNLOADS, "arrived.exists() and arrived.read_text", "True or arrived.read_text"
+)
+STATED_HASH_UNCHECKED = Defect(DOWNLOADS, "if sha256 is not None and whole != sha256:", "if False:")
+ROOM_UNCHECKED = Defect(DOWNLOADS, "if size and free < size + ROOM:", "if False:")
+NO_TIMEOUT = Defect(DOWNLOADS, "timeout=TIMEOUT", "timeout=30")
+MIRROR_TRUSTED = Defect(DOWNLOADS, "if download.sha256 in (None, sha256_of(local)):", "if True:")
+EMPTY_TEXT_TAKEN = Defect(SPLITTING, "    if not seen_text:\n", "    if False:\n")
 LINE_BREAKS_CHANGED = Defect(
-    SOURCES,
+    TEXTS,
     "text = decoder.decode(block, final=not block)",
     'text = decoder.decode(block, final=not block).replace("\\r\\n", "\\n")',
 )
@@ -125,8 +133,8 @@ CORPUS_UNCHECKED = Defect("gpt/corpus.py", "if digest.hexdigest() != expected:",
 EXACT_TEXT_REFUSED = Defect(
     "gpt/dataset.py", "if len(ids) < block_size + 1:", "if len(ids) <= block_size + 1:"
 )
-BOM_KEPT = Defect(SOURCES, "block = block.removeprefix(codecs.BOM_UTF8)", "pass")
-WRONG_BYTE_NAMED = Defect(SOURCES, "at = offset - pending + error.start", "at = error.start")
+BOM_KEPT = Defect(TEXTS, "block = block.removeprefix(codecs.BOM_UTF8)", "pass")
+WRONG_BYTE_NAMED = Defect(TEXTS, "at = offset - pending + error.start", "at = error.start")
 LOCALE_OBEYED = Defect(
     PARAMS, 'text = Path(file).read_text(encoding="utf-8")', "text = Path(file).read_text()"
 )

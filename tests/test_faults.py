@@ -29,7 +29,9 @@ from small_training import MEMORY, REPOSITORY, STEPS, Run, SmallTraining, went_o
 
 from gpt.checkpoint import TrainingStates
 from gpt.corpus import CorpusWriter, read_parts
-from gpt.sources import Document, Source, split_corpus
+from gpt.sources import Source
+from gpt.splitting import split_corpus
+from gpt.texts import Document
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from gpt.checkpoint import TrainingStates, load_model
 from gpt.corpus import CorpusWriter, read_parts
 from gpt.dataset import open_tokens
 from gpt.errors import DataError, GptError
-from gpt.sources import read_text
+from gpt.texts import read_text
 from gpt.tokenizer import load_tokenizer
 
 fuzzed = settings(max_examples=150, deadline=None)

@@ -1,25 +1,25 @@
 """Texts on their way into the corpus: read, downloaded, split, written in parts and read again."""
 
-import hashlib
+import gzip
+import json
 import os
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import planted
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt import sources
+from gpt import sources, splitting, texts
 from gpt.corpus import SPLITS, CorpusWriter, read_manifest, read_parts
 from gpt.errors import DataError
-from gpt.sources import READ_BYTES, Document, Download, Source
+from gpt.sources import Source
+from gpt.splitting import Filters
+from gpt.texts import READ_BYTES, Document
 
 Parts = dict[str, list[tuple[str, str]]]
 
@@ -36,10 +36,11 @@ def contents(source: Source) -> dict[str, str]:
 
 def written(folder: Path, source: Source, **options: Any) -> Parts:
     """`source` split and written to `folder`, then read back as {split: [(doc, part), ...]}."""
+    known = {name: options.pop(name) for name in list(options) if hasattr(Filters, name)}
     settings = {"seed": 0, "val_fraction": 0.1, "test_fraction": 0.0} | options
     with CorpusWriter(folder) as writer:
-        sources.split_corpus(source, writer, **settings)
-        writer.finish({"documents": source.count})
+        split = splitting.split_corpus(source, writer, filters=Filters(**known), **settings)
+        writer.finish({"documents": split.documents, "left_out": split.left_out})
     return {split: list(read_parts(folder, split)) for split in SPLITS}
 
 
@@ -99,14 +100,14 @@ def test_text_stands_in_the_corpus_as_it_was(tmp_path: Path, text: str) -> None:
 @pytest.mark.fault(16, planted=planted.BOM_KEPT)
 def test_a_byte_order_mark_is_left_out_at_the_start_alone(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfa\xef\xbb\xbfb")
-    assert "".join(sources.read_text(tmp_path / "a.txt")) == "a\ufeffb"
+    assert "".join(texts.read_text(tmp_path / "a.txt")) == "a\ufeffb"
 
 
 def test_characters_across_the_edge_of_a_read_block_stay_whole(tmp_path: Path) -> None:
     for before in range(5):
         text = "x" * (READ_BYTES - before) + "😀" * 3
         (tmp_path / "a.txt").write_bytes(text.encode())
-        assert "".join(sources.read_text(tmp_path / "a.txt")) == text
+        assert "".join(texts.read_text(tmp_path / "a.txt")) == text
 
 
 @pytest.mark.fault(16, planted=planted.WRONG_BYTE_NAMED)
@@ -122,7 +123,7 @@ def test_what_is_not_utf8_is_named_by_its_byte(
 ) -> None:
     (tmp_path / "a.txt").write_bytes(bom + b"x" * before + wrong)
     with pytest.raises(DataError, match=rf"a\.txt: byte {len(bom) + before} is not UTF-8;"):
-        list(sources.read_text(tmp_path / "a.txt"))
+        list(texts.read_text(tmp_path / "a.txt"))
 
 
 def test_a_name_that_is_not_utf8_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ def test_a_path_that_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_text_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"{tmp_path}: holds no \.txt or \.md file"):
+    with pytest.raises(DataError, match=rf"{tmp_path}: holds no text"):
         sources.own_text(tmp_path)
 
 
@@ -232,6 +233,70 @@ def test_no_name_stands_in_two_splits(tmp_path: Path) -> None:
     assert sorted(found) == sorted(set(names))
 
 
+def table(path: Path, rows: list[str], column: str = "text") -> None:
+    lines = "".join(json.dumps({column: row}) + "\n" for row in rows)
+    path.write_text(lines, encoding="utf-8")
+
+
+def test_a_folder_may_mix_texts_and_tables(tmp_path: Path) -> None:
+    (tmp_path / "poem.md").write_text("A poem", encoding="utf-8")
+    (tmp_path / "old.txt.gz").write_bytes(gzip.compress(b"An old text"))
+    table(tmp_path / "tales.jsonl", ["One", "Two"])
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+    (tmp_path / "all.tar.gz").write_bytes(b"\x1f\x8b")
+    source = sources.own_text(tmp_path)
+    assert contents(source) == {
+        "old.txt.gz": "An old text",
+        "poem.md": "A poem",
+        "tales.jsonl:1": "One",
+        "tales.jsonl:2": "Two",
+    }
+    assert (source.facts["files"], source.facts["files_passed_over"]) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("*.txt", ["a.txt", "sub/b.txt"]),
+        ("sub/*", ["sub/b.txt", "sub/c.log"]),
+        ("*.log", ["sub/c.log"]),
+    ],
+)
+def test_a_pattern_names_the_files_of_a_folder(
+    tmp_path: Path, pattern: str, found: list[str]
+) -> None:
+    for name in ("a.txt", "d.md", "sub/b.txt", "sub/c.log"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    assert list(contents(sources.own_text(tmp_path, files=pattern))) == found
+
+
+def test_a_pattern_that_fits_no_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a", encoding="utf-8")
+    with pytest.raises(DataError, match=r"holds no file like \*\.jsonl"):
+        sources.own_text(tmp_path, files="*.jsonl")
+
+
+def test_the_column_asked_for_is_the_text(tmp_path: Path) -> None:
+    table(tmp_path / "a.jsonl", ["One"], "story")
+    assert contents(sources.own_text(tmp_path / "a.jsonl", column="story")) == {"a.jsonl:1": "One"}
+
+
+def test_rows_are_split_by_document(tmp_path: Path) -> None:
+    rows = [f"row {number}" for number in range(40)]
+    table(tmp_path / "a.jsonl", rows)
+    parts = written(tmp_path / "corpus", sources.own_text(tmp_path / "a.jsonl"))
+    assert [len(parts[split]) for split in SPLITS] == [36, 4, 0]
+    assert sorted(text for split in SPLITS for _, text in parts[split]) == sorted(rows)
+
+
+def test_stories_are_the_texts_between_separators(tmp_path: Path) -> None:
+    text = "Once upon a time.\n<|endoftext|>\n\nA second\n\nstory.\n<|endoftext|>\n"
+    (tmp_path / "valid.txt").write_text(text, encoding="utf-8")
+    source = sources.stories([tmp_path / "valid.txt"], "")
+    assert list(contents(source).values()) == ["Once upon a time.", "A second\n\nstory."]
+
+
 # --- splitting ------------------------------------------------------------------------------------
 
 
@@ -273,14 +338,14 @@ def test_many_documents_are_held_out_whole_and_exactly_as_many(tmp_path: Path) -
 
 
 def test_the_same_seed_holds_out_the_same_documents_and_another_others() -> None:
-    draws = [sources.assign(100, seed, 0.1, 0.1) for seed in (3, 3, 4)]
+    draws = [splitting.assign(100, seed, 0.1, 0.1).tolist() for seed in (3, 3, 4)]
     assert draws[0] == draws[1] != draws[2]
 
 
 def test_which_documents_are_held_out_is_pinned() -> None:
     # Drawn by hash, so the same on every machine and Python. Another draw gives every user
     # another split: change it only on purpose, and say so in CHANGELOG.md.
-    held_out = [n for n, split in enumerate(sources.assign(40, 0, 0.1, 0.0)) if split == "val"]
+    held_out = np.flatnonzero(splitting.assign(40, 0, 0.1, 0.0) == SPLITS.index("val")).tolist()
     assert held_out == [1, 11, 25, 38]
 
 
@@ -295,11 +360,11 @@ def test_a_split_by_document_leaves_no_split_without_one(
     if val + test >= 1:
         test = 0.0
     with TemporaryDirectory() as folder, CorpusWriter(Path(folder)) as writer:
-        how = sources.split_corpus(
+        how = splitting.split_corpus(
             held(*["text"] * count), writer, seed=0, val_fraction=val, test_fraction=test
         )
         found = writer.finish({})["splits"]
-    if how == "document":
+    if how.by == "document":
         assert all(found[name]["documents"] for name in ("train", "val") + ("test",) * (test > 0))
 
 
@@ -324,6 +389,95 @@ def test_a_byte_limit_gives_the_longest_beginning_of_whole_characters(
 def test_a_byte_limit_bounds_the_bytes_of_the_corpus(tmp_path: Path) -> None:
     written(tmp_path, held(*["é" * 50] * 40), max_bytes=1001)
     assert sum(facts["bytes"] for facts in read_manifest(tmp_path)["splits"].values()) == 1000
+
+
+# --- filters --------------------------------------------------------------------------------------
+
+LENGTHS = ["", "a", "bb", "ccc", "dddd", "bb", "ccc", "é€"]
+
+
+@pytest.mark.parametrize(
+    ("filters", "kept", "left_out"),
+    [
+        ({"min_characters": 2}, ["bb", "ccc", "dddd", "bb", "ccc", "é€"], {"empty": 1, "short": 1}),
+        ({"max_characters": 2}, ["a", "bb", "bb", "é€"], {"empty": 1, "long": 3}),
+        (
+            {"drop_duplicates": True},
+            ["a", "bb", "ccc", "dddd", "é€"],
+            {"empty": 1, "duplicate": 2},
+        ),
+        (
+            {"min_characters": 2, "max_characters": 3, "drop_duplicates": True},
+            ["bb", "ccc", "é€"],
+            {"empty": 1, "short": 1, "long": 1, "duplicate": 2},
+        ),
+    ],
+)
+def test_what_a_filter_leaves_out_is_counted_by_its_reason(
+    tmp_path: Path, filters: dict[str, Any], kept: list[str], left_out: dict[str, int]
+) -> None:
+    parts = written(tmp_path, held(*LENGTHS), val_fraction=0.34, **filters)
+    assert sorted(text for split in SPLITS for _, text in parts[split]) == sorted(kept)
+    manifest = read_manifest(tmp_path)
+    assert manifest["left_out"] == left_out
+    assert manifest["documents"] == len(kept)
+    assert len(kept) + sum(left_out.values()) == len(LENGTHS)
+
+
+def test_without_a_filter_only_empty_documents_are_left_out(tmp_path: Path) -> None:
+    for count in (2, 20):
+        written(tmp_path, held("", *(f"text {n}" for n in range(count))))
+        manifest = read_manifest(tmp_path)
+        assert (manifest["left_out"], manifest["documents"]) == ({"empty": 1}, count)
+
+
+@pytest.mark.parametrize("last", [9, 2**20])
+def test_of_two_documents_that_differ_by_a_character_both_stay(tmp_path: Path, last: int) -> None:
+    texts = ["x" * last + "a", "x" * last + "b", "x" * last + "a"]
+    parts = written(tmp_path, held(*texts), drop_duplicates=True)
+    assert sorted({doc for split in SPLITS for doc, _ in parts[split]}) == ["0", "1"]
+
+
+def test_duplicates_are_found_across_the_numbers_kept_at_hand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(splitting, "AT_HAND", 5)
+    seen = splitting.Seen()
+    numbers = [number.to_bytes(8, "little") for number in range(40)]
+    assert [seen.add(number) for number in numbers] == [False] * 40
+    assert [seen.add(number) for number in numbers] == [True] * 40
+
+
+def test_duplicates_are_gone_before_the_split(tmp_path: Path) -> None:
+    written(tmp_path, held(*(f"text {n % 50}" for n in range(200))), drop_duplicates=True)
+    splits = read_manifest(tmp_path)["splits"]
+    assert [splits[split]["documents"] for split in SPLITS] == [45, 5, 0]
+    assert splits["val"]["documents_also_in_train"] == 0
+
+
+def test_filters_that_leave_nothing_say_what_they_left_out(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"length_range leaves no text \(.*: 1 long, 2 short\)"):
+        written(tmp_path, held("a", "b", "c" * 99), min_characters=5, max_characters=9)
+
+
+def test_a_byte_limit_counts_what_the_other_filters_leave(tmp_path: Path) -> None:
+    parts = written(tmp_path, held("a", "bbbb", "c", "dddd"), min_characters=2, max_bytes=6)
+    texts = [text for split in ("train", "val") for _, text in parts[split]]
+    assert sorted("".join(texts)) == list("bbbbdd")
+
+
+@pytest.mark.parametrize(("limit", "capped"), [(7, True), (8, False), (9, False), (4, True)])
+def test_a_byte_limit_that_cut_says_so(tmp_path: Path, limit: int, capped: bool) -> None:
+    with CorpusWriter(tmp_path) as writer:
+        split = splitting.split_corpus(
+            held("aaaa", "bbbb"),
+            writer,
+            seed=0,
+            val_fraction=0.25,
+            test_fraction=0.0,
+            filters=Filters(max_bytes=limit),
+        )
+    assert split.capped == capped
 
 
 # --- the corpus on disk ---------------------------------------------------------------------------
@@ -402,180 +556,3 @@ def test_information_adds_up_over_the_documents_of_a_split(tmp_path: Path) -> No
     parts = written(tmp_path, Source(20, documents))
     for split, facts in read_manifest(tmp_path)["splits"].items():
         assert facts.get("information_bits", 0) == sum(2 ** int(doc) for doc, _ in parts[split])
-
-
-# --- downloads ------------------------------------------------------------------------------------
-
-TEXT = b"First Citizen:\n" * 5000
-
-
-@dataclass
-class Answer:
-    body: bytes = b""
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Site:
-    """A web server of our own; `asked` are the paths it was asked for."""
-
-    url: str
-    answers: dict[str, Answer]
-    asked: list[str]
-
-
-@pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    answers: dict[str, Answer] = {}
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            answer = answers.get(self.path, Answer(b"no such page", 404))
-            self.send_response(answer.status)
-            headers = {"Content-Length": str(len(answer.body))} | answer.headers
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(answer.body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield Site(f"http://127.0.0.1:{server.server_port}", answers, asked)
-        server.shutdown()
-        thread.join()
-
-
-def download(site: Site, path: str = "/text") -> Download:
-    return Download("text.txt", site.url + path, hashlib.sha256(TEXT).hexdigest())
-
-
-@pytest.mark.loopback
-def test_a_download_gives_the_file_with_the_pinned_hash(site: Site, tmp_path: Path) -> None:
-    site.answers["/text"] = Answer(TEXT)
-    file = sources.fetch(download(site), tmp_path)
-    assert (file, file.read_bytes()) == (tmp_path / "text.txt", TEXT)
-
-
-@pytest.mark.loopback
-def test_a_file_is_downloaded_once(site: Site, tmp_path: Path) -> None:
-    site.answers["/text"] = Answer(TEXT)
-    for _ in range(2):
-        sources.fetch(download(site), tmp_path)
-    assert site.asked == ["/text"]
-
-
-@pytest.mark.fault(15, planted=planted.DOWNLOAD_UNCHECKED)
-@pytest.mark.loopback
-def test_a_damaged_file_in_the_cache_is_downloaded_again(site: Site, tmp_path: Path) -> None:
-    site.answers["/text"] = Answer(TEXT)
-    (tmp_path / "text.txt").write_bytes(TEXT[:-1])
-    assert sources.fetch(download(site), tmp_path).read_bytes() == TEXT
-
-
-FAULTS: dict[str, Callable[[Site], Answer]] = {
-    "wrong hash": lambda site: Answer(TEXT[:-1] + b"x"),
-    "an error page": lambda site: Answer(
-        b"<html>sorry</html>", headers={"Content-Type": "text/html"}
-    ),
-    "empty": lambda site: Answer(b""),
-    "404": lambda site: Answer(TEXT, 404),
-    "500": lambda site: Answer(TEXT, 500),
-    "truncated": lambda site: Answer(TEXT[:-1], headers={"Content-Length": str(len(TEXT))}),
-    "to a file": lambda site: Answer(b"", 302, {"Location": "file:///etc/passwd"}),
-    "to itself": lambda site: Answer(b"", 302, {"Location": f"{site.url}/text"}),
-}
-
-
-@pytest.mark.fault(15, planted=planted.DOWNLOAD_UNCHECKED)
-@pytest.mark.loopback
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_download_that_fails_leaves_nothing_and_lists_what_was_tried(
-    site: Site, tmp_path: Path, name: str
-) -> None:
-    site.answers["/text"] = FAULTS[name](site)
-    mirror, cache = tmp_path / "mirror", tmp_path / "cache"
-    with pytest.raises(DataError) as refused:
-        sources.fetch(download(site), cache, str(mirror))
-    assert "\n" not in str(refused.value)
-    assert f"{mirror / 'text.txt'}: not there; {site.url}/text: " in str(refused.value)
-    assert list(cache.glob("*")) == []
-
-
-@pytest.mark.loopback
-@pytest.mark.parametrize("name", ["wrong hash", "to a file"])
-def test_a_wrong_hash_is_blamed_where_the_hash_was_wrong_and_nowhere_else(
-    site: Site, tmp_path: Path, name: str
-) -> None:
-    site.answers["/text"] = FAULTS[name](site)
-    with pytest.raises(DataError) as refused:
-        sources.fetch(download(site), tmp_path)
-    assert ("wrong sha256" in str(refused.value)) == (name == "wrong hash")
-
-
-@pytest.mark.fault(15)
-@pytest.mark.loopback
-def test_a_refused_connection_is_named(site: Site, tmp_path: Path) -> None:
-    nobody = Download("text.txt", "http://127.0.0.1:9/text", "0" * 64)
-    with pytest.raises(DataError, match=r"http://127\.0\.0\.1:9/text: Connect\w*Error"):
-        sources.fetch(nobody, tmp_path)
-
-
-@pytest.mark.fault(15, planted=planted.NO_TIMEOUT)
-@pytest.mark.loopback
-@pytest.mark.timeout(20)
-def test_a_server_that_stays_silent_is_given_up_and_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
-    monkeypatch.setattr(sources, "TIMEOUT", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}/text"
-        with pytest.raises(DataError, match=rf"{url}: ReadTimeout"):
-            sources.fetch(Download("text.txt", url, "0" * 64), tmp_path / "cache")
-    assert list((tmp_path / "cache").glob("*")) == []
-
-
-@pytest.mark.loopback
-def test_a_mirror_folder_comes_first(site: Site, tmp_path: Path) -> None:
-    site.answers["/text"] = Answer(TEXT)
-    (tmp_path / "text.txt").write_bytes(TEXT)
-    file = sources.fetch(download(site), tmp_path / "cache", str(tmp_path))
-    assert (file, site.asked) == (tmp_path / "text.txt", [])
-
-
-@pytest.mark.fault(15, planted=planted.MIRROR_TRUSTED)
-@pytest.mark.loopback
-def test_a_wrong_file_in_a_mirror_folder_is_not_taken(site: Site, tmp_path: Path) -> None:
-    site.answers["/text"] = Answer(TEXT)
-    (tmp_path / "text.txt").write_bytes(b"another text")
-    file = sources.fetch(download(site), tmp_path / "cache", str(tmp_path))
-    assert file.read_bytes() == TEXT
-
-
-@pytest.mark.loopback
-@pytest.mark.parametrize("mirrored", [True, False])
-def test_a_mirror_address_comes_first_and_the_public_one_after(
-    site: Site, tmp_path: Path, mirrored: bool
-) -> None:
-    site.answers["/text"] = Answer(TEXT)
-    if mirrored:
-        site.answers["/mirror/text.txt"] = Answer(TEXT)
-    assert sources.fetch(download(site), tmp_path, f"{site.url}/mirror/").read_bytes() == TEXT
-    assert site.asked[0] == "/mirror/text.txt"
-    assert ("/text" in site.asked) == (not mirrored)
-
-
-def test_the_pinned_hashes_are_those_of_the_real_texts(texts: Path) -> None:
-    for pinned in (sources.SHAKESPEARE, sources.NAMES):
-        raw = (texts / pinned.file).read_bytes()
-        assert hashlib.sha256(raw).hexdigest() == pinned.sha256
