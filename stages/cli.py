@@ -1,7 +1,9 @@
 """The console command `gpt`: what is not a stage. It acts on the repository of the working folder.
 
-    gpt ui               fill in missing rows, then open MLflow's pages on 127.0.0.1
-    gpt ui --no-serve    fill in only
+    gpt ui                     fill in missing rows, then open MLflow's pages on 127.0.0.1
+    gpt ui --no-serve          fill in only
+    gpt compare EXP EXP ...    which experiment is better, beyond the noise of seeds
+    gpt plan -S KEY=VALUE      what a training will take, before it is begun
 
 A command that needs much to start imports it inside, so that `gpt --help` stays quick.
 """
@@ -9,6 +11,8 @@ A command that needs much to start imports it inside, so that `gpt --help` stays
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -56,6 +60,46 @@ def ui(
         return
     print(f"http://{HOST}:{port}{page}\nit takes a few seconds; Ctrl+C stops it", flush=True)
     _serve(store, port, environment)
+
+
+@app.command("compare")
+def compare_experiments(
+    experiments: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names, commits, or workspace; the first is what others are beside."),
+    ] = None,
+) -> None:
+    """Which is better, beyond the noise of seeds? Without names: all of DVC's experiments."""
+    from stages.compare import table_of, text_of
+    from stages.experiments import names
+
+    with _at_root():
+        print(text_of(table_of(experiments or names())))
+
+
+@app.command("plan")
+def plan_training(
+    changes: Annotated[
+        list[str] | None, typer.Option("-S", "--set-param", help="KEY=VALUE, as for dvc exp run.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="How long to try; 0: arithmetic alone.")] = 8.0,
+    price: Annotated[float, typer.Option(help="Of an hour of the machine.")] = 0.0,
+) -> None:
+    """Parameters, operations, memory and time of a training, before it is begun."""
+    from stages.plan import plan, text_of, with_changes
+
+    with _at_root():
+        print(text_of(plan(with_changes(changes or []), seconds), price))
+
+
+@contextmanager
+def _at_root() -> Iterator[None]:
+    """In the repository's root, with the user's faults in one line."""
+    try:
+        os.chdir(workspace.root())
+        yield
+    except GptError as error:
+        _fail(str(error))
 
 
 def _free_port(port: int) -> int:
