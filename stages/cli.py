@@ -4,6 +4,7 @@
     gpt ui --no-serve          fill in only
     gpt compare EXP EXP ...    which experiment is better, beyond the noise of seeds
     gpt plan -S KEY=VALUE      what a training will take, before it is begun
+    gpt report                 one page of the present result, report.html
 
 A command that needs much to start imports it inside, so that `gpt --help` stays quick.
 """
@@ -90,6 +91,16 @@ def plan_training(
 
     with _at_root():
         print(text_of(plan(with_changes(changes or []), seconds), price))
+
+
+@app.command("report")
+def write_report() -> None:
+    """One self-contained page of the present result: report.html, readable without a network."""
+    from stages.report import PAGE, write
+
+    with _at_root():
+        write()
+    print(f"{PAGE}: open it in a browser")
 
 
 @contextmanager
