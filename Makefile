@@ -12,8 +12,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 run: $(VENV)/ready
 	dvc repro
+	@gpt report
 	@echo
-	@echo "Scores: metrics/evaluate.json   Text: metrics/samples.md   Compare runs: make ui"
+	@echo "Report: report.html   Scores: metrics/evaluate.json   Text: metrics/samples.md"
+	@echo "Compare runs: gpt compare, make ui"
 
 test: $(VENV)/ready check
 	python -m pytest -q -m "not slow and not browser"

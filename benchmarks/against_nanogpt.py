@@ -35,7 +35,7 @@ from gpt.config import ModelConfig  # noqa: E402
 from gpt.device import choose_device  # noqa: E402
 from gpt.model import GPT  # noqa: E402
 from gpt.presets import resolve  # noqa: E402
-from gpt.scoring import block_windows, half_block_windows, token_losses  # noqa: E402
+from gpt.scoring import block_windows, half_block_windows, token_scores  # noqa: E402
 from gpt.tokenizer import Ids  # noqa: E402
 
 OVERRIDES = {
@@ -184,8 +184,8 @@ def report(name: str, model: GPT, ids: Ids) -> None:
     device = choose_device("cpu")
     block_size = model.config.block_size
     ways = [cut(len(ids), block_size) for cut in (half_block_windows, block_windows)]
-    half, blocks = token_losses(model, ids, ways, device, batch_tokens=16384)
-    print(f"{name}: loss {half.mean():.4f}, loss_blocks {blocks.mean():.4f}")
+    half, blocks = token_scores(model, ids, ways, device, batch_tokens=16384)
+    print(f"{name}: loss {half.losses.mean():.4f}, loss_blocks {blocks.losses.mean():.4f}")
 
 
 if __name__ == "__main__":

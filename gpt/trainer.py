@@ -10,10 +10,11 @@ It does not know files, params, tracking or signals: a stage hands it callbacks.
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from gpt.config import TrainConfig
 from gpt.dataset import Batches
@@ -22,9 +23,16 @@ from gpt.errors import TrainingError
 from gpt.model import GPT, cross_entropy
 from gpt.optimizer import make_optimizers, schedule, set_learning_rate
 
-CURVE_COLUMNS = ("step", "tokens", "train_loss", "val_loss", "learning_rate", "grad_norm")
+CURVE_COLUMNS = (
+    *("step", "tokens", "train_loss", "val_loss", "learning_rate"),
+    # Health: norm before clipping, share of updates clipped; and at looks, how far an update goes
+    # for the size of the weights, and which share of the MLPs' units answers to nothing.
+    *("grad_norm", "clip_rate", "update_ratio", "dead_units"),
+)
 # The curve has about so many points, whatever the length of the run.
 CURVE_POINTS = 400
+# A unit whose activation stays below this for all tokens of a look is dead.
+DEAD = 1e-4
 
 Windows = list[tuple[Tensor, Tensor]]
 
@@ -53,6 +61,9 @@ class Progress:
     # Sums since the curve's last point.
     loss_sum: float = 0.0
     norm_sum: float = 0.0
+    clipped: int = 0
+    # Of the update before a look; 0 as long as there was none.
+    update_ratio: float = 0.0
     curve: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -128,19 +139,25 @@ class Trainer:
                 f"step {step}: loss {loss_value}, gradient norm {norm}: not finite, so nothing was "
                 f"updated; lower train.learning_rate (is {self.config.learning_rate})"
             )
+        before = self._matrices() if self._look_follows() else None
         for optimizer in self._optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        if before is not None:
+            progress.update_ratio = _update_ratio(before, self._matrices())
 
         progress.step += 1
         progress.loss_sum += loss_value
         progress.norm_sum += norm
+        progress.clipped += 0 < self.config.grad_clip < norm
         if progress.step % self._point_every == 0:
             point = self._point()
             point["train_loss"] = round(progress.loss_sum / self._point_every, 6)
             point["learning_rate"] = float(f"{share * self.config.learning_rate:.6g}")
             point["grad_norm"] = round(progress.norm_sum / self._point_every, 6)
+            point["clip_rate"] = round(progress.clipped / self._point_every, 6)
             progress.loss_sum = progress.norm_sum = 0.0
+            progress.clipped = 0
             tell.on_point(point)
         return loss_value
 
@@ -156,11 +173,20 @@ class Trainer:
         limit = self.config.grad_clip or math.inf
         return float(torch.nn.utils.clip_grad_norm_(self._parameters, limit))
 
+    def _look_follows(self) -> bool:
+        """Whether the validation split is looked at after the update to come."""
+        step, every = self.progress.step + 1, self.config.eval_every
+        return step == self.config.steps or (every > 0 and step % every == 0)
+
+    def _matrices(self) -> list[Tensor]:
+        return [parameter.detach().clone() for parameter in self._parameters if parameter.dim() > 1]
+
     # --- looking at the validation split ----------------------------------------------------------
 
     def _look(self, tell: Callbacks) -> None:
         progress = self.progress
-        val_loss = self.validation_loss()
+        with _PeakActivations(self.model) as peaks:
+            val_loss = self.validation_loss()
         if not math.isfinite(val_loss):
             raise TrainingError(
                 f"step {progress.step}: validation loss {val_loss} is not finite; "
@@ -177,6 +203,9 @@ class Trainer:
             progress.stopped_early = bool(patience) and progress.looks_without_gain >= patience
         point = self._point()
         point["val_loss"] = round(progress.val_loss, 6)
+        point["dead_units"] = round(peaks.dead_share(), 6)
+        if progress.step:
+            point["update_ratio"] = float(f"{progress.update_ratio:.6g}")
         tell.on_look(self, progress.val_loss)
 
     @torch.no_grad()
@@ -236,3 +265,40 @@ class Trainer:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         facts = {key: math.inf if value is None else value for key, value in facts.items()}
         self.progress = Progress(**facts)
+
+
+def _update_ratio(before: list[Tensor], after: list[Tensor]) -> float:
+    """The median over the matrices of |update| / |weights|; about 0.001 is usual for AdamW."""
+    ratios = [
+        (new - old).norm() / old.norm().clamp(min=1e-12)
+        for old, new in zip(before, after, strict=True)
+    ]
+    return float(torch.stack(ratios).median())
+
+
+class _PeakActivations:
+    """While it is entered, the largest absolute activation of each unit of the model's MLPs."""
+
+    def __init__(self, model: GPT) -> None:
+        # What goes into an MLP's second layer is what its units make of a token.
+        self._layers = [m for name, m in model.named_modules() if name.endswith("mlp.down")]
+        self._peaks: dict[nn.Module, Tensor] = {}
+        self._hooks: list[RemovableHandle] = []
+
+    def __enter__(self) -> Self:
+        self._hooks = [layer.register_forward_pre_hook(self._see) for layer in self._layers]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _see(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        peak = inputs[0].detach().abs().flatten(0, -2).amax(dim=0).float()
+        seen = self._peaks.get(layer)
+        self._peaks[layer] = peak if seen is None else torch.maximum(seen, peak)
+
+    def dead_share(self) -> float:
+        """The share of units that no token of a look made answer; 0 where none was looked at."""
+        peaks = torch.cat([torch.ones(0), *(peak.cpu() for peak in self._peaks.values())])
+        return int((peaks < DEAD).sum()) / max(1, len(peaks))

@@ -280,13 +280,14 @@ class VerseScores:
 
     `known_words`: share of the `words` in spoken lines that are in the lexicon.
     `metrical_lines`: share of the `lines` within one syllable of the metre.
-    `rhymed_couplets`: share of the couplets marked "[Coming forward]" that rhyme.
+    `rhymed_couplets`: share of the `couplets`, which "[Coming forward]" marks, that rhyme.
     """
 
     words: int
     known_words: float | None
     lines: int
     metrical_lines: float | None
+    couplets: int
     rhymed_couplets: float | None
 
 
@@ -1075,5 +1076,6 @@ def assess(text: str) -> VerseScores:
         known_words=known / words if words else None,
         lines=count,
         metrical_lines=metrical / count if count else None,
+        couplets=couplets,
         rhymed_couplets=rhymed / couplets if couplets else None,
     )

@@ -1,7 +1,11 @@
 """The console command `gpt`: what is not a stage. It acts on the repository of the working folder.
 
-    gpt ui               fill in missing rows, then open MLflow's pages on 127.0.0.1
-    gpt ui --no-serve    fill in only
+    gpt ui                     fill in missing rows, then open MLflow's pages on 127.0.0.1
+    gpt ui --no-serve          fill in only
+    gpt compare EXP EXP ...    which experiment is better, beyond the noise of seeds
+    gpt plan -S KEY=VALUE      what a training will take, before it is begun
+    gpt scaling queue, fit     a series of sizes, and what the next size would reach
+    gpt report                 one page of the present result, report.html
 
 A command that needs much to start imports it inside, so that `gpt --help` stays quick.
 """
@@ -9,6 +13,8 @@ A command that needs much to start imports it inside, so that `gpt --help` stays
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -19,6 +25,10 @@ from stages import workspace
 HOST = "127.0.0.1"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+scaling = typer.Typer(no_args_is_help=True, help="How the loss falls as models grow.")
+app.add_typer(scaling, name="scaling")
 
 
 @app.callback()
@@ -56,6 +66,106 @@ def ui(
         return
     print(f"http://{HOST}:{port}{page}\nit takes a few seconds; Ctrl+C stops it", flush=True)
     _serve(store, port, environment)
+
+
+@app.command("compare")
+def compare_experiments(
+    experiments: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names, commits, or workspace; the first is what others are beside."),
+    ] = None,
+) -> None:
+    """Which is better, beyond the noise of seeds? Without names: all of DVC's experiments."""
+    from stages.compare import table_of, text_of
+    from stages.experiments import names
+
+    with _at_root():
+        print(text_of(table_of(experiments or names())))
+
+
+@app.command("plan")
+def plan_training(
+    changes: Annotated[
+        list[str] | None, typer.Option("-S", "--set-param", help="KEY=VALUE, as for dvc exp run.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="How long to try; 0: arithmetic alone.")] = 8.0,
+    price: Annotated[float, typer.Option(help="Of an hour of the machine.")] = 0.0,
+) -> None:
+    """Parameters, operations, memory and time of a training, before it is begun."""
+    from stages.plan import plan, text_of, with_changes
+
+    with _at_root():
+        print(text_of(plan(with_changes(changes or []), seconds), price))
+
+
+@scaling.command("queue")
+def queue_series(
+    widths: Annotated[str, typer.Option(help="Of model.n_embd, as in 32,64,128.")] = "",
+    depths: Annotated[str, typer.Option(help="Of model.n_layer.")] = "",
+    flops: Annotated[float, typer.Option(help="Operations that each may spend.")] = 0.0,
+    changes: Annotated[
+        list[str] | None, typer.Option("-S", "--set-param", help="KEY=VALUE for all of them.")
+    ] = None,
+) -> None:
+    """Queue a series of sizes; `dvc queue start` runs it."""
+    from stages.scaling import commands, queue
+
+    with _at_root():
+        series = commands(_numbers(widths), _numbers(depths), flops, changes or [])
+        queue(series)
+        print("\n".join(" ".join(command) for command in series))
+        print(f"{len(series)} queued; dvc queue start, then gpt scaling fit")
+
+
+@scaling.command("fit")
+def fit_series(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Experiments; none: those that queue named.")
+    ] = None,
+    over: Annotated[str, typer.Option(help="parameters, tokens or flops.")] = "parameters",
+    predict: Annotated[list[float] | None, typer.Option(help="A size to predict.")] = None,
+    floor: Annotated[
+        bool, typer.Option(help="Take the floor that is known (verse), or fit one.")
+    ] = True,
+) -> None:
+    """Fit loss = floor + a * x^-b, draw it to scaling.png, predict further sizes."""
+    from stages.scaling import PICTURE, floor_of, law_of, picture, series_of, text_of
+
+    with _at_root():
+        series = series_of(names or [])
+        known = floor_of(series) if floor else None
+        law = law_of(series, over, known)
+        picture(PICTURE, series, over, law, predict or [])
+        print(text_of(series, over, law, predict or [], known is not None))
+        print(PICTURE)
+
+
+def _numbers(text: str) -> list[int]:
+    """32,64,128 as a list."""
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        _fail(f"{text}: write whole numbers with commas between, as in 32,64,128")
+
+
+@app.command("report")
+def write_report() -> None:
+    """One self-contained page of the present result: report.html, readable without a network."""
+    from stages.report import PAGE, write
+
+    with _at_root():
+        write()
+    print(f"{PAGE}: open it in a browser")
+
+
+@contextmanager
+def _at_root() -> Iterator[None]:
+    """In the repository's root, with the user's faults in one line."""
+    try:
+        os.chdir(workspace.root())
+        yield
+    except GptError as error:
+        _fail(str(error))
 
 
 def _free_port(port: int) -> int:

@@ -255,7 +255,9 @@ class Pipeline:
             text = self.files.read(path) if path.endswith(".csv") else None
             if text is None:
                 continue
-            for line in csv.DictReader(io.StringIO(text.decode())):
+            lines = csv.DictReader(io.StringIO(text.decode()))
+            # Curves over something else than steps are files of the repository, not of the row.
+            for line in lines if "step" in (lines.fieldnames or []) else ():
                 for column, cell in line.items():
                     if cell and column not in ("step", "tokens"):
                         name = f"{stage}/{column.removeprefix(f'{stage}_')}"

@@ -1,8 +1,8 @@
 """Stage `sample`: write text with the trained model.  python -m stages.sample
 
-As a stage it reads data/model and the params `sample`, and writes data/samples, metrics/samples.md
-and metrics/sample.json. With options it runs outside DVC: it prints as it writes, and touches no
-file:
+As a stage it reads data/model, data/tokens (to tell what of the text is new) and the params
+`sample`, and writes data/samples, metrics/samples.md and metrics/sample.json. With options it runs
+outside DVC: it prints as it writes, and touches no file:
 
     python -m stages.sample --prompt "ROMEO:" --temperature 0.9
 """
@@ -19,15 +19,30 @@ from tqdm import tqdm
 from gpt import verse
 from gpt.checkpoint import TrainedModel, load_model
 from gpt.corpus import write_json
+from gpt.dataset import open_tokens
 from gpt.errors import DataError, GptError
 from gpt.generation import Sample, Sampling, generate, printable
+from gpt.novelty import (
+    Pieces,
+    distinct,
+    longest_shared_run,
+    new_ngrams,
+    rouge_2_among,
+    rouge_2_nearest,
+    words_of,
+)
 from stages import stage
 from stages.params import Params, SampleParams, check, load
 from stages.tracking import Row
 
 MODEL = Path("data/model")
+TOKENS = Path("data/tokens")
 SAMPLES = Path("data/samples/samples.jsonl")
 PAGE = Path("metrics/samples.md")
+
+# Copies are looked for in at most the last so many tokens of the training split.
+SEARCHED_TOKENS = 2_000_000
+NGRAMS = range(4, 17)
 
 
 def sample(params: Params, row: Row) -> None:
@@ -113,14 +128,52 @@ def page(asked: SampleParams, samples: list[Sample]) -> str:
 
 
 def scores(trained: TrainedModel, samples: list[Sample]) -> dict[str, Any]:
-    """Counts, and for a model of verse how much of it is words and metre."""
+    """Counts, what of the text is new, and for a model of verse how much of it is verse."""
+    texts = [one.text[len(one.prompt) :] for one in samples]
+    lines = [line for text in texts for line in text.split("\n") if line]
     result: dict[str, Any] = {
         "samples": len(samples),
         "characters": sum(len(one.text) for one in samples),
+        "line_length": _rounded(sum(map(len, lines)) / len(lines) if lines else None),
+        "novelty": novelty(trained, texts),
     }
     if trained.record.data["corpus"] == "verse":
         result["verse"] = verse_scores([verse.assess(one.text) for one in samples])
     return result
+
+
+def novelty(trained: TrainedModel, texts: list[str]) -> dict[str, Any]:
+    """How much of what was written the training text has, and the samples have in common.
+
+    `validation` gives the same figures for as much text from the validation split: what somebody
+    who writes in the same way, and copies nothing, shares with the training text.
+    """
+    ids = {
+        split: open_tokens(TOKENS, split, trained.record.vocab_size) for split in ("train", "val")
+    }
+    train_text = trained.tokenizer.decode(ids["train"][-SEARCHED_TOKENS:])
+    train, train_words = Pieces([train_text]), words_of(train_text)
+    written = [words_of(text) for text in texts]
+    nearest = [rouge_2_nearest(words, train_words) for words in written]
+    size = sum(map(len, texts))
+    # A character is at most as many tokens as it has bytes.
+    held_out = trained.tokenizer.decode(ids["val"][: 4 * size])[:size]
+    return {
+        **_copied(Pieces(texts), train),
+        "validation": _copied(Pieces([held_out]), train),
+        **{f"distinct_{n}": _rounded(distinct(written, n)) for n in (1, 2, 3)},
+        "rouge_2_among": _rounded(rouge_2_among(written)),
+        "rouge_2_train": _rounded(sum(nearest) / len(nearest)),
+    }
+
+
+def _copied(texts: Pieces, train: Pieces) -> dict[str, Any]:
+    new = {f"{n:02}": _rounded(new_ngrams(texts, train, n)) for n in NGRAMS}
+    return {"longest_shared_run": len(longest_shared_run(texts, train)), "new_ngrams": new}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
 
 
 def verse_scores(found: list[verse.VerseScores]) -> dict[str, Any]:
@@ -137,6 +190,8 @@ def verse_scores(found: list[verse.VerseScores]) -> dict[str, Any]:
         "known_words": together("known_words", "words"),
         "lines": sum(one.lines for one in found),
         "metrical_lines": together("metrical_lines", "lines"),
+        "couplets": sum(one.couplets for one in found),
+        "rhymed_couplets": together("rhymed_couplets", "couplets"),
     }
 
 

@@ -6,6 +6,7 @@ to the same bits: its states lie under .cache/train of the main repository until
 """
 
 import hashlib
+import math
 import signal
 import sys
 import time
@@ -25,6 +26,7 @@ from gpt.corpus import read_json, write_json
 from gpt.dataset import Batches, even_windows, manifest, open_tokens
 from gpt.device import Device, choose_device
 from gpt.errors import DataError, Interrupted, TrainingError
+from gpt.health import Finding, diagnose
 from gpt.model import GPT
 from gpt.tokenizer import Tokenizer, line_breaks, load_tokenizer
 from gpt.trainer import CURVE_COLUMNS, Callbacks, Trainer
@@ -83,8 +85,11 @@ def _train(params: Params, row: Row, model_config: ModelConfig, config: TrainCon
         watch.close()
         if trainer.progress.stopped_early:
             print(f"stopped early at step {trainer.progress.step}")
+        findings = diagnose(trainer.progress.curve, math.log(tokenizer.vocab_size))
+        for finding in findings:
+            print(finding)
         save_model(MODEL, trainer.kept_weights(), TOKENS / "tokenizer.json", record)
-        write_metrics(params.preset, trainer)
+        write_metrics(params.preset, trainer, findings)
         if not params.runtime.keep_scratch:
             states.remove()
 
@@ -147,7 +152,7 @@ def _flat(record: dict[str, Any], before: str = "") -> dict[str, Any]:
     return flat
 
 
-def write_metrics(preset: str, trainer: Trainer) -> None:
+def write_metrics(preset: str, trainer: Trainer, findings: list[Finding]) -> None:
     """metrics/train.json, with the sizes as they were resolved, and the curve."""
     progress, model = trainer.progress, trainer.model.config
     CURVE.parent.mkdir(parents=True, exist_ok=True)
@@ -169,6 +174,7 @@ def write_metrics(preset: str, trainer: Trainer) -> None:
             "best_step": progress.best_step,
             "best_val_loss": round(progress.best_val_loss, 6),
             "final_val_loss": round(progress.val_loss, 6),
+            "diagnosis": ", ".join(finding.what for finding in findings) or "healthy",
             "final_train_loss": None if losses.empty else float(losses.iloc[-1]),
         },
     )
@@ -216,13 +222,16 @@ class _Watch:
             "train/loss": point["train_loss"],
             "train/learning_rate": point["learning_rate"],
             "train/grad_norm": point["grad_norm"],
+            "train/clip_rate": point["clip_rate"],
         }
         self.row.log_metrics(values, step=int(point["step"]))
 
     def on_look(self, trainer: Trainer, val_loss: float) -> None:
         step, last = trainer.progress.step, trainer.config.steps
         self.shown["val"] = f"{val_loss:.3f}"
-        self.row.log_metrics({"train/val_loss": round(val_loss, 6)}, step=step)
+        point = trainer.progress.curve[-1]
+        names = [name for name in ("val_loss", "dead_units", "update_ratio") if name in point]
+        self.row.log_metrics({f"train/{name}": point[name] for name in names}, step=step)
         _say(f"step {step:>{len(str(last))}} of {last}: validation loss {val_loss:.4f}")
         if not self.runtime.sample_every:
             self.sample()

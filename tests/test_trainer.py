@@ -459,3 +459,54 @@ def test_a_step_that_is_looked_at_has_one_point_with_both_losses() -> None:
     assert [point["step"] for point in curve] == list(range(STEPS + 1))
     assert {"train_loss", "val_loss"} <= curve[4].keys()
     assert "val_loss" not in curve[3]
+
+
+# --- health ---------------------------------------------------------------------------------------
+
+
+def test_the_ratio_of_an_update_is_the_median_over_the_matrices() -> None:
+    before = [torch.full((2, 2), 2.0), torch.ones(3, 3), torch.ones(2, 2)]
+    after = [torch.full((2, 2), 2.2), torch.full((3, 3), 1.5), torch.ones(2, 2)]
+    assert trainer_module._update_ratio(before, after) == pytest.approx(0.1)
+
+
+def test_a_look_says_how_far_the_update_before_it_went() -> None:
+    trainer = make()
+    seen: dict[int, dict[str, Tensor]] = {}
+    trainer.run(Callbacks(between=lambda t: seen.update({t.progress.step: weights(t)})))
+    points = {point["step"]: point for point in trainer.progress.curve}
+    assert "update_ratio" not in points[0]
+    assert "update_ratio" not in points[3]
+    for step in (2, 4, 6):
+        matrices = [
+            [tensor for tensor in seen[at].values() if tensor.dim() > 1] for at in (step - 1, step)
+        ]
+        expected = trainer_module._update_ratio(*matrices)
+        assert points[step]["update_ratio"] == pytest.approx(expected, rel=1e-4)
+        assert expected > 1e-4
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(0.0, 0.0), (1e-9, 1.0), (1e9, 0.0)])
+def test_the_clip_rate_is_the_share_of_clipped_updates(limit: float, expected: float) -> None:
+    trainer = make(grad_clip=limit)
+    trainer.run()
+    rates = [point["clip_rate"] for point in trainer.progress.curve if "clip_rate" in point]
+    assert rates == [expected] * STEPS
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "modern", "original"])
+def test_dead_units_are_those_that_answer_to_no_token(architecture: str) -> None:
+    trainer = make(architecture=architecture, dropout=0.0)
+    with torch.no_grad():
+        for block in trainer.model.blocks:
+            block.mlp.up.weight.normal_(generator=torch.Generator().manual_seed(0))
+        # Rows of zeros: a quarter of the units of the first of two layers.
+        trainer.model.blocks[0].mlp.up.weight[:16] = 0.0
+    trainer.run()
+    assert trainer.progress.curve[0]["dead_units"] == pytest.approx(16 / 128, abs=0.02)
+
+
+def test_a_look_leaves_no_hook_behind() -> None:
+    trainer = make()
+    trainer.run()
+    assert not [m for m in trainer.model.modules() if m._forward_pre_hooks]

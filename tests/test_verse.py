@@ -255,7 +255,7 @@ def test_lines_cut_off_by_the_ends_of_a_text_do_not_count() -> None:
 @pytest.mark.parametrize("text", ["", "\n", "a", "VIOLA:\n\n", "\n\n[Coming forward]\n"])
 def test_what_cannot_be_counted_is_none(text: str) -> None:
     scores = verse.assess(text)
-    assert scores == verse.VerseScores(0, None, 0, None, None)
+    assert scores == verse.VerseScores(0, None, 0, None, 0, None)
 
 
 def test_a_couplet_that_does_not_rhyme_is_counted_as_such() -> None:

@@ -82,6 +82,8 @@ class TrialRepository:
         elif stage == "evaluate":
             values = {"val": {"loss": 3.7, "bits_per_byte": 5.3}, "note": "not a number"}
             self.write("metrics/evaluate.json", json.dumps(values))
+            self.write("metrics/curves/positions.csv", "position,loss\n1,4.0\n2,3.6\n")
+            self.write("metrics/curves/calibration.csv", "confidence,accuracy,share\n0.5,0.5,1\n")
             (self.folder / "metrics/pictures").mkdir(exist_ok=True)
             (self.folder / "metrics/pictures/loss.png").write_bytes(b"\x89PNG")
         else:

@@ -1,0 +1,155 @@
+"""`gpt plan`: what a training will take, before it is begun.
+
+Parameters and operations are arithmetic (gpt/budget.py). Time and memory are measured: the model is
+built and trained on random tokens for some seconds, on this machine, in this process.
+"""
+
+import contextlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from gpt.budget import flops_per_token, parameter_count, state_bytes, tokens_of
+from gpt.corpus import read_json
+from gpt.dataset import Batches, even_windows
+from gpt.device import choose_device
+from gpt.errors import DataError, ParamsError
+from gpt.model import GPT
+from gpt.trainer import Callbacks, Trainer
+from stages.params import FILE, Params, load, parse
+
+FIRST_UPDATES = 3  # slower than the rest: memory is taken, threads are started
+TOKENIZE = Path("metrics/tokenize.json")
+# Ids where no text has been tokenised yet: about what English text has of characters.
+CHARACTERS = 65
+
+
+class _Enough(Exception):
+    """Ends the trial."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Seconds are those of the whole training; bytes those of the whole process at its peak."""
+
+    parameters: int
+    tokens: int
+    flops: float
+    state_bytes: int
+    seconds: float | None = None
+    bytes: int | None = None
+    device: str = ""
+
+
+def with_changes(changes: list[str]) -> Params:
+    """params.yaml with `key=value`, as `dvc exp run -S` takes them. Raises ParamsError."""
+    sections = load().model_dump()
+    raw: list[str] = []
+    for change in changes:
+        key, equals, value = change.partition("=")
+        section, dot, name = key.strip().partition(".")
+        if not equals or not key.strip():
+            raise ParamsError(f"-S {change}: write -S KEY=VALUE, as in -S model.n_layer=4")
+        place = sections
+        if dot and isinstance(sections.get(section), dict):
+            place, section = sections[section], name
+        place[section] = f"change {len(raw)}"
+        raw.append(value)
+    # JSON is YAML. Values stand in it as they were typed, so that they are read as in params.yaml.
+    text = json.dumps(sections)
+    for number, value in enumerate(raw):
+        text = text.replace(f'"change {number}"', value or "null")
+    return parse(text, FILE)
+
+
+def vocabulary(params: Params) -> int:
+    """Ids that the tokenizer has, or will have at most."""
+    kind = params.tokenizer.kind
+    if kind == "char":
+        try:
+            return int(read_json(TOKENIZE)["vocab_size"])
+        except DataError:
+            return CHARACTERS
+    return {"byte": 257, "gpt2": 50_257}.get(kind, params.tokenizer.vocab_size)
+
+
+def plan(params: Params, seconds: float) -> Plan:
+    """What the training of `params` takes, from a trial of `seconds` (0: no trial)."""
+    model_config, config, _ = params.resolved()
+    vocab_size = vocabulary(params)
+    tokens = tokens_of(model_config, config)
+    parameters = parameter_count(model_config, vocab_size)
+    flops = float(tokens * flops_per_token(model_config, vocab_size))
+    state = state_bytes(model_config, config, vocab_size)
+    if not seconds or not config.steps:
+        return Plan(parameters, tokens, flops, state)
+    device = choose_device(config.device, config.dtype, config.threads)
+    draw = np.random.default_rng(0)
+    block_size, batch_size = model_config.block_size, config.batch_size
+    ids = draw.integers(vocab_size, size=50 * block_size + config.eval_tokens).astype(np.uint32)
+    trainer = Trainer(
+        GPT(model_config, vocab_size, params.seed),
+        Batches(ids, block_size=block_size, batch_size=batch_size, seed=params.seed),
+        even_windows(ids, block_size=block_size, tokens=config.eval_tokens, batch_size=batch_size),
+        config.model_copy(update={"eval_every": 0}),
+        device,
+        params.seed,
+    )
+    moments, peak = [time.monotonic()], 0
+
+    def between(trainer: Trainer) -> None:
+        nonlocal peak
+        moments.append(time.monotonic())
+        peak = max(peak, _bytes_now(device.name))
+        if len(moments) > FIRST_UPDATES + 3 and moments[-1] - moments[0] > seconds:
+            raise _Enough
+
+    with contextlib.suppress(_Enough):
+        trainer.run(Callbacks(between=between))
+    updates = np.diff(moments)
+    a_step = float(np.median(updates[FIRST_UPDATES:] if len(updates) > FIRST_UPDATES else updates))
+    begun = time.monotonic()
+    trainer.validation_loss()
+    a_look = time.monotonic() - begun
+    looks = 1 + (config.steps // config.eval_every if config.eval_every else 0)
+    whole = config.steps * a_step + looks * a_look
+    return Plan(parameters, tokens, flops, state, whole, peak, f"{device.name} {device.dtype}")
+
+
+def _bytes_now(device: str) -> int:
+    """The memory of this process: of the GPU where it trains there."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_reserved())
+    return int(psutil.Process().memory_info().rss)
+
+
+def text_of(found: Plan, price: float) -> str:
+    """The plan for a terminal; `price` is what an hour of the machine costs (0: not told)."""
+    lines = [
+        f"parameters  {found.parameters:,}",
+        f"tokens      {found.tokens:,}",
+        f"compute     {found.flops:.3g} operations",
+        f"memory      {found.state_bytes / 1e6:,.0f} MB of weights, gradients and moments",
+    ]
+    if found.seconds is not None and found.bytes is not None:
+        lines[-1] += f"; the whole process {found.bytes / 1e6:,.0f} MB"
+        rate = found.flops / found.seconds
+        lines.append(
+            f"time        {_duration(found.seconds)} on this machine as busy as it is now "
+            f"({found.device}, {rate / 1e9:,.1f} billion operations/s)"
+        )
+        if price:
+            lines.append(f"cost        {price * found.seconds / 3600:,.2f}")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {name}"
+    return f"{seconds:.0f} seconds"

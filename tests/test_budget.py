@@ -1,0 +1,130 @@
+"""Arithmetic before training, against models that were built and PyTorch's own counter."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from trial_repository import TrialRepository
+from typer.testing import CliRunner
+
+from gpt.budget import flops_per_token, parameter_count, state_bytes, tokens_of
+from gpt.config import ModelConfig, TrainConfig
+from gpt.model import GPT, cross_entropy
+from gpt.optimizer import make_optimizers
+from gpt.presets import PRESETS, resolve
+from stages.cli import app
+from stages.plan import plan, with_changes
+
+SHAPES: list[dict[str, Any]] = [
+    {"architecture": architecture, "bias": bias, "ngram_rows": rows}
+    for architecture in ("original", "gpt2", "modern")
+    for bias in (False, True)
+    for rows in (0, 50)
+]
+
+
+def shape_of(**changes: Any) -> ModelConfig:
+    return ModelConfig(n_layer=3, n_head=2, n_embd=48, block_size=40, **changes)
+
+
+@pytest.mark.parametrize("changes", SHAPES)
+def test_parameters_are_those_of_the_model(changes: dict[str, Any]) -> None:
+    model = GPT(shape_of(**changes), 70, seed=0)
+    assert parameter_count(model.config, 70) == model.parameter_count()
+
+
+@pytest.mark.parametrize("preset", ["quick", "nanogpt-cpu"])
+def test_parameters_of_presets_are_those_of_the_readme(preset: str) -> None:
+    table = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    shape, _, _ = resolve(preset, {}, {})
+    assert f"{parameter_count(shape, 65):,}" in table
+
+
+@pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
+def test_operations_are_those_that_pytorch_counts(architecture: str) -> None:
+    shape = shape_of(architecture=architecture)
+    model = GPT(shape, 70, seed=0)
+    ids_bt = torch.randint(70, (4, shape.block_size))
+    with FlopCounterMode(display=False) as counter:
+        loss = cross_entropy(model(ids_bt), ids_bt)
+        loss.backward()
+    counted = counter.get_total_flops() / ids_bt.numel()
+    # The first layer's inputs need no gradient in one of its products.
+    assert flops_per_token(shape, 70) == pytest.approx(counted, rel=0.05)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_state_is_that_of_the_optimizers(optimizer: str) -> None:
+    shape = shape_of(architecture="modern", ngram_rows=30)
+    config = TrainConfig(
+        steps=1, batch_size=2, learning_rate=1e-3, min_learning_rate=0, optimizer=optimizer
+    )
+    model = GPT(shape, 70, seed=0)
+    optimizers = make_optimizers(model, config, "cpu")
+    ids_bt = torch.randint(70, (2, shape.block_size))
+    cross_entropy(model(ids_bt), ids_bt).backward()
+    for one in optimizers:
+        one.step()
+    moments = [
+        tensor
+        for one in optimizers
+        for state in one.state.values()
+        for tensor in state.values()
+        if torch.is_tensor(tensor) and tensor.dim() > 0
+    ]
+    parameters = list(model.parameters())
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    held = [*parameters, *gradients, *parameters, *moments]  # parameters again: the best so far
+    expected = sum(tensor.numel() * tensor.element_size() for tensor in held)
+    assert state_bytes(shape, config, 70) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.fixture
+def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialRepository:
+    repository = TrialRepository(tmp_path / "repository")
+    monkeypatch.chdir(repository.folder)
+    return repository
+
+
+def test_a_plan_reads_changes_as_dvc_does(trial: TrialRepository) -> None:
+    params = with_changes(["model.n_layer=5", "train.learning_rate=3e-4", "preset=nanogpt-cpu"])
+    shape, config, _ = params.resolved()
+    assert (shape.n_layer, config.learning_rate, config.batch_size) == (5, 3e-4, 12)
+    found = plan(params, seconds=0)
+    assert found.parameters == parameter_count(shape, 65)
+    assert found.tokens == tokens_of(shape, config) == 2000 * 12 * 64
+    assert found.seconds is None
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ("model.n_layers=5", "did you mean model.n_layer"),
+        ("model.n_layer", "write -S KEY=VALUE"),
+        ("model.n_layer=few", "model.n_layer"),
+    ],
+)
+def test_a_change_that_cannot_be_is_told_in_a_line(
+    trial: TrialRepository, change: str, wanted: str
+) -> None:
+    shown = CliRunner().invoke(app, ["plan", "-S", change, "--seconds", "0"])
+    assert shown.exit_code == 2
+    assert wanted in shown.output
+    assert len(shown.output.splitlines()) == 1
+
+
+def test_a_trial_tells_time_memory_and_cost(trial: TrialRepository) -> None:
+    changes = ["model.n_layer=1", "model.n_embd=16", "model.ngram_rows=0", "train.steps=20"]
+    words = [word for change in changes for word in ("-S", change)]
+    shown = CliRunner().invoke(app, ["plan", *words, "--seconds", "0.1", "--price", "3600000"])
+    assert shown.exit_code == 0, shown.output
+    for name in ("parameters", "tokens", "compute", "memory", "time", "cost"):
+        assert f"\n{name}" in f"\n{shown.output}"
+
+
+def test_every_preset_can_be_planned() -> None:
+    for preset in PRESETS:
+        shape, config, _ = resolve(preset, {}, {})
+        assert parameter_count(shape, 65) > 0 < tokens_of(shape, config)
