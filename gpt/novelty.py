@@ -133,10 +133,3 @@ def rouge_2_nearest(words: list[str], train: list[str]) -> float:
     pairs = min(len(words) - 1, len(hits))
     start = int(np.argmax(sums[pairs:] - sums[: len(sums) - pairs]))
     return rouge_2(words, train[start : start + pairs + 1])
-
-
-def overlap(words: list[str], train: list[str], n: int = 8) -> float | None:
-    """The share of the n-grams of `words` that stand in `train` (GPT-2's authors took n = 8)."""
-    seen = set(_ngrams(train, n))
-    every = _ngrams(words, n)
-    return sum(gram in seen for gram in every) / len(every) if every else None

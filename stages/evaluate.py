@@ -22,7 +22,6 @@ from gpt.corpus import write_json
 from gpt.dataset import manifest, open_tokens
 from gpt.errors import DataError
 from gpt.ngrams import kneser_ney_losses
-from gpt.novelty import overlap, words_of
 from gpt.pictures import loss_picture
 from gpt.scoring import (
     TokenScores,
@@ -100,10 +99,6 @@ def evaluate(params: Params, row: Row) -> None:
             metrics[split]["floor_bits_per_byte"] = round(floor, 6)
             metrics[split]["above_floor"] = round(metrics[split]["bits_per_byte"] - floor, 6)
     metrics["ladder"] = ladder(trained, counted, ids["val"])
-    words = {"train": words_of(trained.tokenizer.decode(counted))}
-    words["val"] = words_of(trained.tokenizer.decode(ids["val"]))
-    shared = overlap(words["val"], words["train"])
-    metrics["val"]["shared_8_grams"] = None if shared is None else round(shared, 6)
     write_json(Path("metrics/evaluate.json"), metrics)
     loss_picture(PICTURE, pd.read_csv(CURVE), levels(metrics), "Loss while training")
     print(summary(metrics))

@@ -13,7 +13,6 @@ from gpt.novelty import (
     distinct,
     longest_shared_run,
     new_ngrams,
-    overlap,
     rouge_2,
     rouge_2_among,
     rouge_2_nearest,
@@ -115,10 +114,3 @@ def test_the_nearest_passage_is_found_wherever_it_stands() -> None:
     assert rouge_2_nearest(["eyes", "can", "hear", "thou"], train) == pytest.approx(1 / 3)
     assert rouge_2_nearest(["zounds", "sirrah"], train) == 0
     assert rouge_2_nearest(["so"], train) == 0
-
-
-def test_the_overlap_is_the_share_of_ngrams_that_stand_in_train() -> None:
-    train = [str(i) for i in range(30)]
-    assert overlap(train[5:20], train) == 1
-    assert overlap(["x"], train) is None
-    assert overlap([*train[:9], "x"], train) == pytest.approx(2 / 3)
