@@ -161,7 +161,8 @@ def _built(make_clone: Callable[..., Clone]) -> Clone:
 
 @pytest.fixture
 def built(_built: Clone) -> Clone:
-    """The same, brought back to its committed state."""
+    """The same, brought back to its committed state; what other tests ran is not to be skipped."""
+    shutil.rmtree(_built.folder / ".dvc/cache/runs", ignore_errors=True)
     _built.touch_params()
     _built.git("checkout", "-q", "-f", "main")
     _built.git("clean", "-fdq", "-e", ".dvc")
