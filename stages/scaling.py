@@ -98,8 +98,8 @@ def law_of(series: list[Experiment], over: str, floor: float | None) -> PowerLaw
     """The law through the validation losses of the series. Raises DataError, ParamsError."""
     if over not in OVER:
         raise ParamsError(f"--over {over}: choose {', '.join(OVER)}")
-    texts = {(one.params.data, one.params.tokenizer) for one in series}
-    if len(texts) > 1:
+    texts = [(one.params.data, one.params.tokenizer) for one in series]
+    if any(text != texts[0] for text in texts):
         raise DataError("the experiments are of different texts or tokenizers")
     return fit(sizes_of(series, over), [one.metrics["val"]["loss"] for one in series], floor)
 
