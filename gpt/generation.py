@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gpt.cache import Cache
+from gpt.decoder import Decoder
 from gpt.errors import TokenizerError
 from gpt.model import GPT
 from gpt.tokenizer import Tokenizer
@@ -68,15 +68,15 @@ def generate(
     block_size = model.config.block_size
     generators = [_generator(seed, index) for index in indices]
     writers = [_Writer(tokenizer, sampling.stop) for _ in indices]
-    cache = Cache(model.config.n_layer, block_size)
+    decoder = Decoder(model)
     first = _first_ids(tokenizer, prompt)[-block_size:]
     new_bt = torch.tensor(first, dtype=torch.int64).expand(len(indices), -1)
     recent = deque(new_bt.unbind(1), maxlen=max(1, block_size // 2))
     for _ in range(sampling.max_new_tokens):
-        if cache.length + new_bt.shape[1] > block_size:
-            cache.clear()
+        if decoder.length + new_bt.shape[1] > block_size:
+            decoder.clear()
             new_bt = torch.stack(list(recent), dim=1)
-        logits_bv = model(new_bt.to(device), cache)[:, -1].float().cpu()
+        logits_bv = decoder.read(new_bt.to(device)).float().cpu()
         next_b = choose(logits_bv, sampling, generators)
         recent.append(next_b)
         new_bt = next_b[:, None]
@@ -103,23 +103,21 @@ def choose(logits_bv: Tensor, sampling: Sampling, generators: list[torch.Generat
     """
     if sampling.temperature == 0:
         return logits_bv.argmax(dim=-1)
-    # Below the largest, and in float64, so that no temperature divides to infinity.
-    below_bv = (logits_bv - logits_bv.amax(dim=-1, keepdim=True)).double()
-    sorted_bv, order_bv = (below_bv / sampling.temperature).sort(
-        dim=-1, descending=True, stable=True
-    )
+    # In float64, and below the largest, so that no temperature divides to infinity.
+    sorted_bv, order_bv = logits_bv.double().sort(dim=-1, descending=True, stable=True)
+    sorted_bv = (sorted_bv - sorted_bv[:, :1]) / sampling.temperature
     if 0 < sampling.top_k < sorted_bv.shape[-1]:
         sorted_bv[:, sampling.top_k :] = -torch.inf
     probs_bv = sorted_bv.softmax(dim=-1)
-    if sampling.top_p < 1:
-        reached_bv = probs_bv.cumsum(dim=-1) - probs_bv
-        probs_bv[reached_bv >= sampling.top_p] = 0.0
     cumulative_bv = probs_bv.cumsum(dim=-1)
+    if sampling.top_p < 1:
+        probs_bv.masked_fill_(cumulative_bv - probs_bv >= sampling.top_p, 0.0)
+        cumulative_bv = probs_bv.cumsum(dim=-1)
     draws = [torch.rand((), generator=g, dtype=torch.float64) for g in generators]
     # Inverse of the distribution function; scaled by the sum, so that rounding cannot overshoot.
-    targets_b1 = torch.stack(draws)[:, None] * cumulative_bv[:, -1:]
+    targets_b1 = torch.stack(draws).unsqueeze(1) * cumulative_bv[:, -1:]
     rank_b1 = torch.searchsorted(cumulative_bv, targets_b1, right=True)
-    last_b1 = (probs_bv > 0).sum(dim=-1, keepdim=True) - 1
+    last_b1 = probs_bv.count_nonzero(dim=-1).unsqueeze(1) - 1
     return order_bv.gather(1, torch.minimum(rank_b1, last_b1)).squeeze(1)
 
 

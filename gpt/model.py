@@ -212,19 +212,15 @@ class GPT(nn.Module):
         start, t = 0 if cache is None else cache.length, ids_bt.shape[1]
         if start + t > self.config.block_size:
             raise ValueError(f"{start + t} positions; block_size is {self.config.block_size}")
-        x_btd = self._embed(ids_bt, start, cache)
+        x_btd = self.embed(ids_bt, start, cache)
         x_btd = F.dropout(x_btd, self.config.dropout, self.training)
-        angles = self._angles_at(start, t) if self.config.architecture == "modern" else None
+        angles = self.angles_at(start, t) if self.config.architecture == "modern" else None
         for layer, block in enumerate(self.blocks):
             x_btd = block(x_btd, angles, None if cache is None else cache.layers[layer])
-        if self.config.architecture == "modern":
-            return F.linear(rms_norm(x_btd), self.head.weight)
-        if self.config.architecture == "gpt2":
-            x_btd = self.norm(x_btd)
-        return F.linear(x_btd, self.token_embedding.weight)
+        return self.logits(x_btd)
 
-    def _embed(self, ids_bt: Tensor, start: int, cache: Cache | None) -> Tensor:
-        """The stream (b, t, d) as the first block gets it."""
+    def embed(self, ids_bt: Tensor, start: int = 0, cache: Cache | None = None) -> Tensor:
+        """The stream (b, t, d) as the first block gets it; `ids_bt` stand at `start` and after."""
         t = ids_bt.shape[1]
         x_btd: Tensor = self.token_embedding(ids_bt)
         if self.config.ngram_rows:
@@ -234,7 +230,7 @@ class GPT(nn.Module):
         if self.config.architecture == "gpt2":
             return x_btd + self.position_embedding.weight[start : start + t]
         if self.config.architecture == "original":
-            cos_tc, sin_tc = self._angles_at(start, t)
+            cos_tc, sin_tc = self.angles_at(start, t)
             waves_td = torch.stack([sin_tc, cos_tc], dim=-1).flatten(1)
             return x_btd * math.sqrt(self.config.n_embd) + waves_td
         x_btd = rms_norm(x_btd)
@@ -242,7 +238,16 @@ class GPT(nn.Module):
             x_btd = rms_norm(x_btd + self.line_position(x_btd, ids_bt, cache))
         return x_btd
 
-    def _angles_at(self, start: int, t: int) -> Angles:
+    def logits(self, x_btd: Tensor) -> Tensor:
+        """The logits (b, t, v) of the stream (b, t, d) as the last block leaves it."""
+        if self.config.architecture == "modern":
+            return F.linear(rms_norm(x_btd), self.head.weight)
+        if self.config.architecture == "gpt2":
+            x_btd = self.norm(x_btd)
+        return F.linear(x_btd, self.token_embedding.weight)
+
+    def angles_at(self, start: int, t: int) -> Angles:
+        """Cosines and sines (t, c) for t positions from start on."""
         device = self.token_embedding.weight.device
         if self._angles is None or self._angles[0].device != device:
             config = self.config

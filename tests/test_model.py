@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gpt.cache import Cache
 from gpt.config import ModelConfig
+from gpt.decoder import Decoder
 from gpt.embedding import LinePosition, NgramEmbedding
 from gpt.functional import gelu, relu_squared, rotate
 from gpt.model import (
@@ -314,7 +315,7 @@ def test_ngram_embeddings_are_added_to_those_of_the_tokens(architecture: str) ->
     plain = make(architecture=architecture).double().eval()
     plain.load_state_dict(model.state_dict(), strict=False)
     ids = ids_bt()
-    assert not torch.allclose(model._embed(ids, 0, None), plain._embed(ids, 0, None))
+    assert not torch.allclose(model.embed(ids), plain.embed(ids))
     with torch.no_grad():
         for table in model.ngram_embedding.tables:
             table.weight.zero_()
@@ -357,10 +358,10 @@ def test_a_place_in_a_line_is_added_to_the_normalised_embedding() -> None:
     plain.load_state_dict(model.state_dict(), strict=False)
     with torch.no_grad():
         model.line_position.out.weight.normal_()
-        x_btd = plain._embed(ids, 0, None)
+        x_btd = plain.embed(ids)
         x_btd = x_btd + model.line_position(x_btd, ids)
         expected = x_btd / x_btd.square().mean(-1, keepdim=True).sqrt()
-        torch.testing.assert_close(model._embed(ids, 0, None), expected)
+        torch.testing.assert_close(model.embed(ids), expected)
 
 
 def test_a_model_without_line_breaks_never_begins_a_line() -> None:
@@ -401,6 +402,32 @@ def test_reading_in_pieces_gives_the_logits_of_reading_at_once(
         found = torch.cat([model(part, cache) for part in ids.split(pieces, dim=1)], dim=1)
         assert cache.length == 12
         torch.testing.assert_close(found, model(ids), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "extras",
+    [
+        *({"architecture": architecture} for architecture in ARCHITECTURES),
+        *({"architecture": architecture, "bias": True} for architecture in ARCHITECTURES),
+        {"architecture": "modern", "ngram_rows": 100, "line_sums": 4},
+    ],
+)
+def test_the_short_way_of_a_single_token_gives_the_logits_of_the_model(
+    extras: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, ids = randomised(make(**extras)), ids_bt()
+    ids[0, 1], ids[1, 6] = 3, 5
+    expected = model(ids)
+    decoder = Decoder(model)
+    with torch.inference_mode():
+        for _ in range(2):
+            torch.testing.assert_close(decoder.read(ids[:, :4]), expected[:, 3])
+            with monkeypatch.context() as patch:
+                patch.setattr(GPT, "forward", lambda *_: pytest.fail("the long way was taken"))
+                for t in range(4, 12):
+                    assert decoder.length == t
+                    torch.testing.assert_close(decoder.read(ids[:, t : t + 1]), expected[:, t])
+            decoder.clear()
 
 
 def test_a_cleared_cache_remembers_nothing() -> None:
