@@ -67,6 +67,7 @@ class TrainConfig(Config):
     learning_rate: float = Field(gt=0.0)
     min_learning_rate: float = Field(ge=0.0)
     muon_learning_rate: float = Field(default=0.02, gt=0.0)
+    schedule: Literal["cosine", "linear", "wsd", "inverse_sqrt"] = "cosine"
     warmup_steps: int = Field(default=100, ge=0)
     weight_decay: float = Field(default=0.1, ge=0.0)
     beta1: float = Field(default=0.9, ge=0.0, lt=1.0)

@@ -49,6 +49,10 @@ def make_optimizers(
     return optimizers
 
 
+# The share of the steps after the warm-up in which `wsd` goes down.
+WSD_DECAY = 0.2
+
+
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], share: float) -> None:
     """Sets every group to `share` of its peak rate."""
     for optimizer in optimizers:
@@ -57,18 +61,30 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], share: float) -> 
 
 
 def schedule(step: int, config: TrainConfig) -> float:
-    """The share of the peak rate at `step`: linear warm-up, then half a cosine to the minimum.
+    """The share of the peak rate at `step`: linear warm-up, then down to the minimum.
 
-    The schedule of nanoGPT: step 0 already learns, the minimum is reached with the last step, and
-    a warm-up longer than the run ends with it.
+    cosine        half a cosine (Loshchilov & Hutter 2017), as nanoGPT has it
+    linear        a straight line
+    wsd           the peak, and a straight line over the last fifth (Hu et al. 2024)
+    inverse_sqrt  as 1 / sqrt(step) (Vaswani et al. 2017): knows nothing of the end of the run
+
+    Step 0 already learns, the others reach the minimum with the last step, and a warm-up longer
+    than the run ends with it.
     """
     warmup = min(config.warmup_steps, config.steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    progress = min(1.0, (step - warmup) / max(1, config.steps - warmup))
     # A peak set below the preset's minimum is kept, rather than raised to it.
     least = min(1.0, config.min_learning_rate / config.learning_rate)
-    return least + 0.5 * (1.0 + math.cos(math.pi * progress)) * (1.0 - least)
+    if config.schedule == "inverse_sqrt":
+        return max(least, math.sqrt((warmup + 1) / (step + 1)))
+    progress = min(1.0, (step - warmup) / max(1, config.steps - warmup))
+    share = {
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * progress)),
+        "linear": 1.0 - progress,
+        "wsd": min(1.0, (1.0 - progress) / WSD_DECAY),
+    }[config.schedule]
+    return least + (1.0 - least) * share
 
 
 def _is_block_matrix(name: str, parameter: Tensor) -> bool:

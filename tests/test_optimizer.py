@@ -47,6 +47,31 @@ def test_the_middle_of_the_cosine_is_the_middle_of_peak_and_minimum() -> None:
     assert learning_rate(550, config()) == pytest.approx((1e-3 + 1e-4) / 2, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # From the peak at step 100 to the minimum at step 1000: at 100, 550, 820, 910, 1000.
+        ("linear", [1e-3, 5.5e-4, 2.8e-4, 1.9e-4, 1e-4]),
+        ("wsd", [1e-3, 1e-3, 1e-3, 5.5e-4, 1e-4]),
+        (
+            "inverse_sqrt",
+            [1e-3 * math.sqrt(101 / (step + 1)) for step in (100, 550, 820, 910, 1000)],
+        ),
+    ],
+)
+def test_the_other_schedules_are_their_closed_forms(name: str, expected: list[float]) -> None:
+    settings = config(schedule=name)
+    assert [learning_rate(step, settings) for step in (100, 550, 820, 910, 1000)] == pytest.approx(
+        expected, rel=1e-12
+    )
+    # The same warm-up, and never below the minimum nor above the peak.
+    assert [learning_rate(step, settings) for step in range(100)] == [
+        learning_rate(step, config()) for step in range(100)
+    ]
+    assert learning_rate(10**6, settings) == pytest.approx(1e-4)
+    assert max(learning_rate(step, settings) for step in range(1001)) == pytest.approx(1e-3)
+
+
 def test_the_cosine_is_the_closed_form() -> None:
     for step in range(100, 1001):
         angle = math.pi * (step - 100) / 900
