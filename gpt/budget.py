@@ -6,6 +6,7 @@ Knows shapes, not tensors; tests hold it to models that were built, and to PyTor
 from gpt.config import ModelConfig, TrainConfig
 
 NGRAM_TABLES = 2  # pairs and triples
+COLUMNS = 81  # of a line, the unknown one among them
 BYTES = 4  # weights, gradients and moments are float32
 
 
@@ -18,6 +19,8 @@ def parameter_count(model: ModelConfig, vocab_size: int) -> int:
     count = model.n_layer * (12 * d * d + biases + norms)
     count += vocab_size * d * (2 if model.architecture == "modern" else 1)
     count += NGRAM_TABLES * model.ngram_rows * d
+    if model.line_sums:
+        count += (COLUMNS + 2 * model.line_sums) * d
     if model.architecture == "gpt2":
         count += model.block_size * d + norm
     return count
@@ -30,7 +33,7 @@ def flops_per_token(model: ModelConfig, vocab_size: int) -> int:
     over whole blocks. Going backward costs two products for one forward. Look-ups cost none.
     """
     d = model.n_embd
-    weights = model.n_layer * 12 * d * d + vocab_size * d
+    weights = model.n_layer * 12 * d * d + vocab_size * d + 2 * model.line_sums * d
     attention = model.n_layer * 2 * d * model.block_size
     return 3 * 2 * (weights + attention)
 

@@ -22,7 +22,7 @@ SHAPES: list[dict[str, Any]] = [
     for architecture in ("original", "gpt2", "modern")
     for bias in (False, True)
     for rows in (0, 50)
-]
+] + [{"architecture": "modern", "line_sums": 5}]
 
 
 def shape_of(**changes: Any) -> ModelConfig:
@@ -35,6 +35,14 @@ def test_parameters_are_those_of_the_model(changes: dict[str, Any]) -> None:
     assert parameter_count(model.config, 70) == model.parameter_count()
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_parameters_of_presets_are_those_of_their_models(preset: str) -> None:
+    shape, _, _ = resolve(preset, {}, {})
+    with torch.device("meta"):
+        model = GPT(shape, 65)
+    assert parameter_count(shape, 65) == model.parameter_count()
+
+
 @pytest.mark.parametrize("preset", ["quick", "nanogpt-cpu"])
 def test_parameters_of_presets_are_those_of_the_readme(preset: str) -> None:
     table = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -42,9 +50,15 @@ def test_parameters_of_presets_are_those_of_the_readme(preset: str) -> None:
     assert f"{parameter_count(shape, 65):,}" in table
 
 
-@pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
-def test_operations_are_those_that_pytorch_counts(architecture: str) -> None:
-    shape = shape_of(architecture=architecture)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"architecture": architecture} for architecture in ("original", "gpt2", "modern")),
+        {"architecture": "modern", "line_sums": 40},
+    ],
+)
+def test_operations_are_those_that_pytorch_counts(changes: dict[str, Any]) -> None:
+    shape = shape_of(**changes)
     model = GPT(shape, 70, seed=0)
     ids_bt = torch.randint(70, (4, shape.block_size))
     with FlopCounterMode(display=False) as counter:
