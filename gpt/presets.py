@@ -49,6 +49,19 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "model": {**_FAST_MODEL, "ngram_rows": 16384},
         "train": {**_FAST, "steps": 1300, "eval_every": 325},
     },
+    # The model of gpt/micro.py, for `names`.
+    "micro": {
+        "model": {"n_layer": 1, "n_head": 4, "n_embd": 16, "block_size": 16, "init_std": 0.08},
+        "train": {
+            "steps": 1000,
+            "batch_size": 8,
+            "learning_rate": 0.01,
+            "min_learning_rate": 0.0,
+            "warmup_steps": 0,
+            "weight_decay": 0.0,
+            "eval_every": 200,
+        },
+    },
     # The workshop's three sizes.
     "tiny": {
         "model": {"n_layer": 2, "n_head": 2, "n_embd": 128, **_WORKSHOP_MODEL},
