@@ -27,6 +27,7 @@ RESULTS = {
     "prepare": ("data/corpus", "metrics/prepare.json"),
     "tokenize": ("data/tokens", "metrics/tokenize.json"),
     "train": ("data/model", "metrics/train.json", "metrics/curves/train.csv"),
+    "evaluate": ("metrics/evaluate.json",),
 }
 PARAMS: dict[str, Any] = {
     "preset": "tiny",
