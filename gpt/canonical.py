@@ -3,8 +3,8 @@
 Two processors round sums differently, and one differing draw changes all of a text that follows.
 So here the weights compute in float64, on one thread of a CPU, and the logits are rounded before
 a token is chosen: what machines differ by (about 1e-13) is far below a step of 1/1024, and moves
-a logit over the edge of a step about once in 10^10. Slower than gpt.generation, which it goes
-through, and other text than that writes, since the logits are a little different.
+a logit over the edge of a step about once in 10^10. It goes through gpt.generation, is slower, and
+parts from what that writes where a draw falls between logits that are a little different.
 """
 
 import copy

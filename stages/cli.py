@@ -5,6 +5,7 @@
     gpt compare EXP EXP ...    which experiment is better, beyond the noise of seeds
     gpt plan -S KEY=VALUE      what a training will take, before it is begun
     gpt scaling queue, fit     a series of sizes, and what the next size would reach
+    gpt promote EXP            makes it MLflow's champion, if it is better beyond noise
     gpt report                 one page of the present result, report.html
     gpt submit                 a poem for a competition, with all that it came from
     gpt verify FILE            does a submission hold together? --retrain is the proof
@@ -150,6 +151,29 @@ def _numbers(text: str) -> list[int]:
         return [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         _fail(f"{text}: write whole numbers with commas between, as in 32,64,128")
+
+
+@app.command("promote")
+def promote_champion(
+    experiment: Annotated[
+        str, typer.Argument(help="A name, a commit, or workspace.")
+    ] = "workspace",
+) -> None:
+    """Make an experiment MLflow's champion, if its seeds show it better beyond noise."""
+    from stages.champion import ALIAS, promote
+
+    with _at_root():
+        done = promote(experiment)
+        verdict = done.verdict
+        if verdict is not None:
+            sure = "" if verdict.p is None else f" (p = {verdict.p:.3f}, {verdict.test})"
+            print(f"{verdict.difference:+.4f} bits per byte: {verdict.word}{sure}")
+        if done.version is None:
+            if verdict is not None and verdict.word == "unknown":
+                print("noise is known from two seeds on: dvc exp run --queue -S seed=1,2,3 -S ...")
+            print("not promoted: the champion stays")
+            raise typer.Exit(1)
+        print(f"promoted: models:/{done.name}@{ALIAS} is version {done.version}")
 
 
 @app.command("report")

@@ -15,7 +15,6 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from small_training import SmallTraining
-from trial_repository import write_lock
 from typer.testing import CliRunner
 
 from gpt.canonical import STEP, canonical, one_thread
@@ -79,15 +78,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository in which the pipeline has run, and the submission that was made there."""
     training = SmallTraining(tmp_path_factory.mktemp("competition") / "repository")
     folder = training.folder
-    (folder / "data/own").mkdir()
-    (folder / "data/own/text.txt").write_text("Own text.\n", encoding="utf-8")
-    (folder / "data/prompt.txt").touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for stage in STAGES:
-            run = training.run(stage)
-            assert run.end() == 0, run.output()
-            write_lock(folder, stage)
+        training.finish(STAGES)
         words = ["submit", "--author", "Ada", "--candidates", "3", "--max-new-tokens", "60"]
         code, output = gpt(*words, "--seed", "5", "--choose", "1", "--out", "submission")
         assert code == 0, output
