@@ -153,9 +153,12 @@ def _model_of(name: str, folder: Path) -> Path:
 
 def save(folder: Path, model: Path) -> None:
     """Writes MLflow's own form of a model folder: its files, gpt/ and stages/served.py."""
-    from mlflow.models import ModelSignature
-    from mlflow.pyfunc import save_model
-    from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
+    with warnings.catch_warnings():
+        # Importing it warns of MLflow's own classes.
+        warnings.simplefilter("ignore")
+        from mlflow.models import ModelSignature
+        from mlflow.pyfunc import save_model
+        from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
 
     signature = ModelSignature(
         inputs=Schema([ColSpec("string", "prompt")]),

@@ -177,12 +177,16 @@ def promote_champion(
 
 
 @app.command("report")
-def write_report() -> None:
+def write_report(
+    prompt: Annotated[
+        str | None, typer.Option(help="Whose attention is drawn; else the first sample's.")
+    ] = None,
+) -> None:
     """One self-contained page of the present result: report.html, readable without a network."""
     from stages.report import PAGE, write
 
     with _at_root():
-        write()
+        write(prompt=prompt)
     print(f"{PAGE}: open it in a browser")
 
 
