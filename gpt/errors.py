@@ -6,6 +6,7 @@
     ├── TokenizerError    text that cannot be encoded, a broken tokenizer.json
     ├── CheckpointError   a model or checkpoint that is broken or does not belong here
     ├── TrainingError     a training that cannot go on (non-finite loss, out of memory)
+    ├── SubmissionError   a submission to a competition that does not hold together
     └── Interrupted       stopped by a signal after saving; not a fault
 
 The message is one line: what and where (file or key, with the value), then the way to mend it. It
@@ -45,6 +46,10 @@ class CheckpointError(GptError):
 
 class TrainingError(GptError):
     """Training cannot go on: a non-finite loss or gradient, or memory that does not suffice."""
+
+
+class SubmissionError(GptError):
+    """A submission is not what it says it is, or cannot be checked here."""
 
 
 class Interrupted(GptError):

@@ -5,7 +5,11 @@
     gpt compare EXP EXP ...    which experiment is better, beyond the noise of seeds
     gpt plan -S KEY=VALUE      what a training will take, before it is begun
     gpt scaling queue, fit     a series of sizes, and what the next size would reach
+    gpt promote EXP            makes it MLflow's champion, if it is better beyond noise
     gpt report                 one page of the present result, report.html
+    gpt submit                 a poem for a competition, with all that it came from
+    gpt verify FILE            does a submission hold together? --retrain is the proof
+    gpt leaderboard FOLDER     verifies the submissions in a folder and ranks them
 
 A command that needs much to start imports it inside, so that `gpt --help` stays quick.
 """
@@ -15,6 +19,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -148,14 +153,115 @@ def _numbers(text: str) -> list[int]:
         _fail(f"{text}: write whole numbers with commas between, as in 32,64,128")
 
 
+@app.command("promote")
+def promote_champion(
+    experiment: Annotated[
+        str, typer.Argument(help="A name, a commit, or workspace.")
+    ] = "workspace",
+) -> None:
+    """Make an experiment MLflow's champion, if its seeds show it better beyond noise."""
+    from stages.champion import ALIAS, promote
+
+    with _at_root():
+        done = promote(experiment)
+        verdict = done.verdict
+        if verdict is not None:
+            sure = "" if verdict.p is None else f" (p = {verdict.p:.3f}, {verdict.test})"
+            print(f"{verdict.difference:+.4f} bits per byte: {verdict.word}{sure}")
+        if done.version is None:
+            if verdict is not None and verdict.word == "unknown":
+                print("noise is known from two seeds on: dvc exp run --queue -S seed=1,2,3 -S ...")
+            print("not promoted: the champion stays")
+            raise typer.Exit(1)
+        print(f"promoted: models:/{done.name}@{ALIAS} is version {done.version}")
+
+
 @app.command("report")
-def write_report() -> None:
+def write_report(
+    prompt: Annotated[
+        str | None, typer.Option(help="Whose attention is drawn; else the first sample's.")
+    ] = None,
+) -> None:
     """One self-contained page of the present result: report.html, readable without a network."""
     from stages.report import PAGE, write
 
     with _at_root():
-        write()
+        write(prompt=prompt)
     print(f"{PAGE}: open it in a browser")
+
+
+@app.command("submit")
+def submit_poem(
+    author: Annotated[str, typer.Option(help="Who submits.")],
+    prompt: Annotated[str | None, typer.Option(help="What the poem goes on from.")] = None,
+    candidates: Annotated[int | None, typer.Option(help="How many are written.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Tokens of each.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0: the likeliest token.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same poems.")] = None,
+    choose: Annotated[int | None, typer.Option(help="Which one; without it you are asked.")] = None,
+    out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("submission"),
+) -> None:
+    """Write poems with the present model, choose one, and submit it; the rest as in params.yaml."""
+    from gpt.generation import printable
+    from stages.params import SampleParams, check, load
+    from stages.submission import NAME, submit
+
+    def ask(texts: list[str]) -> int:
+        if choose is not None:
+            return choose
+        for index, text in enumerate(texts):
+            print(f"--- {index}\n{printable(text)}")
+        return int(typer.prompt("---\nWhich one", type=int))
+
+    given = {
+        "prompt": prompt,
+        "num_samples": candidates,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "seed": seed,
+    }
+    out = out.resolve()
+    with _at_root():
+        values = {key: value for key, value in given.items() if value is not None}
+        asked = check(SampleParams, "sample", {**load().sample.model_dump(), **values})
+        made = submit(out, author, asked, ask)
+        print(f"{printable(made.poem)}\n\n{out / NAME}: gpt verify checks it")
+
+
+@app.command("verify")
+def verify_submission(
+    file: Annotated[Path, typer.Argument(help="submission.json, or the folder that holds it.")],
+    retrain: Annotated[bool, typer.Option(help="Train the model again, and compare.")] = False,
+) -> None:
+    """Is a submission what it says it is?"""
+    from stages.submission import NAME, verify
+
+    file = file.resolve()
+    folder = file.parent if file.name == NAME else file
+    with _at_root():
+        found = verify(folder)
+        print(
+            f"consistent: hashes, lineage and scores agree, and the model wrote the poem again, as "
+            f"number {found.chosen} of {len(found.candidates)}, byte for byte"
+        )
+        if retrain:
+            from stages.retraining import retrain as train_again
+
+            print(train_again(folder))
+        else:
+            print("this is no proof that the weights were trained so; --retrain is, and trains")
+
+
+@app.command("leaderboard")
+def rank_submissions(
+    folder: Annotated[Path, typer.Argument(help="It holds a folder for each submission.")],
+) -> None:
+    """Verify the submissions in a folder, and rank them by their stated scores."""
+    from stages.submission import leaderboard, table
+
+    folder = folder.resolve()
+    with _at_root():
+        print(table(*leaderboard(folder)))
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def names() -> list[str]:
 
 def read(name: str) -> Experiment:
     """The experiment of that name. Raises ParamsError where there is none, or it is not whole."""
-    files = _files(name)
+    files = files_of(name)
     try:
         # A copy of an earlier version of this project has other keys: parse says which.
         params = parse((files.read("params.yaml") or b"").decode(), f"{name}: params.yaml")
@@ -90,7 +90,8 @@ def read(name: str) -> Experiment:
     return Experiment(name, params, found["evaluate"], found["train"], vocab_size, curve)
 
 
-def _files(name: str) -> Files:
+def files_of(name: str) -> Files:
+    """Where the files of that experiment are read from. Raises ParamsError where there is none."""
     if name == WORKSPACE:
         return WorkingFolder()
     listed = (git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps") or b"").decode()

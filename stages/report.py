@@ -5,6 +5,7 @@ wrote at its looks from the tracking store, where they are; writes report.html, 
 and DVC does not know. The plotting library (Bokeh's, 1.3 MB) stands in the page.
 """
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,15 @@ from bokeh.resources import Resources
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from gpt.attention import attention_picture
+from gpt.checkpoint import load_model
 from gpt.corpus import read_json
-from gpt.errors import DataError, ParamsError
+from gpt.errors import DataError, GptError, ParamsError
 from gpt.health import diagnose
 from stages import experiments
 from stages.evaluate import levels
 from stages.experiments import Experiment
-from stages.rows import SAMPLES, Pipeline, WorkingFolder, changes_of, git
+from stages.rows import MODEL, SAMPLES, Pipeline, WorkingFolder, changes_of, git
 
 PAGE = Path("report.html")
 TEMPLATE = "report.html"
@@ -42,11 +45,18 @@ FIRST = (
 Step = tuple[int, str]
 
 
-def write(path: Path = PAGE) -> None:
-    """Writes the page. Raises GptError where a stage has not run yet."""
+def write(path: Path = PAGE, prompt: str | None = None) -> None:
+    """Writes the page, with attention on `prompt`, or else on the first sample.
+
+    Raises GptError where a stage has not run yet.
+    """
     one = experiments.read(experiments.WORKSPACE)
     sample = read_json(Path("metrics/sample.json"))
     steps, no_steps = texts_by_step(one)
+    written = samples()
+    looked_at, attention, no_attention = attention_on(
+        written[0]["text"] if prompt is None and written else prompt or ""
+    )
     plots = pictures(one)
     script, places = components({name: plot for name, plot in plots.items() if plot is not None})
     environment = Environment(
@@ -59,7 +69,10 @@ def write(path: Path = PAGE) -> None:
         diagnosis="  ".join(str(finding) for finding in findings(one)),
         steps=steps,
         no_steps=no_steps,
-        samples=samples(),
+        samples=written,
+        looked_at=looked_at,
+        attention=attention,
+        no_attention=no_attention,
         **tables(one, sample),
         others=others(one),
         reproduce=reproduce(one),
@@ -102,6 +115,17 @@ def samples() -> list[dict[str, Any]]:
     except OSError as error:
         raise DataError(f"{SAMPLES}: {error.strerror}; bring it back: dvc checkout") from None
     return [json.loads(line) for line in lines]
+
+
+def attention_on(text: str) -> tuple[str, str, str]:
+    """The text, the picture of what each head looks at in it (base64), or why there is none."""
+    try:
+        trained = load_model(Path(MODEL))
+        png = attention_picture(trained.model, trained.tokenizer, text)
+    except GptError as error:
+        # The rest of the page needs no model.
+        return text, "", str(error)
+    return text, base64.b64encode(png or b"").decode(), "" if png else "The text is too short."
 
 
 def texts_by_step(one: Experiment) -> tuple[list[Step], str]:

@@ -169,7 +169,7 @@ class Pipeline:
         then = (was.get("params") or {}).get("params.yaml") or {}
         values = self.params.model_dump()
         wanted = {key: _at(values, key) for key in spec.get("params") or []}
-        if not _same(wanted, {key: _at(then, key) for key in wanted}):
+        if not same(wanted, {key: _at(then, key) for key in wanted}):
             return False
         recorded = {entry["path"]: entry for entry in was.get("deps") or []}
         if set(recorded) != set(self.deps(stage)):
@@ -349,10 +349,10 @@ def _at(values: Any, key: str) -> Any:
     return values
 
 
-def _same(one: Any, other: Any) -> bool:
+def same(one: Any, other: Any) -> bool:
     """Equal as params: 0 is 0.0, and 3e-05, which PyYAML takes for a string, is that number."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, float) and isinstance(other, str):
         try:
             return one == float(other)

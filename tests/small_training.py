@@ -15,11 +15,12 @@ import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from trial_repository import write_lock
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STEPS = 30
@@ -27,6 +28,7 @@ RESULTS = {
     "prepare": ("data/corpus", "metrics/prepare.json"),
     "tokenize": ("data/tokens", "metrics/tokenize.json"),
     "train": ("data/model", "metrics/train.json", "metrics/curves/train.csv"),
+    "evaluate": ("metrics/evaluate.json",),
 }
 PARAMS: dict[str, Any] = {
     "preset": "tiny",
@@ -157,6 +159,16 @@ class SmallTraining:
         for stage in ("prepare", "tokenize"):
             run = self.run(stage)
             assert run.end() == 0, run.output()
+
+    def finish(self, stages: Sequence[str]) -> None:
+        """Runs `stages` and writes dvc.lock as DVC does; the folder must be the present one."""
+        (self.folder / "data/own").mkdir()
+        (self.folder / "data/own/text.txt").write_text("Own text.\n", encoding="utf-8")
+        (self.folder / "data/prompt.txt").touch()
+        for stage in stages:
+            run = self.run(stage)
+            assert run.end() == 0, run.output()
+            write_lock(self.folder, stage)
 
     def _delete(self, stage: str) -> None:
         for name in RESULTS[stage]:

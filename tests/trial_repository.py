@@ -93,25 +93,7 @@ class TrialRepository:
             self.write("metrics/sample.json", json.dumps({"samples": 1}))
 
     def lock(self, stage: str) -> None:
-        """Writes the stage's entry of dvc.lock, as DVC does once it is done."""
-        files, params = WorkingFolder(), load()
-        pipeline = Pipeline(files, params)
-
-        def entry(path: str) -> dict[str, Any]:
-            return {"path": path, "hash": "md5", "md5": files.md5(path), "size": files.size(path)}
-
-        spec = pipeline.stages[stage]
-        values = params.model_dump()
-        path = self.folder / "dvc.lock"
-        text = path.read_text(encoding="utf-8") if path.exists() else "{}"
-        locked = yaml.safe_load(text) or {}
-        locked.setdefault("stages", {})[stage] = {
-            "cmd": spec["cmd"],
-            "deps": [entry(path) for path in pipeline.deps(stage)],
-            "params": {"params.yaml": {key: values[key] for key in spec["params"]}},
-            "outs": [entry(path) for path in pipeline.results(stage)],
-        }
-        self.write("dvc.lock", yaml.safe_dump(locked))
+        write_lock(self.folder, stage)
 
     def send_curve(self, row: tracking.Row, first: int = 1, last: int = 40) -> None:
         """Sends the points that the train stage sends while it runs."""
@@ -134,3 +116,25 @@ class TrialRepository:
     def run_all(self) -> None:
         for stage in STAGES:
             self.run(stage)
+
+
+def write_lock(folder: Path, stage: str) -> None:
+    """Writes the stage's entry of dvc.lock, as DVC does once it is done. In `folder`."""
+    files, params = WorkingFolder(), load()
+    pipeline = Pipeline(files, params)
+
+    def entry(path: str) -> dict[str, Any]:
+        return {"path": path, "hash": "md5", "md5": files.md5(path), "size": files.size(path)}
+
+    spec = pipeline.stages[stage]
+    values = params.model_dump()
+    path = folder / "dvc.lock"
+    text = path.read_text(encoding="utf-8") if path.exists() else "{}"
+    locked = yaml.safe_load(text) or {}
+    locked.setdefault("stages", {})[stage] = {
+        "cmd": spec["cmd"],
+        "deps": [entry(path) for path in pipeline.deps(stage)],
+        "params": {"params.yaml": {key: values[key] for key in spec["params"]}},
+        "outs": [entry(path) for path in pipeline.results(stage)],
+    }
+    path.write_text(yaml.safe_dump(locked), encoding="utf-8")

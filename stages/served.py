@@ -1,0 +1,48 @@
+"""The model as MLflow serves it: prompts in, texts out. MLflow copies this file beside the model.
+
+Not imported here by anything: MLflow runs it when it loads the model ("models from code"), with a
+copy of gpt/ on the path, and no pickle takes part.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+
+from gpt.checkpoint import load_model
+from gpt.generation import Sampling, generate
+
+# A server must not be kept busy for hours by one request.
+MOST_TOKENS = 10_000
+MOST_PROMPTS = 64
+
+
+class TextModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow has no types
+    """A column `prompt` to a list of texts, each with its prompt at the beginning."""
+
+    def load_context(self, context: Any) -> None:
+        self.trained = load_model(Path(context.artifacts["model"]))
+
+    # Type hints here would drop the params from the signature.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        """Same prompt, params and seed, same text, however many prompts stand beside it."""
+        given = params or {}
+        tokens = int(given.get("max_new_tokens", 200))
+        temperature = float(given.get("temperature", 0.7))
+        if not 0 <= tokens <= MOST_TOKENS or not temperature >= 0:
+            raise ValueError(f"max_new_tokens is 0 to {MOST_TOKENS}, temperature 0 or more")
+        prompts = [str(prompt) for prompt in pd.DataFrame(model_input)["prompt"]]
+        if len(prompts) > MOST_PROMPTS:
+            raise ValueError(f"{len(prompts)} prompts; at most {MOST_PROMPTS} at a time")
+        sampling = Sampling(max_new_tokens=tokens, temperature=temperature, top_p=0.9)
+        seed = int(given.get("seed", 1337))
+        return [
+            generate(self.trained.model, self.trained.tokenizer, prompt, sampling, seed=seed)[
+                0
+            ].text
+            for prompt in prompts
+        ]
+
+
+mlflow.models.set_model(TextModel())
