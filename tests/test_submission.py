@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from gpt.canonical import STEP, canonical, one_thread
 from gpt.config import ModelConfig
+from gpt.decoder import Decoder
 from gpt.errors import SubmissionError
 from gpt.model import GPT
 from stages import retraining
@@ -52,6 +53,11 @@ def test_canonical_logits_are_the_models_rounded_and_blind_to_float32(architectu
     assert torch.equal(exact.float().double(), exact)
     assert torch.equal((exact / STEP).round() * STEP, exact)
     assert (plain.double() - exact).abs().max() < STEP
+    # Token by token, as text is written.
+    decoder = Decoder(canonical(model))
+    with torch.inference_mode():
+        for t in range(22):
+            assert torch.equal(decoder.read(ids_bt[:, t : t + 1]), exact[:, t])
     # The model itself stays as it was.
     assert next(model.parameters()).dtype == torch.float32
     assert torch.equal(model(ids_bt), plain)
