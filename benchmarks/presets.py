@@ -24,6 +24,7 @@ from gpt.dataset import Batches, even_windows
 from gpt.device import choose_device
 from gpt.model import GPT
 from gpt.presets import PRESETS, resolve
+from gpt.source import count_parameters
 from gpt.trainer import Callbacks, Trainer
 
 VOCAB_SIZE = 65
@@ -59,7 +60,7 @@ def main() -> None:
         median = statistics.median(seconds[name])
         tokens = config.batch_size * config.gradient_accumulation * block_size
         print(
-            f"{name:12} {trainer.model.parameter_count():11,} {tokens / median:9,.0f} "
+            f"{name:12} {count_parameters(trainer.model):11,} {tokens / median:9,.0f} "
             f"{config.steps:6,} {config.steps * median / 3600:17.2f}"
         )
 

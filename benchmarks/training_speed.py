@@ -29,6 +29,7 @@ from gpt.dataset import Batches, even_windows
 from gpt.device import DTYPES, choose_device
 from gpt.model import GPT
 from gpt.presets import resolve
+from gpt.source import count_parameters
 from gpt.trainer import Callbacks, Trainer
 
 # Layers, heads, width, block, batch: nanoGPT's recipe for a CPU; its recipe for a GPU in an
@@ -107,7 +108,7 @@ def our_update(name: str, dtype: str) -> tuple[Callable[[], object], int]:
     windows = even_windows(ids, block_size=block, tokens=block, batch_size=batch)
     batches = Batches(ids, block_size=block, batch_size=batch, seed=0)
     trainer = Trainer(model, batches, windows, config, choose_device("cpu", dtype), seed=0)
-    return lambda: trainer._update(Callbacks()), model.parameter_count()
+    return lambda: trainer._update(Callbacks()), count_parameters(model)
 
 
 def their_update(checkout: Path, name: str, dtype: str) -> Callable[[], object]:

@@ -53,15 +53,18 @@ def attention_weights(model: GPT, ids_t: Tensor) -> list[Tensor]:
 
 
 def attention_picture(model: GPT, tokenizer: Tokenizer, text: str, most: int = 24) -> bytes | None:
-    """A PNG of all heads on the first `most` tokens of `text`; None where it has fewer than two.
+    """A PNG of all heads on the first `most` tokens of `text`: rows are layers, columns heads.
 
-    Rows are layers, columns heads. Raises TokenizerError for a text that the model does not know.
+    None where there are fewer than two tokens, or no layer of ours to look into. Raises
+    TokenizerError for a text that the model does not know.
     """
     ids = [int(token) for token in tokenizer.encode(text)][: min(most, model.config.block_size)]
     if len(ids) < 2:
         return None
     names = [_name(tokenizer.decode([token])) for token in ids]
     layers = attention_weights(model, torch.tensor(ids))
+    if not layers:
+        return None
     rows, columns = len(layers), layers[0].shape[0]
     size = max(1.6, 0.11 * len(ids))
     figure = Figure(figsize=(size * columns, size * rows + 0.4), dpi=110, layout="constrained")

@@ -27,15 +27,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gpt.config import Config, ModelConfig, TrainConfig, first_line
+from gpt.config import OUR_SOURCE, Config, ModelConfig, TrainConfig, first_line
 from gpt.corpus import write_json
 from gpt.device import Device, choose_device
 from gpt.errors import CheckpointError, ParamsError
 from gpt.model import GPT
+from gpt.source import make_model
 from gpt.tokenizer import Tokenizer, line_breaks, load_tokenizer
 
 FORMAT = 1
 MAX_JSON_BYTES = 16 * 2**20
+# As safetensors names them; a mask is a tensor of a model that somebody wrote.
+DTYPES = {torch.float32: "F32", torch.bool: "BOOL", torch.int64: "I64"}
 STATE_FILES = ("state.safetensors", "state.json")
 
 
@@ -96,13 +99,13 @@ def save_model(
         raise CheckpointError(f"{folder}: could not be written ({error}); make room") from None
 
 
-def load_model(folder: Path) -> TrainedModel:
-    """The model in `folder`, in eval mode, computing as it did when it was trained.
+def load_model(folder: Path, source: str = OUR_SOURCE) -> TrainedModel:
+    """The model in `folder`, made by the file `source`, in eval mode, computing as when trained.
 
     With the same device, precision and threads a score or a text is the same bits as beside the
     training; where the device is not here, `auto` is used instead. Sizes and hashes are checked
     before memory is taken. Raises CheckpointError, naming the file, for what is missing, damaged,
-    of another format, or does not belong together.
+    of another format or source, or does not belong together.
     """
     record = _read_record(folder / "config.json")
     weights = _weights(folder)
@@ -111,28 +114,46 @@ def load_model(folder: Path) -> TrainedModel:
     tokenizer = load_tokenizer(folder / "tokenizer.json")
     if tokenizer.vocab_size != record.vocab_size:
         raise CheckpointError(f"{folder}: tokenizer and weights are of different vocabularies")
-    shape = record.model
-    # The blocks' matrices alone; a config that claims more than the file holds is not built.
-    if 4 * 12 * shape.n_layer * shape.n_embd**2 > weights.stat().st_size:
-        raise CheckpointError(f"{weights}: is smaller than the model config.json describes")
+    if record.model.source != source:
+        raise CheckpointError(
+            f"{folder}: its weights are of model.source={record.model.source}, not of {source}; "
+            "train again: dvc repro"
+        )
     try:
         with safe_open(weights, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             found = {name: (s.get_dtype(), *s.get_shape()) for name, s in slices.items()}
-        # A layer is several tensors; far more layers than those would take long to build.
-        if shape.n_layer > len(found):
-            raise CheckpointError(f"{weights}: has fewer layers than config.json describes")
-        with torch.device("meta"):
-            model = GPT(shape, record.vocab_size, line_breaks=line_breaks(tokenizer))
-        expected = {name: ("F32", *tensor.shape) for name, tensor in model.state_dict().items()}
+        model = _untrained(record, tokenizer, weights, found)
+        state = model.state_dict()
+        expected = {name: (DTYPES.get(t.dtype), *t.shape) for name, t in state.items()}
         if found != expected:
-            odd = sorted(set(found.items()) ^ set(expected.items()))[0][0]
+            odd = sorted(set(found.items()) ^ set(expected.items()), key=str)[0][0]
             raise CheckpointError(f"{weights}: {odd} is not as config.json describes")
         device = _device_of(record.device)
-        model.load_state_dict(load_file(weights, device=device.name), assign=True)
+        if source != OUR_SOURCE:
+            # It may hold more than its weights, and one weight under two names.
+            model.to(device.name)
+        model.load_state_dict(load_file(weights, device=device.name), assign=source == OUR_SOURCE)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{weights}: not a safetensors file ({error})") from None
     return TrainedModel(model.eval(), tokenizer, record, device)
+
+
+def _untrained(
+    record: ModelRecord, tokenizer: Tokenizer, weights: Path, found: dict[str, Any]
+) -> GPT:
+    """A model for the weights `found`; ours takes no memory yet, and is not built if they lie."""
+    shape = record.model
+    if shape.source != OUR_SOURCE:
+        return make_model(shape, record.vocab_size)
+    # The blocks' matrices alone; a config that claims more than the file holds is not built.
+    if 4 * 12 * shape.n_layer * shape.n_embd**2 > weights.stat().st_size:
+        raise CheckpointError(f"{weights}: is smaller than the model config.json describes")
+    # A layer is several tensors; far more layers than those would take long to build.
+    if shape.n_layer > len(found):
+        raise CheckpointError(f"{weights}: has fewer layers than config.json describes")
+    with torch.device("meta"):
+        return make_model(shape, record.vocab_size, line_breaks=line_breaks(tokenizer))
 
 
 def _device_of(record: DeviceRecord) -> Device:

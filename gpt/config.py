@@ -14,10 +14,16 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+# The file that holds the model of this project.
+OUR_SOURCE = "gpt/model.py"
+
+
 class ModelConfig(Config):
     """The shape of a GPT. `vocab_size` comes from the tokenizer and is not a preset's business."""
 
     architecture: Literal["original", "gpt2", "modern"] = "gpt2"
+    # Python with a class GPT; whoever has it from a checkpoint does not run it.
+    source: str = Field(default=OUR_SOURCE, min_length=1)
     n_layer: int = Field(gt=0)
     n_head: int = Field(gt=0)
     n_embd: int = Field(gt=0)

@@ -21,7 +21,7 @@ class Decoder:
     """Reads tokens and gives the logits (b, v) after the last; remembers what it has read.
 
     Several new tokens go through the model itself, a single one the short way. It is known for the
-    GPT of gpt/model.py alone; any other model is called.
+    GPT of gpt/model.py alone; what is derived from it is called.
     """
 
     def __init__(self, model: GPT) -> None:
@@ -55,6 +55,30 @@ class Decoder:
         for step, layer in zip(self._steps, self._cache.layers, strict=True):
             x_bd = step(x_bd, layer, turn_1c)
         return model.logits(x_bd)
+
+
+class Rereader:
+    """The same for any other model, which remembers nothing: it reads everything again."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._seen_bt: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """Positions read so far."""
+        return 0 if self._seen_bt is None else self._seen_bt.shape[1]
+
+    def clear(self) -> None:
+        """Forgets what was read."""
+        self._seen_bt = None
+
+    def read(self, ids_bt: Tensor) -> Tensor:
+        """The logits (b, v) of the token after `ids_bt` (b, t), which go on from what was read."""
+        seen = [] if self._seen_bt is None else [self._seen_bt]
+        self._seen_bt = torch.cat([*seen, ids_bt], dim=1)
+        logits_btv: Tensor = self._model(self._seen_bt)
+        return logits_btv[:, -1]
 
 
 class _Step:

@@ -1,9 +1,8 @@
 """The functions between a block's matrix products.
 
 On a GPU they are PyTorch's own. On a CPU some of those are a dozen small kernels that each walk
-through memory, or a slow one, so there they have a forward and a backward of their own here
-(`benchmarks/functions.py` compares). Each computes the formula in its docstring; the tests hold
-both to it.
+through memory, or a slow one, so there they have a forward and a backward of their own here. Each
+computes the formula in its docstring; the tests hold both to it.
 
 Shapes: b sequences, t positions, s positions attended to (those before the t, and the t), h heads,
 k numbers a head, c = k / 2 pairs.
@@ -139,3 +138,8 @@ class _GELUOnCPU(torch.autograd.Function):
         (slope,) = ctx.saved_tensors
         scaled: Tensor = gradient * slope
         return scaled
+
+
+def cross_entropy(logits_btv: Tensor, targets_bt: Tensor) -> Tensor:
+    """Mean loss in nats a token, computed in float32."""
+    return F.cross_entropy(logits_btv.flatten(0, 1).float(), targets_bt.flatten())

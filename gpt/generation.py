@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gpt.decoder import Decoder
+from gpt.decoder import Decoder, Rereader
 from gpt.errors import TokenizerError
 from gpt.model import GPT
 from gpt.tokenizer import Tokenizer
@@ -68,7 +68,7 @@ def generate(
     block_size = model.config.block_size
     generators = [_generator(seed, index) for index in indices]
     writers = [_Writer(tokenizer, sampling.stop) for _ in indices]
-    decoder = Decoder(model)
+    decoder = Decoder(model) if isinstance(model, GPT) else Rereader(model)
     first = _first_ids(tokenizer, prompt)[-block_size:]
     new_bt = torch.tensor(first, dtype=torch.int64).expand(len(indices), -1)
     recent = deque(new_bt.unbind(1), maxlen=max(1, block_size // 2))

@@ -260,12 +260,3 @@ class GPT(nn.Module):
                 self._angles = angles_tc.cos().to(device), angles_tc.sin().to(device)
         cos_tc, sin_tc = self._angles
         return cos_tc[start : start + t], sin_tc[start : start + t]
-
-    def parameter_count(self) -> int:
-        """All trained numbers, position embeddings included; the tied head counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
-
-def cross_entropy(logits_btv: Tensor, targets_bt: Tensor) -> Tensor:
-    """Mean loss in nats a token, computed in float32."""
-    return F.cross_entropy(logits_btv.flatten(0, 1).float(), targets_bt.flatten())

@@ -20,7 +20,8 @@ from gpt.config import TrainConfig
 from gpt.dataset import Batches
 from gpt.device import Device
 from gpt.errors import TrainingError
-from gpt.model import GPT, cross_entropy
+from gpt.functional import cross_entropy
+from gpt.model import GPT
 from gpt.optimizer import make_optimizers, schedule, set_learning_rate
 
 CURVE_COLUMNS = (

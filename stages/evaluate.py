@@ -37,6 +37,7 @@ from gpt.scoring import (
     random_crops,
     token_scores,
 )
+from gpt.source import count_parameters
 from gpt.tokenizer import Ids
 from stages import stage
 from stages.params import Params
@@ -59,7 +60,7 @@ COMPRESSED_BYTES = 4_000_000
 
 
 def evaluate(params: Params, row: Row) -> None:
-    trained = load_model(MODEL)
+    trained = load_model(MODEL, params.model_source)
     tokens = manifest(TOKENS)
     for split, sha256 in trained.record.data.items():
         if split in tokens["splits"] and tokens["splits"][split]["sha256"] != sha256:
@@ -69,7 +70,7 @@ def evaluate(params: Params, row: Row) -> None:
     counted = ids["train"][-COUNTED_TOKENS:]
     # For the gap to the validation split a part of the training split will do.
     ids["train"] = ids["train"][-GAP_TOKENS:]
-    metrics: dict[str, Any] = {"parameters": trained.model.parameter_count()}
+    metrics: dict[str, Any] = {"parameters": count_parameters(trained.model)}
     splits = [split for split in ("val", "test", "train") if len(ids[split]) > 1]
     # Windows overlap by half, so that twice as many tokens go through the model as are scored.
     total = CROP_TOKENS + 2 * sum(len(ids[split]) - 1 for split in splits)

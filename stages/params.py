@@ -119,6 +119,11 @@ class Params(Config):
     sample: SampleParams
     runtime: RuntimeParams
 
+    @property
+    def model_source(self) -> str:
+        """The file that the model is built from; evaluate and sample are handed it too."""
+        return self.resolved()[0].source
+
     def resolved(self) -> tuple[ModelConfig, TrainConfig, dict[str, Any]]:
         """Model and training with the preset filled in, and what was overridden."""
         return resolve(self.preset, _set_keys(self.model), _set_keys(self.train))

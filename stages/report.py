@@ -54,9 +54,8 @@ def write(path: Path = PAGE, prompt: str | None = None) -> None:
     sample = read_json(Path("metrics/sample.json"))
     steps, no_steps = texts_by_step(one)
     written = samples()
-    looked_at, attention, no_attention = attention_on(
-        written[0]["text"] if prompt is None and written else prompt or ""
-    )
+    shown = written[0]["text"] if prompt is None and written else prompt or ""
+    looked_at, attention, no_attention = attention_on(shown, one.params.model_source)
     plots = pictures(one)
     script, places = components({name: plot for name, plot in plots.items() if plot is not None})
     environment = Environment(
@@ -117,15 +116,17 @@ def samples() -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def attention_on(text: str) -> tuple[str, str, str]:
+def attention_on(text: str, source: str) -> tuple[str, str, str]:
     """The text, the picture of what each head looks at in it (base64), or why there is none."""
     try:
-        trained = load_model(Path(MODEL))
+        trained = load_model(Path(MODEL), source)
         png = attention_picture(trained.model, trained.tokenizer, text)
     except GptError as error:
         # The rest of the page needs no model.
         return text, "", str(error)
-    return text, base64.b64encode(png or b"").decode(), "" if png else "The text is too short."
+    if png is None:
+        return text, "", "The text is too short, or the attention of this model is not known."
+    return text, base64.b64encode(png).decode(), ""
 
 
 def texts_by_step(one: Experiment) -> tuple[list[Step], str]:

@@ -168,8 +168,8 @@ class Pipeline:
             return False
         then = (was.get("params") or {}).get("params.yaml") or {}
         values = self.params.model_dump()
-        wanted = {key: _at(values, key) for key in spec.get("params") or []}
-        if not same(wanted, {key: _at(then, key) for key in wanted}):
+        wanted = {key: value_at(values, key) for key in spec.get("params") or []}
+        if not same(wanted, {key: then.get(key) for key in wanted}):
             return False
         recorded = {entry["path"]: entry for entry in was.get("deps") or []}
         if set(recorded) != set(self.deps(stage)):
@@ -229,7 +229,7 @@ class Pipeline:
         values = self.params.model_dump()
 
         def fill(match: re.Match[str]) -> str:
-            return str(_at(values, match[1]))
+            return str(value_at(values, match[1]))
 
         deps = self.stages[stage].get("deps") or []
         return [re.sub(r"\$\{\s*([\w.]+)\s*\}", fill, _path(dep)) for dep in deps]
@@ -342,7 +342,7 @@ def _path(entry: Any) -> str:
     return str(next(iter(entry)) if isinstance(entry, dict) else entry)
 
 
-def _at(values: Any, key: str) -> Any:
+def value_at(values: Any, key: str) -> Any:
     """values['train']['steps'] for 'train.steps'."""
     for part in key.split("."):
         values = values.get(part) if isinstance(values, dict) else None

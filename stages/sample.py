@@ -47,7 +47,7 @@ NGRAMS = range(4, 17)
 
 def sample(params: Params, row: Row) -> None:
     asked = params.sample
-    trained = load_model(MODEL)
+    trained = load_model(MODEL, params.model_source)
     with tqdm(
         desc="sample", total=asked.num_samples * asked.max_new_tokens, unit="char", disable=None
     ) as bar:
@@ -221,8 +221,9 @@ def by_hand(
     }
     given = {key: value for key, value in options.items() if value is not None}
     try:
-        asked = check(SampleParams, "sample", {**load().sample.model_dump(), **given})
-        trained = load_model(model)
+        params = load()
+        asked = check(SampleParams, "sample", {**params.sample.model_dump(), **given})
+        trained = load_model(model, params.model_source)
         for index in range(asked.num_samples):
             if index:
                 print("\n" + "-" * 40)

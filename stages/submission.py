@@ -26,7 +26,7 @@ from gpt.corpus import read_json, write_json
 from gpt.errors import GptError, SubmissionError
 from gpt.generation import Sampling, generate, printable
 from stages.params import Params, SampleParams, parse
-from stages.rows import WorkingFolder, git, same
+from stages.rows import WorkingFolder, git, same, value_at
 from stages.sample import prompt_of
 
 FOLDER = Path("submission")
@@ -246,7 +246,7 @@ def check_lineage(folder: Path, trained: TrainedModel) -> None:
         if entry.cmd != specs[stage]["cmd"]:
             raise SubmissionError(f"{where}: {stage} was run by another command, {entry.cmd}")
         for key in specs[stage].get("params") or []:
-            if not same(values[key], entry.section(key)):
+            if not same(value_at(values, key), entry.param(key)):
                 raise SubmissionError(
                     f"{where}: {stage} was run with another `{key}` than params.yaml has"
                 )
@@ -293,8 +293,8 @@ class _Stage(BaseModel):
     outs: list[_Entry]
     params: dict[str, Any]
 
-    def section(self, key: str) -> Any:
-        """A section of params.yaml as the stage had it."""
+    def param(self, key: str) -> Any:
+        """A section or a key of params.yaml as the stage had it."""
         found = self.params.get("params.yaml")
         return found.get(key) if isinstance(found, dict) else None
 

@@ -27,7 +27,7 @@ from gpt.dataset import Batches, even_windows, manifest, open_tokens
 from gpt.device import Device, choose_device
 from gpt.errors import DataError, Interrupted, TrainingError
 from gpt.health import Finding, diagnose
-from gpt.model import GPT
+from gpt.source import count_parameters, make_model
 from gpt.tokenizer import Tokenizer, line_breaks, load_tokenizer
 from gpt.trainer import CURVE_COLUMNS, Callbacks, Trainer
 from stages import stage, workspace
@@ -61,10 +61,10 @@ def _train(params: Params, row: Row, model_config: ModelConfig, config: TrainCon
     val_windows = even_windows(
         val_ids, block_size=block_size, tokens=config.eval_tokens, batch_size=batch_size
     )
-    model = GPT(model_config, tokenizer.vocab_size, params.seed, line_breaks(tokenizer))
+    model = make_model(model_config, tokenizer.vocab_size, params.seed, line_breaks(tokenizer))
     record = record_of(model_config, config, params.seed, tokenizer, device)
     print(
-        f"{model.parameter_count():,} parameters, {len(train_ids):,} tokens, "
+        f"{count_parameters(model):,} parameters, {len(train_ids):,} tokens, "
         f"{device.name} {device.dtype}, {device.threads} threads"
     )
     trainer = Trainer(model, batches, val_windows, config, device, params.seed)
@@ -99,7 +99,7 @@ def record_of(
 ) -> ModelRecord:
     """What the weights will depend on, with device, precision and threads as they are used."""
     digest = hashlib.sha256()
-    for file in workspace.code_files("train"):
+    for file in workspace.code_files("train", model.source):
         digest.update(f"{file.as_posix()}\n".encode() + file.read_bytes())
     used = {"device": device.name, "dtype": device.dtype, "threads": device.threads}
     tokens = manifest(TOKENS)
@@ -168,7 +168,7 @@ def write_metrics(preset: str, trainer: Trainer, findings: list[Finding]) -> Non
             "n_head": model.n_head,
             "n_embd": model.n_embd,
             "block_size": model.block_size,
-            "parameters": trainer.model.parameter_count(),
+            "parameters": count_parameters(trainer.model),
             "steps": progress.step,
             "tokens": int(curve["tokens"].iloc[-1]),
             "best_step": progress.best_step,

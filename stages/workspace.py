@@ -45,8 +45,9 @@ def scratch() -> Path:
     return root() / ".cache"
 
 
-def code_files(stage: str) -> list[Path]:
+def code_files(stage: str, model_source: str) -> list[Path]:
     """The source files that dvc.yaml lists as what the results of `stage` depend on."""
     pipeline = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))
     deps = pipeline["stages"][stage]["deps"]
-    return [Path(dep) for dep in deps if isinstance(dep, str) and dep.endswith(".py")]
+    named = (str(dep).replace("${model.source}", model_source) for dep in deps)
+    return [Path(dep) for dep in named if dep.endswith(".py")]

@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from gpt.budget import flops_per_token, parameter_count, state_bytes, tokens_of
 from gpt.config import ModelConfig, TrainConfig
-from gpt.model import GPT, cross_entropy
+from gpt.functional import cross_entropy
+from gpt.model import GPT
 from gpt.optimizer import make_optimizers
 from gpt.presets import PRESETS, resolve
+from gpt.source import count_parameters
 from stages.cli import app
 from stages.plan import plan, with_changes
 
@@ -32,7 +34,7 @@ def shape_of(**changes: Any) -> ModelConfig:
 @pytest.mark.parametrize("changes", SHAPES)
 def test_parameters_are_those_of_the_model(changes: dict[str, Any]) -> None:
     model = GPT(shape_of(**changes), 70, seed=0)
-    assert parameter_count(model.config, 70) == model.parameter_count()
+    assert parameter_count(model.config, 70) == count_parameters(model)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -40,7 +42,7 @@ def test_parameters_of_presets_are_those_of_their_models(preset: str) -> None:
     shape, _, _ = resolve(preset, {}, {})
     with torch.device("meta"):
         model = GPT(shape, 65)
-    assert parameter_count(shape, 65) == model.parameter_count()
+    assert parameter_count(shape, 65) == count_parameters(model)
 
 
 @pytest.mark.parametrize("preset", ["quick", "nanogpt-cpu"])

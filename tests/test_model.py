@@ -16,7 +16,7 @@ from gpt.cache import Cache
 from gpt.config import ModelConfig
 from gpt.decoder import Decoder
 from gpt.embedding import LinePosition, NgramEmbedding
-from gpt.functional import gelu, relu_squared, rotate
+from gpt.functional import cross_entropy, gelu, relu_squared, rotate
 from gpt.model import (
     GPT,
     MLP,
@@ -24,9 +24,9 @@ from gpt.model import (
     GPT2Block,
     ModernBlock,
     angles_of,
-    cross_entropy,
 )
 from gpt.presets import PRESETS
+from gpt.source import count_parameters
 
 VOCABULARY = 17
 SHAPE = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 12}
@@ -461,7 +461,7 @@ def test_more_than_a_block_is_refused(architecture: str) -> None:
 def test_a_preset_has_the_parameters_its_source_states(preset: str, count: int) -> None:
     with torch.device("meta"):
         model = GPT(ModelConfig(**PRESETS[preset]["model"]), vocab_size=65)
-    assert model.parameter_count() == count
+    assert count_parameters(model) == count
 
 
 def test_the_head_of_gpt2_is_the_token_embedding() -> None:

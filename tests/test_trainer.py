@@ -20,7 +20,8 @@ from gpt.config import ModelConfig, TrainConfig
 from gpt.dataset import Batches, even_windows
 from gpt.device import Device
 from gpt.errors import TrainingError
-from gpt.model import GPT, cross_entropy
+from gpt.functional import cross_entropy
+from gpt.model import GPT
 from gpt.trainer import Callbacks, Trainer
 
 CPU = Device(name="cpu", dtype="float32", threads=1, cpu_capability="any", torch="any")
