@@ -113,9 +113,12 @@ def resolve(
     base = PRESETS[preset]
     overridden = {
         key: value
-        for section, values in (("model", model), ("train", train))
+        for section, config, values in (
+            ("model", ModelConfig, model),
+            ("train", TrainConfig, train),
+        )
         for key, value in values.items()
-        if value != base[section].get(key)
+        if value != base[section].get(key, config.model_fields[key].default)
     }
     try:
         model_config = ModelConfig(**{**base["model"], **model})
