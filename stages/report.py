@@ -245,13 +245,14 @@ def reproduce(one: Experiment) -> str:
     if commit:
         lines.append(f"git checkout {commit}")
     lines += ["pip install -c constraints.txt -e .", "dvc repro", "", "# or, from anywhere:"]
+    params = one.params
+    overridden = params.resolved()[2]
     changes = "".join(
         f" -S {section}.{key}={value}"
-        for section, values in (("model", one.params.model), ("train", one.params.train))
+        for section, values in (("model", params.model), ("train", params.train))
         for key, value in values.model_dump().items()  # type: ignore[attr-defined]
-        if value is not None
+        if key in overridden
     )
-    params = one.params
     fixed = f"-S preset={params.preset} -S data.corpus={params.data.corpus} -S seed={params.seed}"
     return "\n".join([*lines, f"dvc exp run {fixed}{changes}"])
 

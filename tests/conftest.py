@@ -126,7 +126,8 @@ class PlantedDefect(pytest.Item):
             done = subprocess.run(
                 [*command, *self.tests],
                 cwd=copy,
-                env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+                # An installed package would hide the copy's from scripts.
+                env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(copy)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

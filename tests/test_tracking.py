@@ -580,9 +580,10 @@ def test_an_experiment_whose_last_stage_met_a_locked_database_is_completed(
     other.close()
     assert "database is locked" in capsys.readouterr().err
     keep_as_experiment("calm-fox")
-    trial.set(num_samples=5)  # the working folder has moved on
-    assert add_missing_rows(store.Store()) == 0
+    trial.set(num_samples=7)  # the working folder has moved on
     (row,) = rows()
+    assert add_missing_rows(store.Store()) == 1  # of the working folder
+    (row,) = (other for other in rows() if other.info.run_id == row.info.run_id)
     assert row.data.metrics["sample/samples"] == 1
     assert (states_of(row)["sample"], row.info.status) == ("done", "FINISHED")
 

@@ -15,7 +15,7 @@ import yaml
 
 from stages import tracking
 from stages.params import load
-from stages.rows import Pipeline, WorkingFolder
+from stages.rows import Pipeline, WorkingFolder, value_at
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STAGES = ("prepare", "tokenize", "train", "evaluate", "sample")
@@ -134,7 +134,7 @@ def write_lock(folder: Path, stage: str) -> None:
     locked.setdefault("stages", {})[stage] = {
         "cmd": spec["cmd"],
         "deps": [entry(path) for path in pipeline.deps(stage)],
-        "params": {"params.yaml": {key: values[key] for key in spec["params"]}},
+        "params": {"params.yaml": {key: value_at(values, key) for key in spec["params"]}},
         "outs": [entry(path) for path in pipeline.results(stage)],
     }
     path.write_text(yaml.safe_dump(locked), encoding="utf-8")
