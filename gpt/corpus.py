@@ -1,6 +1,8 @@
 """The corpus on disk: three files of documents, and a manifest that says what they are.
 
     train.jsonl val.jsonl test.jsonl    {"doc": "play-7", "text": "..."}, one part a line
+    train-00000.jsonl ...               in place of train.jsonl, where it would be a gigabyte or
+                                        more, or its text comes from several sources
     corpus.json                         source, split, and for each split documents, characters,
                                         bytes, sha256, and information_bits where it is known;
                                         of val and test, how many documents stand in train too
@@ -14,6 +16,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +27,8 @@ from gpt.errors import DataError
 
 SPLITS = ("train", "val", "test")
 FORMAT = 1
+# A file of a split that has reached so many bytes is followed by another, its next shard.
+SHARD_BYTES = 2**30
 # In characters; UTF-8 takes at most four bytes for one, so a part is at most 1 MiB.
 PART_CHARACTERS = 2**18
 # Of a string alone, several times as fast as json.dumps of an object.
@@ -38,8 +43,13 @@ class CorpusWriter:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("*.jsonl"):
+            old.unlink()
         self.folder = folder
-        self._files = {split: (folder / f"{split}.jsonl").open("wb") for split in SPLITS}
+        self._shards: dict[str, list[_OpenShard]] = {
+            split: [_OpenShard(folder / f"{split}.jsonl")] for split in SPLITS
+        }
+        self._corpus = ""
         self._hashes = {split: hashlib.sha256() for split in SPLITS}
         self._counts: dict[str, dict[str, Any]] = {
             split: {"documents": 0, "characters": 0, "bytes": 0} for split in SPLITS
@@ -50,13 +60,17 @@ class CorpusWriter:
         self._documents = {split: hashlib.sha256() for split in SPLITS}
         self._digests = {split: array("Q") for split in SPLITS}
 
+    def begin(self, corpus: str) -> None:
+        """What follows comes from the source `corpus`, in shards of its own."""
+        self._corpus = corpus
+
     def write(self, split: str, doc: str, text: str) -> None:
         """Adds `text` to the document `doc` of `split`; parts of a document come in a row."""
         counts = self._counts[split]
         for start in range(0, len(text), PART_CHARACTERS):
             part = text[start : start + PART_CHARACTERS]
             line = f'{{"doc": {_quoted(doc)}, "text": {_quoted(part)}}}\n'.encode()
-            self._files[split].write(line)
+            self._shard(split, continues=self._last_doc[split] == doc).write(line)
             self._hashes[split].update(line)
             raw = part.encode()
             counts["characters"] += len(part)
@@ -66,6 +80,21 @@ class CorpusWriter:
                 self._last_doc[split] = doc
                 counts["documents"] += 1
             self._documents[split].update(raw)
+
+    def _shard(self, split: str, *, continues: bool) -> "_OpenShard":
+        """The file that the next part of `split` goes to; a new one where the last is full."""
+        shards = self._shards[split]
+        last = shards[-1]
+        if not last.size:
+            last.corpus = self._corpus
+        elif last.size >= SHARD_BYTES or last.corpus != self._corpus:
+            if len(shards) == 1:
+                # Only now is it known that there are several.
+                last.rename(self.folder / f"{split}-00000.jsonl")
+            last.file.close()
+            path = self.folder / f"{split}-{len(shards):05d}.jsonl"
+            shards.append(_OpenShard(path, self._corpus, continues))
+        return shards[-1]
 
     def _end_document(self, split: str) -> None:
         if self._last_doc[split] is not None:
@@ -80,10 +109,11 @@ class CorpusWriter:
 
     def finish(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Writes corpus.json with `facts` about the source, and returns it."""
-        for file in self._files.values():
-            file.close()
-        for split in SPLITS:
+        self._close()
+        for split, shards in self._shards.items():
             self._end_document(split)
+            if len(shards) > 1:
+                self._counts[split]["shards"] = [shard.facts() for shard in shards]
         train = np.array(self._digests["train"], np.uint64)
         for split, counts in self._counts.items():
             if split != "train":
@@ -105,8 +135,82 @@ class CorpusWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for file in self._files.values():
-            file.close()
+        self._close()
+
+    def _close(self) -> None:
+        for shards in self._shards.values():
+            shards[-1].file.close()
+
+
+class _OpenShard:
+    """A file that is being written, and what the manifest will say of it."""
+
+    def __init__(self, path: Path, corpus: str = "", continues: bool = False) -> None:
+        self.path, self.corpus, self.continues = path, corpus, continues
+        self.file = path.open("wb")
+        self.size = 0
+        self._hash = hashlib.sha256()
+
+    def write(self, line: bytes) -> None:
+        self.file.write(line)
+        self._hash.update(line)
+        self.size += len(line)
+
+    def rename(self, path: Path) -> None:
+        self.file.close()
+        self.path = self.path.rename(path)
+
+    def facts(self) -> dict[str, Any]:
+        named = {"corpus": self.corpus} if self.corpus else {}
+        return named | {
+            "file": self.path.name,
+            "sha256": self._hash.hexdigest(),
+            "continues": self.continues,
+        }
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of a split. `continues`: its first part goes on with the last document before it.
+
+    `corpus` names its source where the split has several, and is empty otherwise.
+    """
+
+    path: Path
+    sha256: str
+    continues: bool = False
+    corpus: str = ""
+
+
+def shards_of(folder: Path, split: str) -> list[Shard]:
+    """The files of `split` in their order, as corpus.json has them. Raises DataError."""
+    manifest = folder / "corpus.json"
+    facts = split_facts(manifest, split)
+    if "shards" not in facts:
+        return [Shard(folder / f"{split}.jsonl", facts["sha256"])]
+    return [
+        Shard(folder / one["file"], one["sha256"], one["continues"], one.get("corpus", ""))
+        for one in listed_files(manifest, split, facts)
+    ]
+
+
+def listed_files(manifest: Path, split: str, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a manifest says of each shard of a split. Raises DataError where that is none."""
+    listed = facts["shards"]
+    if not isinstance(listed, list) or not listed:
+        raise damaged(manifest, f"does not say what files {split} has")
+    for number, one in enumerate(listed):
+        # Names as they were given, so that none leads out of the folder.
+        stem = f"{split}-{number:05d}"
+        if not (
+            isinstance(one, dict)
+            and isinstance(one.get("sha256"), str)
+            and one.get("file") in (f"{stem}.jsonl", f"{stem}.npy")
+            and isinstance(one.get("continues", False), bool)
+            and isinstance(one.get("corpus", ""), str)
+        ):
+            raise damaged(manifest, f"does not say what file {number} of {split} is")
+    return listed
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -120,8 +224,13 @@ def read_parts(folder: Path, split: str) -> Iterator[tuple[str, str]]:
     Raises DataError at a line that is not what CorpusWriter writes, and at the end where the bytes
     read are not those of the manifest.
     """
-    path = folder / f"{split}.jsonl"
-    expected = split_facts(folder / "corpus.json", split)["sha256"]
+    for shard in shards_of(folder, split):
+        yield from read_shard(shard)
+
+
+def read_shard(shard: Shard) -> Iterator[tuple[str, str]]:
+    """The same for one file of a split."""
+    path = shard.path
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -137,7 +246,7 @@ def read_parts(folder: Path, split: str) -> Iterator[tuple[str, str]]:
                 yield doc, text
     except OSError as error:
         raise damaged(path, error.strerror or str(error)) from None
-    if digest.hexdigest() != expected:
+    if digest.hexdigest() != shard.sha256:
         raise damaged(path, "its sha256 is not the one in corpus.json")
 
 

@@ -6,25 +6,70 @@ evaluation in between could disturb, and a resumed training sees what it would h
 Shapes: b sequences in a batch, t positions in a block.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt.corpus import check_sha256, damaged, read_json, split_facts
+from gpt.corpus import check_sha256, damaged, listed_files, read_json, split_facts
 from gpt.errors import DataError
 from gpt.tokenizer import Ids
 
 
-def open_tokens(folder: Path, split: str, vocab_size: int) -> Ids:
+class ShardedIds:
+    """The ids of a split that lies in several files, to be read like one array of shape (n,)."""
+
+    def __init__(self, shards: Sequence[Ids]) -> None:
+        self._shards = shards
+        self._ends = np.cumsum([len(shard) for shard in shards])
+        self.dtype = shards[0].dtype
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, wanted: slice | NDArray[np.int64]) -> Ids:
+        """The ids of a slice, or of an array of places, in an array of their own."""
+        if isinstance(wanted, slice):
+            return self._slice(*wanted.indices(len(self)))
+        places = wanted.ravel()
+        found = np.empty(len(places), self.dtype)
+        of_shard = np.searchsorted(self._ends, places, side="right")
+        for number in np.unique(of_shard):
+            here = of_shard == number
+            start = self._ends[number] - len(self._shards[number])
+            found[here] = self._shards[number][places[here] - start]
+        return found.reshape(wanted.shape)
+
+    def _slice(self, start: int, stop: int, step: int) -> Ids:
+        assert step == 1
+        pieces = [np.empty(0, self.dtype)]
+        for shard, end in zip(self._shards, self._ends, strict=True):
+            before = int(end) - len(shard)
+            pieces.append(shard[max(0, start - before) : max(0, stop - before)])
+        return np.concatenate(pieces)
+
+
+Tokens = Ids | ShardedIds
+
+
+def open_tokens(folder: Path, split: str, vocab_size: int) -> Tokens:
     """The ids of a split, memory-mapped, shape (n,); verified against the manifest tokens.json.
 
     Raises DataError for a file that is damaged or holds ids outside the vocabulary.
     """
-    path = folder / f"{split}.npy"
     facts = split_facts(folder / "tokens.json", split)
+    if "shards" not in facts:
+        return _open(folder / f"{split}.npy", facts, vocab_size)
+    listed = listed_files(folder / "tokens.json", split, facts)
+    return ShardedIds([_open(folder / one["file"], one, vocab_size) for one in listed])
+
+
+def _open(path: Path, facts: dict[str, Any], vocab_size: int) -> Ids:
     check_sha256(path, facts["sha256"])
     try:
         ids: Ids = np.load(path, mmap_mode="r" if facts.get("tokens") else None, allow_pickle=False)
@@ -45,33 +90,74 @@ def manifest(folder: Path) -> dict[str, Any]:
     return read_json(folder / "tokens.json")
 
 
-class Batches:
-    """Random crops of a token file: `batch(step)` gives inputs and targets of shape (b, t)."""
+@dataclass(frozen=True)
+class Part:
+    """The tokens of one source, which lie in a row, and its share of what is trained on."""
 
-    def __init__(self, ids: Ids, *, block_size: int, batch_size: int, seed: int) -> None:
-        if len(ids) < block_size + 1:
-            raise DataError(
-                f"the training split has {len(ids)} tokens, and a block of {block_size} needs "
-                f"{block_size + 1}; use more text or a smaller model.block_size"
-            )
+    corpus: str
+    tokens: int
+    weight: float
+
+
+def parts_of(manifest: dict[str, Any]) -> list[Part]:
+    """The sources of the training split where there are several, in their order."""
+    tokens: dict[str, int] = {}
+    for one in manifest["splits"]["train"].get("shards", []):
+        tokens[one["corpus"]] = tokens.get(one["corpus"], 0) + one["tokens"]
+    weights = manifest.get("weights", {})
+    return [Part(corpus, count, weights[corpus]) for corpus, count in tokens.items() if weights]
+
+
+class Batches:
+    """Random crops of a token file: `batch(step)` gives inputs and targets of shape (b, t).
+
+    With `parts`, a crop comes from a source with the probability of its weight, and from anywhere
+    in it.
+    """
+
+    def __init__(
+        self,
+        ids: Tokens,
+        *,
+        block_size: int,
+        batch_size: int,
+        seed: int,
+        parts: Sequence[Part] = (),
+    ) -> None:
+        for part in parts or (Part("", len(ids), 1.0),):
+            if part.tokens < block_size + 1:
+                name = f" of {part.corpus}" if part.corpus else ""
+                raise DataError(
+                    f"the training split{name} has {part.tokens} tokens, and a block of "
+                    f"{block_size} needs {block_size + 1}; use more text or a smaller "
+                    "model.block_size"
+                )
         self._ids = ids
         self._seed = seed
         self._batch_size = batch_size
         self._crop = np.arange(block_size + 1)
         self._starts = len(ids) - block_size
+        tokens = np.array([part.tokens for part in parts], np.int64)
+        self._first, self._rooms = np.cumsum(tokens) - tokens, tokens - block_size
+        weights = np.array([part.weight for part in parts])
+        self._shares = weights / weights.sum() if parts else weights
 
     def batch(self, step: int, part: int = 0) -> tuple[Tensor, Tensor]:
         """Inputs and targets (b, t), int64, of `step`; `part` counts accumulated passes."""
         # Philox is counter-based: a stream for each (seed, step, part), at no cost to skip there.
         draw = np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, part, step]))
-        starts = draw.integers(self._starts, size=self._batch_size)
+        if len(self._shares):
+            source = draw.choice(len(self._shares), size=self._batch_size, p=self._shares)
+            starts = self._first[source] + draw.integers(self._rooms[source])
+        else:
+            starts = draw.integers(self._starts, size=self._batch_size)
         crops = self._ids[starts[:, None] + self._crop].astype(np.int64)
         crops_bt = torch.from_numpy(crops)
         return crops_bt[:, :-1], crops_bt[:, 1:]
 
 
 def even_windows(
-    ids: Ids, *, block_size: int, tokens: int, batch_size: int
+    ids: Tokens, *, block_size: int, tokens: int, batch_size: int
 ) -> list[tuple[Tensor, Tensor]]:
     """Batches of inputs and targets (b, t): whole blocks spread evenly, about `tokens` of them.
 

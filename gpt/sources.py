@@ -9,7 +9,7 @@ import fnmatch
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,19 @@ FINEWEB_EDU = [
     )
     for shard in range(1823)
 ]
+
+
+def named(corpus: str, source: Source) -> Source:
+    """The same documents under names that tell them from those of other sources.
+
+    Without what is known of their distribution, which is not that of the whole.
+    """
+
+    def documents() -> Iterator[Document]:
+        for document in source.documents():
+            yield Document(f"{corpus}/{document.name}", document.parts)
+
+    return replace(source, documents=documents)
 
 
 def verse_plays(size: int, seed: int) -> Source:

@@ -23,6 +23,7 @@ from gpt.errors import TrainingError
 from gpt.functional import cross_entropy
 from gpt.model import GPT
 from gpt.optimizer import make_optimizers, schedule, set_learning_rate
+from gpt.packing import PackedBatches
 
 CURVE_COLUMNS = (
     *("step", "tokens", "train_loss", "val_loss", "learning_rate"),
@@ -74,7 +75,7 @@ class Trainer:
     def __init__(
         self,
         model: GPT,
-        batches: Batches,
+        batches: Batches | PackedBatches,
         val_windows: Windows,
         config: TrainConfig,
         device: Device,

@@ -66,10 +66,10 @@ def evaluate(params: Params, row: Row) -> None:
         if split in tokens["splits"] and tokens["splits"][split]["sha256"] != sha256:
             raise DataError(f"{TOKENS}/{split}.npy: not what {MODEL} was trained with; dvc repro")
     vocab_size, block_size = trained.record.vocab_size, trained.model.config.block_size
-    ids = {split: open_tokens(TOKENS, split, vocab_size) for split in ("train", "val", "test")}
-    counted = ids["train"][-COUNTED_TOKENS:]
+    ids = {split: open_tokens(TOKENS, split, vocab_size)[:] for split in ("val", "test")}
+    counted = open_tokens(TOKENS, "train", vocab_size)[-COUNTED_TOKENS:]
     # For the gap to the validation split a part of the training split will do.
-    ids["train"] = ids["train"][-GAP_TOKENS:]
+    ids["train"] = counted[-GAP_TOKENS:]
     metrics: dict[str, Any] = {"parameters": count_parameters(trained.model)}
     splits = [split for split in ("val", "test", "train") if len(ids[split]) > 1]
     # Windows overlap by half, so that twice as many tokens go through the model as are scored.

@@ -29,10 +29,12 @@ from gpt.presets import resolve
 FILE = "params.yaml"
 
 
+CORPORA = ("verse", "shakespeare", "names", "tinystories", "openwebtext", "fineweb_edu", "own")
+
+
 class DataParams(Config):
-    corpus: Literal[
-        "verse", "shakespeare", "names", "tinystories", "openwebtext", "fineweb_edu", "own"
-    ]
+    corpus: str
+    weights: list[float]
     path: str = Field(min_length=1)
     files: str = Field(min_length=1)
     column: str = Field(min_length=1)
@@ -45,6 +47,27 @@ class DataParams(Config):
     drop_duplicates: bool
     max_bytes: int = Field(ge=0)
     verse_bytes: int = Field(gt=0)
+
+    @property
+    def corpora(self) -> list[str]:
+        """The names in `corpus`, which may be several: shakespeare+names."""
+        return self.corpus.split("+")
+
+    @model_validator(mode="after")
+    def corpora_are_known_and_weighed(self) -> Self:
+        for name in self.corpora:
+            if name not in CORPORA:
+                near = difflib.get_close_matches(name, CORPORA, n=1, cutoff=0.5)
+                hint = f"; did you mean {near[0]}?" if near else f"; choose {', '.join(CORPORA)}"
+                raise ValueError(f"data.corpus {name!r} is not known{hint}")
+        if len(set(self.corpora)) < len(self.corpora):
+            raise ValueError(f"data.corpus {self.corpus} names one twice; give it more weight")
+        if self.weights and (len(self.weights) != len(self.corpora) or not min(self.weights) > 0):
+            raise ValueError(
+                f"data.weights {self.weights} is not one number above 0 for each of "
+                f"{', '.join(self.corpora)}; write [] for their sizes"
+            )
+        return self
 
     @model_validator(mode="after")
     def something_is_left_to_train_on(self) -> Self:

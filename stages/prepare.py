@@ -3,6 +3,7 @@
 Reads the params `data`, and a download or `data.path`. Writes data/corpus and metrics/prepare.json.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tqdm import tqdm
 from gpt import downloads, parallel, sources
 from gpt.corpus import CorpusWriter, write_json
 from gpt.overlap import shared_ngrams
-from gpt.splitting import Filters, split_corpus
+from gpt.splitting import Filters, Split, split_corpus
 from stages import stage, workspace
 from stages.params import DataParams, Params
 from stages.tracking import Row
@@ -19,10 +20,10 @@ from stages.tracking import Row
 CORPUS = Path("data/corpus")
 
 
-def source_of(data: DataParams) -> sources.Source:
-    """The texts that `data.corpus` names."""
+def source_of(corpus: str, data: DataParams) -> sources.Source:
+    """The texts of one name in `data.corpus`."""
     cache, mirror = workspace.scratch() / "downloads", workspace.mirror()
-    match data.corpus:
+    match corpus:
         case "verse":
             return sources.verse_plays(data.verse_bytes, data.seed)
         case "own":
@@ -39,6 +40,21 @@ def source_of(data: DataParams) -> sources.Source:
             return sources.tables(*fetched(sources.OPENWEBTEXT[: data.shards], data))
         case "fineweb_edu":
             return sources.tables(*fetched(sources.FINEWEB_EDU[: data.shards], data))
+        case _:
+            raise AssertionError(corpus)  # params.py knows them all
+
+
+def together(splits: list[Split]) -> Split:
+    """How several sources were split, as one."""
+    left_out: Counter[str] = Counter()
+    for split in splits:
+        left_out.update(split.left_out)
+    return Split(
+        " and ".join(dict.fromkeys(split.by for split in splits)),
+        sum(split.documents for split in splits),
+        dict(left_out),
+        any(split.capped for split in splits),
+    )
 
 
 def fetched(wanted: list[downloads.Download], data: DataParams) -> tuple[list[Path], str]:
@@ -56,9 +72,11 @@ def fetched(wanted: list[downloads.Download], data: DataParams) -> tuple[list[Pa
 
 def prepare(params: Params, row: Row) -> None:
     data = params.data
-    source = source_of(data)
     shortest, longest = data.length_range
     filters = Filters(shortest, longest, data.drop_duplicates, data.max_bytes)
+    mixed = len(data.corpora) > 1
+    found: dict[str, sources.Source] = {}
+    splits: list[Split] = []
     with (
         CorpusWriter(CORPUS) as writer,
         tqdm(desc="prepare", unit="B", unit_scale=True, disable=None) as bar,
@@ -67,21 +85,34 @@ def prepare(params: Params, row: Row) -> None:
         def shown(written: int) -> None:
             bar.update(written)
 
-        split = split_corpus(
-            source,
-            writer,
-            seed=data.seed,
-            val_fraction=data.val_fraction,
-            test_fraction=data.test_fraction,
-            filters=filters,
-            progress=shown,
-        )
+        for corpus in data.corpora:
+            found[corpus] = source_of(corpus, data)
+            if mixed:
+                writer.begin(corpus)
+                found[corpus] = sources.named(corpus, found[corpus])
+            splits.append(
+                split_corpus(
+                    found[corpus],
+                    writer,
+                    seed=data.seed,
+                    val_fraction=data.val_fraction,
+                    test_fraction=data.test_fraction,
+                    filters=filters,
+                    progress=shown,
+                )
+            )
+        split = together(splits)
         facts: dict[str, Any] = {
             "corpus": data.corpus,
             "documents": split.documents,
             "split_by": split.by,
-            "source": source.facts,
         }
+        if mixed:
+            facts["sources"] = {corpus: source.facts for corpus, source in found.items()}
+            if data.weights:
+                facts["weights"] = dict(zip(data.corpora, data.weights, strict=True))
+        else:
+            facts["source"] = found[data.corpus].facts
         # Said only where there is something to say.
         if split.left_out:
             facts["left_out"] = split.left_out
@@ -89,7 +120,7 @@ def prepare(params: Params, row: Row) -> None:
             facts["capped"] = True
         manifest = writer.finish(facts)
     numbers = {
-        name: {key: value for key, value in counts.items() if key != "sha256"}
+        name: {key: value for key, value in counts.items() if key not in ("sha256", "shards")}
         for name, counts in manifest["splits"].items()
     }
     for name in ("val", "test"):

@@ -119,7 +119,7 @@ def _run(params: Params, device: DeviceRecord, folder: Path, say: Callable[[str]
     for name in ("gpt", "stages"):
         shutil.copytree(name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile("dvc.yaml", folder / "dvc.yaml")
-    if params.data.corpus == "own" and not Path(params.data.path).is_absolute():
+    if "own" in params.data.corpora and not Path(params.data.path).is_absolute():
         own = Path(params.data.path)
         (folder / own).parent.mkdir(parents=True, exist_ok=True)
         if own.is_dir():

@@ -7,18 +7,32 @@ metrics/tokenize.json. Streams: memory does not grow with the corpus.
 """
 
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from gpt import vocabulary
-from gpt.corpus import SPLITS, read_manifest, read_parts, write_json
-from gpt.errors import TokenizerError
+from gpt.corpus import (
+    SPLITS,
+    Shard,
+    read_manifest,
+    read_parts,
+    read_shard,
+    shards_of,
+    write_json,
+)
+from gpt.errors import GptError, TokenizerError
 from gpt.parallel import ahead, cores
 from gpt.tokenizer import (
     BPETokenizer,
@@ -31,7 +45,7 @@ from gpt.tokenizer import (
     recut,
 )
 from stages import stage, workspace
-from stages.params import Params, TokenizerParams
+from stages.params import Params, TokenizerParams, load
 from stages.tracking import Row
 
 CORPUS = Path("data/corpus")
@@ -41,6 +55,8 @@ FORMAT = 1
 BATCH = 2**20
 # What an id must be seen in training for its vector to be more than noise, about.
 SELDOM = 10
+# Ids of a file that was made before, counted at once.
+COUNTED = 2**24
 # Enough of the validation text for a comparison with GPT-2's tokens, in bytes.
 COMPARED = 2**23
 
@@ -129,24 +145,28 @@ def _tiktoken_cache() -> Path:
 # --- ids ------------------------------------------------------------------------------------------
 
 
-def ids_of(split: str, tokenizer: Tokenizer, threads: int = 1) -> Iterator[Ids]:
-    """The ids of a split: bos before each document and after the last, where there is a bos.
+def ids_of(
+    shard: Shard, tokenizer: Tokenizer, threads: int = 1, *, last: bool = True
+) -> Iterator[Ids]:
+    """The ids of a shard: bos before each document that begins in it, and after the `last` one.
 
-    In arrays of many documents each, since there may be millions of short ones.
+    In arrays of many documents each, since there may be millions of short ones. A document that
+    reaches across shards is cut where they meet.
     """
     bos = np.array([] if tokenizer.bos is None else [tokenizer.bos], tokenizer.dtype)
-    last_doc = None
+    last_doc: str | None = None
+    begun = shard.continues
     # Reading, encoding and, by the caller, writing go on at the same time.
-    for batch in ahead(_batches(recut(read_parts(CORPUS, split)), BATCH * threads)):
+    for batch in ahead(_batches(recut(read_shard(shard)), BATCH * threads)):
         arrays: list[Ids] = []
         encoded = tokenizer.encode_batch([text for _, text in batch], threads)
         for (doc, _), ids in zip(batch, encoded, strict=True):
-            if doc != last_doc:
-                last_doc = doc
+            if doc != last_doc and not begun:
                 arrays.append(bos)
+            begun, last_doc = False, doc
             arrays.append(ids)
         yield np.concatenate(arrays)
-    if last_doc is not None:
+    if last and last_doc is not None:
         yield bos
 
 
@@ -183,6 +203,75 @@ def write_ids(path: Path, ids: Iterator[Ids], dtype: np.dtype[Any]) -> tuple[int
         return count, hashlib.file_digest(written, "sha256").hexdigest()
 
 
+# --- shards ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Work:
+    """A shard to encode, and the token file that it becomes."""
+
+    split: str
+    shard: Shard
+    last: bool
+
+    @property
+    def file(self) -> str:
+        return self.shard.path.with_suffix(".npy").name
+
+
+def all_work() -> list[Work]:
+    """The shards of the corpus, in their order."""
+    found = []
+    for split in SPLITS:
+        shards = shards_of(CORPUS, split)
+        found += [Work(split, shard, shard is shards[-1]) for shard in shards]
+    return found
+
+
+def encode(
+    work: Work, tokenizer: Tokenizer, path: Path, progress: Callable[[Ids], None]
+) -> tuple[int, str]:
+    """Writes the ids of a shard to `path`; returns their number and the file's sha256."""
+
+    def shown() -> Iterator[Ids]:
+        for piece in ahead(ids_of(work.shard, tokenizer, cores(), last=work.last)):
+            progress(piece)
+            yield piece
+
+    return write_ids(path, shown(), tokenizer.dtype)
+
+
+def made_before(work: Work, tokenizer: Tokenizer) -> Path:
+    """Where a shard's ids wait for the stage, named by all that they depend on."""
+    spec = json.dumps(tokenizer.spec(), sort_keys=True)
+    facts = f"{work.shard.sha256} {work.shard.continues} {work.last} {spec}"
+    return workspace.scratch() / "tokens" / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.npy"
+
+
+def encode_some(number: int, of: int) -> None:
+    """Encodes each `of`-th shard, from `number` on, ahead of the stage, which then takes them.
+
+    So that other machines that share the repository's folder may do it: a Slurm array, or what
+    else runs a command many times.
+    """
+    params = load()
+    tokenizer = make_tokenizer(params.tokenizer, has_bos=read_manifest(CORPUS)["documents"] > 1)
+    for work in all_work()[number::of]:
+        path = made_before(work, tokenizer)
+        if path.exists():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(f".{platform.node()}-{os.getpid()}")
+        with tqdm(desc=work.file, unit="tok", unit_scale=True, disable=None) as bar:
+
+            def seen(piece: Ids, bar: Any = bar) -> None:
+                bar.update(len(piece))
+
+            count, _ = encode(work, tokenizer, aside, seen)
+        aside.rename(path)
+        print(f"{work.file}: {count:,} tokens")
+
+
 # --- the stage ------------------------------------------------------------------------------------
 
 
@@ -191,26 +280,24 @@ def tokenize(params: Params, row: Row) -> None:
     kind = params.tokenizer.kind
     tokenizer = make_tokenizer(params.tokenizer, has_bos=corpus["documents"] > 1)
     TOKENS.mkdir(parents=True, exist_ok=True)
+    for old in TOKENS.glob("*.npy"):
+        old.unlink()
     write_json(TOKENS / "tokenizer.json", tokenizer.spec())
     counts = {split: np.zeros(tokenizer.vocab_size, dtype=np.int64) for split in SPLITS}
-    splits: dict[str, dict[str, Any]] = {}
+    files: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     with tqdm(desc="tokenize", unit="tok", unit_scale=True, disable=None) as bar:
+        for work in all_work():
 
-        def shown(split: str) -> Iterator[Ids]:
-            for piece in ahead(ids_of(split, tokenizer, cores())):
+            def seen(piece: Ids, split: str = work.split) -> None:
                 counts[split] += np.bincount(piece, minlength=tokenizer.vocab_size)
                 bar.update(len(piece))
-                yield piece
 
-        for split in SPLITS:
-            count, sha256 = write_ids(TOKENS / f"{split}.npy", shown(split), tokenizer.dtype)
-            splits[split] = {"tokens": count, "sha256": sha256}
-            for fact in ("bytes", "characters", "documents", "information_bits"):
-                if fact in corpus["splits"][split]:
-                    splits[split][fact] = corpus["splits"][split][fact]
+            files[work.split].append(one_file(work, tokenizer, seen))
+    splits = {split: split_of(files[split], corpus["splits"][split]) for split in SPLITS}
+    facts = {"weights": corpus["weights"]} if "weights" in corpus else {}
     write_json(
         TOKENS / "tokens.json",
-        {"format": FORMAT, "corpus": corpus["corpus"], "splits": splits},
+        {"format": FORMAT, "corpus": corpus["corpus"], "splits": splits, **facts},
     )
     metrics: dict[str, Any] = {
         "vocab_size": tokenizer.vocab_size,
@@ -229,6 +316,36 @@ def tokenize(params: Params, row: Row) -> None:
         print(warning)
     if kind != "gpt2":
         compare_with_gpt2(row, metrics["val"].get("bytes_per_token"))
+
+
+def one_file(work: Work, tokenizer: Tokenizer, seen: Callable[[Ids], None]) -> dict[str, Any]:
+    """Makes the token file of a shard, or takes the one that was made before; what it holds."""
+    path, before = TOKENS / work.file, made_before(work, tokenizer)
+    if before.exists():
+        shutil.move(before, path)
+        ids = np.load(path, mmap_mode="r", allow_pickle=False)
+        for start in range(0, len(ids), COUNTED):
+            seen(ids[start : start + COUNTED])
+        with path.open("rb") as file:
+            count, sha256 = len(ids), hashlib.file_digest(file, "sha256").hexdigest()
+    else:
+        count, sha256 = encode(work, tokenizer, path, seen)
+    named = {"corpus": work.shard.corpus} if work.shard.corpus else {}
+    return named | {"file": work.file, "tokens": count, "sha256": sha256}
+
+
+def split_of(files: list[dict[str, Any]], corpus: dict[str, Any]) -> dict[str, Any]:
+    """What tokens.json says of a split: as of its one file, or of all and each."""
+    facts: dict[str, Any] = {"tokens": sum(file["tokens"] for file in files)}
+    if "shards" in corpus:
+        hashes = " ".join(file["sha256"] for file in files)
+        facts |= {"sha256": hashlib.sha256(hashes.encode()).hexdigest(), "shards": files}
+    else:
+        facts["sha256"] = files[0]["sha256"]
+    for fact in ("bytes", "characters", "documents", "information_bits"):
+        if fact in corpus:
+            facts[fact] = corpus[fact]
+    return facts
 
 
 def too_large(counts: NDArray[np.int64]) -> str:
@@ -263,5 +380,20 @@ def compare_with_gpt2(row: Row, ours: float | None) -> None:
     print(f"bytes per token on validation text: {ours:.3f}; gpt2 has {size / tokens:.3f}")
 
 
+def by_hand(
+    shard: Annotated[int, typer.Option(help="Encode this shard ahead of the stage ...", min=0)],
+    of: Annotated[int, typer.Option(help="... and each so many further ones.", min=1)],
+) -> None:
+    """Encodes some shards of the corpus ahead of the stage, for machines that share this folder."""
+    try:
+        encode_some(shard, of)
+    except GptError as error:
+        print(f"tokenize: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
 if __name__ == "__main__":
-    stage.main("tokenize", tokenize)
+    if len(sys.argv) > 1:
+        typer.run(by_hand)
+    else:
+        stage.main("tokenize", tokenize)

@@ -23,10 +23,11 @@ from tqdm import tqdm
 from gpt.checkpoint import DeviceRecord, ModelRecord, TrainingStates, save_model
 from gpt.config import ModelConfig, TrainConfig
 from gpt.corpus import read_json, write_json
-from gpt.dataset import Batches, even_windows, manifest, open_tokens
+from gpt.dataset import Batches, Tokens, even_windows, manifest, open_tokens, parts_of
 from gpt.device import Device, choose_device
 from gpt.errors import DataError, Interrupted, TrainingError
 from gpt.health import Finding, diagnose
+from gpt.packing import PackedBatches
 from gpt.source import count_parameters, make_model
 from gpt.tokenizer import Tokenizer, line_breaks, load_tokenizer
 from gpt.trainer import CURVE_COLUMNS, Callbacks, Trainer
@@ -57,7 +58,7 @@ def _train(params: Params, row: Row, model_config: ModelConfig, config: TrainCon
     train_ids = open_tokens(TOKENS, "train", tokenizer.vocab_size)
     val_ids = open_tokens(TOKENS, "val", tokenizer.vocab_size)
     block_size, batch_size = model_config.block_size, config.batch_size
-    batches = Batches(train_ids, block_size=block_size, batch_size=batch_size, seed=params.seed)
+    batches = make_batches(train_ids, model_config, config, tokenizer, params.seed)
     val_windows = even_windows(
         val_ids, block_size=block_size, tokens=config.eval_tokens, batch_size=batch_size
     )
@@ -92,6 +93,27 @@ def _train(params: Params, row: Row, model_config: ModelConfig, config: TrainCon
         write_metrics(params.preset, trainer, findings)
         if not params.runtime.keep_scratch:
             states.remove()
+
+
+def make_batches(
+    ids: Tokens, model: ModelConfig, config: TrainConfig, tokenizer: Tokenizer, seed: int
+) -> Batches | PackedBatches:
+    """The batches of `train.packing`, from each source as its weight asks; tells of both."""
+    parts = parts_of(manifest(TOKENS))
+    shapes: dict[str, Any] = {
+        "block_size": model.block_size,
+        "batch_size": config.batch_size,
+        "seed": seed,
+        "parts": parts,
+    }
+    if parts:
+        whole = sum(part.weight for part in parts)
+        print(", ".join(f"{part.corpus} {part.weight / whole:.1%}" for part in parts))
+    if config.packing == "stream":
+        return Batches(ids, **shapes)
+    packed = PackedBatches(ids, bos=tokenizer.bos, **shapes)
+    print(f"best_fit: {packed.unseen:.1%} of the tokens lie beyond a block and are not trained on")
+    return packed
 
 
 def record_of(
@@ -168,6 +190,7 @@ def write_metrics(preset: str, trainer: Trainer, findings: list[Finding]) -> Non
             "n_head": model.n_head,
             "n_embd": model.n_embd,
             "block_size": model.block_size,
+            "packing": trainer.config.packing,
             "parameters": count_parameters(trainer.model),
             "steps": progress.step,
             "tokens": int(curve["tokens"].iloc[-1]),

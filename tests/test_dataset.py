@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt.dataset import Batches, even_windows, open_tokens
+from gpt.dataset import Batches, Part, ShardedIds, even_windows, open_tokens
 from gpt.errors import DataError
 
 IDS = np.arange(100, dtype=np.uint16)
@@ -22,6 +23,36 @@ def batches(
     ids: np.ndarray = IDS, block_size: int = 8, batch_size: int = 4, seed: int = 0
 ) -> Batches:
     return Batches(ids, block_size=block_size, batch_size=batch_size, seed=seed)
+
+
+@pytest.mark.parametrize("ends", [[100], [1, 100], [30, 31, 90, 100], [0, 50, 50, 100]])
+def test_several_files_read_like_one(ends: list[int]) -> None:
+    edges = [0, *ends]
+    sharded = ShardedIds([IDS[a:b] for a, b in pairwise(edges)])
+    assert (len(sharded), sharded.dtype) == (100, IDS.dtype)
+    for wanted in (slice(None), slice(-7, None), slice(20, 95), slice(5, 5), slice(90, 300)):
+        assert sharded[wanted].tolist() == IDS[wanted].tolist()
+    places = np.array([[99, 0, 31], [30, 29, 90]])
+    assert sharded[places].tolist() == IDS[places].tolist()
+    one, other = (Batches(ids, block_size=8, batch_size=4, seed=0) for ids in (IDS, sharded))
+    assert torch.equal(one.batch(2)[0], other.batch(2)[0])
+
+
+def test_crops_stay_within_a_source_and_have_its_share() -> None:
+    parts = [Part("a", 30, 3.0), Part("b", 70, 1.0)]
+    of = Batches(IDS, block_size=8, batch_size=64, seed=0, parts=parts)
+    first = starts(of, 50)
+    in_a = first < 30
+    assert first[in_a].max() == 30 - 8 - 1
+    assert (first[~in_a].min(), first[~in_a].max()) == (30, 100 - 8 - 1)
+    assert 0.72 < in_a.mean() < 0.78
+
+
+def test_a_source_shorter_than_a_block_is_named() -> None:
+    with pytest.raises(DataError, match="of b has 8 tokens"):
+        Batches(
+            IDS, block_size=8, batch_size=1, seed=0, parts=[Part("a", 92, 1.0), Part("b", 8, 1.0)]
+        )
 
 
 def starts(of: Batches, steps: int) -> np.ndarray:
