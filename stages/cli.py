@@ -10,6 +10,7 @@
     gpt submit                 a poem for a competition, with all that it came from
     gpt verify FILE            does a submission hold together? --retrain is the proof
     gpt leaderboard FOLDER     verifies the submissions in a folder and ranks them
+    gpt workshop start, check  the files of the course to write yourself, and hints on them
 
 A command that needs much to start imports it inside, so that `gpt --help` stays quick.
 """
@@ -26,6 +27,7 @@ import typer
 
 from gpt.errors import GptError
 from stages import workspace
+from workshop.cli import workshop
 
 HOST = "127.0.0.1"
 
@@ -34,6 +36,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 scaling = typer.Typer(no_args_is_help=True, help="How the loss falls as models grow.")
 app.add_typer(scaling, name="scaling")
+app.add_typer(workshop, name="workshop")
 
 
 @app.callback()
