@@ -4,11 +4,14 @@
 
 Makes a jsonl file: documents of lines drawn from twenty plays of `verse`, so about as dense as
 text is, and no two documents the same. Runs the stages on it as `dvc repro` would, each in a
-process of its own, and watches it and its children. Memory is the largest sum of what they hold
-(shared pages counted once, where the system tells); a core's speed is megabytes of text a second of
-processor time, for `bpe` that of its training too. By hand: tiktoken on the same documents, in a
-loop, one thread, its processor time; for `char` a dict in a loop, as nanoGPT has it. GPT-2's file
-is looked for as the stage does.
+process of its own, and watches it and its children: memory is the largest sum of what they hold
+(shared pages counted once, where the system tells).
+
+Then the encoding alone, without learning a vocabulary: ids of a part of the training split as the
+stage makes them, and by hand: tiktoken on the same documents in a loop in each of as many threads
+as there are cores; for `char` a dict in a loop, as nanoGPT has it, in one. They take turns. A
+core's speed is megabytes of text a second of processor time. For `bpe` also the training: the
+stage's, and rustbpe on the same texts. GPT-2's file is looked for as the stage does.
 """
 
 import argparse
@@ -17,27 +20,33 @@ import os
 import platform
 import random
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import psutil
+import rustbpe
 import tiktoken
 import yaml
 
-from gpt import vocabulary
-from gpt.corpus import read_parts
+from gpt import parallel
+from gpt.corpus import CorpusWriter, read_parts, shards_of
 from gpt.tokenizer import PATTERNS
 from gpt.verse import write_play
-from stages.tokenize import gpt2_file_at_hand
+from stages import tokenize
+from stages.params import load
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BY_HAND = 30e6  # bytes encoded for the comparison
+ROUNDS = 3
 
 
 def main() -> None:
@@ -53,16 +62,20 @@ def main() -> None:
             f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; "
             f"{size:,.0f} MB of text in {(folder / 'corpus.jsonl').stat().st_size / 1e6:,.0f} MB\n"
         )
-        print(
-            f"{'stage':18} {'s':>7} {'MB/s':>7} {'a core':>7} {'cores':>6} {'peak MB':>8} by hand"
-        )
+        print(f"{'stage':18} {'s':>7} {'MB/s':>7} {'a core':>7} {'cores':>6} {'peak MB':>8}")
         (folder / ".dvc").mkdir()
         write_params(folder, "char")
         report("prepare", size, *run(folder, "prepare"))
         for kind in options.kinds:
             write_params(folder, kind)
-            measured = run(folder, "tokenize")
-            report(f"tokenize {kind}", size, *measured, by_hand=speed_by_hand(folder, kind))
+            report(f"tokenize {kind}", size, *run(folder, "tokenize"))
+        print(f"\nencoding alone, MB/s a core, median of {ROUNDS} turns each")
+        print(f"{'':18} {'ours':>7} {'by hand':>8} {'ratio':>7}")
+        os.chdir(folder)
+        for kind in options.kinds:
+            encoding_alone(kind)
+        if "bpe" in options.kinds:
+            training_alone()
 
 
 def make_corpus(path: Path, size: float) -> int:
@@ -121,54 +134,88 @@ def memory(pid: int) -> float:
     return total / 1e6
 
 
-def report(
-    name: str, size: float, seconds: float, busy: float, peak: float, by_hand: float = 0.0
-) -> None:
-    beside = f"{by_hand:.1f} MB/s, ours {size / busy / by_hand:.2f}" if by_hand else ""
+def report(name: str, size: float, seconds: float, busy: float, peak: float) -> None:
     print(
         f"{name:18} {seconds:7.1f} {size / seconds:7.1f} {size / busy:7.1f} "
-        f"{busy / seconds:6.2f} {peak:8.0f} {beside}",
+        f"{busy / seconds:6.2f} {peak:8.0f}",
         flush=True,
     )
 
 
-def speed_by_hand(folder: Path, kind: str) -> float:
-    """Megabytes a second of one core, the documents of the training split one after the other."""
-    encode = encoder(folder, kind)
-    texts, size = [], 0
-    for text in train_texts(folder):
-        texts.append(text)
-        size += len(text.encode())
-        if size >= BY_HAND:
-            break
-    encode(texts[0])
-    start = time.process_time()
-    for text in texts:
-        encode(text)
-    return size / 1e6 / (time.process_time() - start)
+def encoding_alone(kind: str) -> None:
+    """Prints the speed of encoding, ours and by hand, of the same part of the training split."""
+    write_params(Path(), kind)
+    tokenizer = tokenize.make_tokenizer(load().tokenizer, has_bos=True)
+    with CorpusWriter(Path("part")) as writer:
+        texts: list[str] = []
+        size = 0
+        for doc, text in read_parts(tokenize.CORPUS, "train"):
+            writer.write("train", doc, text)
+            texts.append(text)
+            size += len(text.encode())
+            if size >= BY_HAND:
+                break
+        writer.finish({})
+    (shard,) = shards_of(Path("part"), "train")
+    cores = parallel.cores()
+
+    def ours() -> None:
+        for _ in tokenize.ids_of(shard, tokenizer, cores):
+            pass
+
+    encode = by_hand(kind, tokenizer)
+
+    def loop(first: int) -> None:
+        for text in texts[first :: 1 if kind == "char" else cores]:
+            encode(text)
+
+    def theirs() -> None:
+        with ThreadPoolExecutor(cores) as pool:
+            list(pool.map(loop, range(1 if kind == "char" else cores)))
+
+    speeds: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for _ in range(ROUNDS):
+        for name, work in (("ours", ours), ("theirs", theirs)):
+            start = time.process_time()
+            work()
+            speeds[name].append(size / 1e6 / (time.process_time() - start))
+    one, other = (statistics.median(found) for found in speeds.values())
+    print(f"{kind:18} {one:7.1f} {other:8.1f} {one / other:7.2f}", flush=True)
 
 
-def encoder(folder: Path, kind: str) -> Callable[[str], object]:
-    spec = json.loads((folder / "data/tokens/tokenizer.json").read_bytes())
+def by_hand(kind: str, tokenizer: Any) -> Callable[[str], object]:
     if kind == "char":
-        ids = {character: number for number, character in enumerate(spec["characters"])}
+        ids = {character: number for number, character in enumerate(tokenizer.characters)}
         return lambda text: [ids[character] for character in text]
-    if kind == "gpt2":
-        file = gpt2_file_at_hand()
-        if file is None:
-            sys.exit("GPT-2's file is not at hand; set TIKTOKEN_CACHE_DIR")
-        tokens, pattern = vocabulary.gpt2_tokens(file), "gpt2"
-    else:
-        tokens = [token.encode("latin-1") for token in spec["tokens"]]
-        pattern = spec["pattern"]
-    ranks = {token: rank for rank, token in enumerate(tokens)}
+    ranks = tokenizer._ranks
     return tiktoken.Encoding(
-        "by hand", pat_str=PATTERNS[pattern], mergeable_ranks=ranks, special_tokens={}
+        "by hand",
+        pat_str=PATTERNS[tokenizer.pattern],
+        mergeable_ranks=ranks,
+        special_tokens={},
     ).encode_ordinary
 
 
-def train_texts(folder: Path) -> Iterator[str]:
-    return (text for _, text in read_parts(folder / "data/corpus", "train"))
+def training_alone() -> None:
+    """Prints the seconds of learning byte pairs, the stage's and rustbpe's own."""
+    write_params(Path(), "bpe")
+    options = load().tokenizer
+
+    def texts() -> Iterator[str]:
+        return (text for _, text in read_parts(tokenize.CORPUS, "train"))
+
+    start = time.perf_counter()
+    tokenize.make_tokenizer(options, has_bos=True)
+    ours = time.perf_counter() - start
+    start = time.perf_counter()
+    rustbpe.Tokenizer().train_from_iterator(
+        texts(), options.vocab_size, pattern=PATTERNS[options.pattern]
+    )
+    theirs = time.perf_counter() - start
+    print(
+        f"\nlearning {options.vocab_size} byte pairs from the training split: ours {ours:.1f} s, "
+        f"rustbpe on the same texts {theirs:.1f} s, ratio {ours / theirs:.2f}"
+    )
 
 
 if __name__ == "__main__":

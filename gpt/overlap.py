@@ -99,7 +99,7 @@ def _mixed(hashes: Hashes) -> Hashes:
 
 
 def _sampled_ngrams(bits: int, texts: Texts) -> Hashes:
-    return np.unique(_sample(ngrams(texts), bits))
+    return _sample(ngrams(texts), bits)
 
 
 def _sample(hashes: Hashes, bits: int) -> Hashes:
