@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator
 
 from gpt.budget import flops_per_token
 from gpt.errors import DataError, ParamsError
@@ -117,6 +118,9 @@ def picture(
     low, high = zip(*(law.interval(x) for x in xs), strict=True)
     axes.fill_between(xs, low, high, alpha=0.15, label="95 % of further runs")
     axes.set_xscale("log")
+    # Labels at 1, 2 and 5 of a decade: at all of them they would overlap.
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axes.xaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(4, 4)))
     axes.set_xlabel(UNITS[over])
     axes.set_ylabel("validation loss (nats per token)")
     axes.set_title("Loss by size")
