@@ -59,7 +59,8 @@ def with_changes(changes: list[str]) -> Params:
         if dot and isinstance(sections.get(section), dict):
             place, section = sections[section], name
         place[section] = f"change {len(raw)}"
-        raw.append(value)
+        # dvc takes these for text, YAML for signs of its own.
+        raw.append(json.dumps(value) if value[:1] in tuple("*&!|>%@`") else value)
     # JSON is YAML. Values stand in it as they were typed, so that they are read as in params.yaml.
     text = json.dumps(sections)
     for number, value in enumerate(raw):

@@ -129,9 +129,9 @@ LINE_BREAKS_CHANGED = Defect(
 LINKS_FOLLOWED = Defect(
     SOURCES, "os.walk(folder, onerror=refuse)", "os.walk(folder, onerror=refuse, followlinks=True)"
 )
-CORPUS_UNCHECKED = Defect("gpt/corpus.py", "if digest.hexdigest() != expected:", "if False:")
+CORPUS_UNCHECKED = Defect("gpt/corpus.py", "if digest.hexdigest() != shard.sha256:", "if False:")
 EXACT_TEXT_REFUSED = Defect(
-    "gpt/dataset.py", "if len(ids) < block_size + 1:", "if len(ids) <= block_size + 1:"
+    "gpt/dataset.py", "if part.tokens < block_size + 1:", "if part.tokens <= block_size + 1:"
 )
 BOM_KEPT = Defect(TEXTS, "block = block.removeprefix(codecs.BOM_UTF8)", "pass")
 WRONG_BYTE_NAMED = Defect(TEXTS, "at = offset - pending + error.start", "at = error.start")
@@ -142,7 +142,7 @@ UNREADABLE_FOLDER_PASSED_BY = Defect(
     SOURCES, "os.walk(folder, onerror=refuse)", "os.walk(folder, onerror=None)"
 )
 SHORT_TEXT_TAKEN = Defect(
-    "gpt/dataset.py", "if len(ids) < block_size + 1:", "if len(ids) < block_size:"
+    "gpt/dataset.py", "if part.tokens < block_size + 1:", "if part.tokens < block_size:"
 )
 ID_TOO_LARGE_TAKEN = Defect(
     "gpt/dataset.py", "int(ids.max()) >= vocab_size", "int(ids.max()) > vocab_size"
