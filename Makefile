@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # dvc's queue starts `dvc` and `python` by their bare names.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test test-all faults verify check ui clean-venv
+.PHONY: run test test-all faults verify check ui site clean-venv
 .DEFAULT_GOAL := run
 
 run: $(VENV)/ready
@@ -47,6 +47,10 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+# The pages of docs/ as a site, on this machine alone.
+site: $(VENV)/ready
+	mkdocs serve --dev-addr 127.0.0.1:8000
 
 clean-venv:
 	rm -rf $(VENV)

@@ -1,7 +1,10 @@
 """What the pages say can be done: links, commands and settings exist."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -10,6 +13,7 @@ import typer
 
 from stages.cli import app
 from stages.plan import with_changes
+from workshop.site import on_page_markdown
 
 REPOSITORY = Path(__file__).parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -92,3 +96,28 @@ def test_commands_of_gpt_and_modules_exist(page: Path) -> None:
 
 def test_every_page_has_commands_or_is_prose() -> None:
     assert sum(len(commands(page)) for page in PAGES) > 60
+
+
+# --- the site -------------------------------------------------------------------------------------
+
+
+def test_links_to_code_lead_to_its_reference_on_the_site() -> None:
+    page = "[the model](../gpt/model.py), [a stage](../dvc.yaml), [Part 1](1-tokenization.md)"
+    assert on_page_markdown(page) == (
+        "[the model](reference.md#gpt.model), a stage, [Part 1](1-tokenization.md)"
+    )
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    if not os.environ.get("CI"):
+        pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for page in tmp_path.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(https?://[^"]+)"', text)
+        assert loaded == [], page
+    names = {page.parent.name for page in tmp_path.rglob("index.html")}
+    assert {page.stem for page in PAGES[1:]} - names == {"index"}
