@@ -261,7 +261,6 @@ def test_a_number_that_is_not_finite_or_negative_is_refused(key: str, written: s
         ("model__bias", "1"),
         ("sample__top_p", "0"),
         ("sample__stop", "5"),
-        ("data__corpus", "poems"),
         ("data__path", "''"),
         ("data__sha256", "abc"),
         ("data__val_fraction", "0.0"),
