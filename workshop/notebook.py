@@ -1,0 +1,149 @@
+"""Makes docs/workshop.ipynb, the course as one notebook, from its pages:  python -m workshop.notebook
+
+Prose becomes text cells. A block of Python becomes a code cell: part of one of the learner's files
+with %%piece, an example without its prompts and answers. A command becomes a cell with `!`, but for
+those that need a terminal, an answer, gigabytes or somebody else's files: they stay in the text.
+Nothing is run here.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent.parent / "docs"
+NOTEBOOK = DOCS / "workshop.ipynb"
+PAGES = (
+    "1-tokenization",
+    "2-transformer",
+    "3-training",
+    "4-generation",
+    "5-pipeline",
+    "6-competition",
+)
+IN_A_TERMINAL = re.compile(
+    r"make |source |dvc queue |dvc exp run --queue|gpt compare|gpt leaderboard|.*=tinystories"
+)
+
+INTRODUCTION = """\
+# Train your own GPT: the course as a notebook
+
+The pages of the [course](index.md), to be run from top to bottom. A cell that begins with `%%piece` defines something
+here and keeps it as a part of your file in `scratchpad/`, which `gpt workshop check` and the pipeline read: change it, run it
+again, and check. A command that stands in the text and not in a cell wants a terminal.
+
+Made from the pages by `python -m workshop.notebook`; what you change here is not taken back to them.
+"""
+# Where it lies on this machine, or, in Colab, where it can be had.
+SETTING_UP = '''\
+import os
+import sys
+from pathlib import Path
+
+address = ""  # in Colab: the address of your copy of the repository
+if address:
+    !git clone -q "{address}" repro-gpt
+    os.chdir("repro-gpt")
+    !pip install -q -e .
+if Path.cwd().name == "docs":
+    os.chdir("..")
+assert Path("dvc.yaml").exists(), f"{Path.cwd()} is not the repository: give its address above"
+# Commands are those beside the Python that runs this.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+%load_ext workshop.cells'''
+
+Cell = tuple[str, str]  # "markdown" or "code", and its source
+
+
+def cells_of(page: str) -> Iterator[Cell]:
+    """The cells of a page, in its order."""
+    text: list[str] = []
+    pieces = 0
+    for kind, part in _parts(page):
+        source = None
+        if kind == "command":
+            command = part.strip()
+            if not IN_A_TERMINAL.match(command):
+                source = "!" + command
+        elif kind == "python":
+            opening, _, code = part.partition("\n")
+            if file := re.search(r'title="(.*)"', opening):
+                pieces += 1
+                source = f"%%piece {file[1]} {pieces}\n{code}"
+            else:
+                source = without_answers(code)
+        if source is None:
+            text.append(part)
+            continue
+        if joined := "\n".join(text).strip("\n"):
+            yield "markdown", joined
+        text = []
+        yield "code", source
+    if joined := "\n".join(text).strip("\n"):
+        yield "markdown", joined
+
+
+def _parts(page: str) -> Iterator[Cell]:
+    """A page as blocks of "python", each with its opening line, "command"s, and lines of "text"."""
+    lines = iter(page.splitlines())
+    blank = True
+    in_commands = False
+    for line in lines:
+        if line.startswith("```python"):
+            block = [line]
+            for inner in lines:
+                if inner == "```":
+                    break
+                block.append(inner)
+            yield "python", "\n".join(block)
+        elif re.match(r" {4}\S", line) and (blank or in_commands):
+            in_commands = True
+            while line.endswith("\\"):
+                line += "\n" + next(lines)
+            yield "command", line
+            continue
+        elif not line.startswith("Next: "):
+            yield "text", line
+        blank = not line
+        in_commands = False
+
+
+def without_answers(example: str) -> str:
+    """The code of a `>>>` example."""
+    lines = [line for line in example.splitlines() if line.startswith((">>>", "..."))]
+    return "\n".join(line[4:] for line in lines)
+
+
+def notebook() -> str:
+    """The whole notebook, as its file has it: no outputs, and the same ids each time."""
+    found: list[tuple[str, Cell]] = [
+        ("introduction", ("markdown", INTRODUCTION.strip())),
+        ("setting-up", ("code", SETTING_UP)),
+    ]
+    for name in PAGES:
+        page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+        found += [(f"{name}-{number}", cell) for number, cell in enumerate(cells_of(page), 1)]
+    whole = {
+        "cells": [_as_json(name, *cell) for name, cell in found],
+        "metadata": {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        },
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    return json.dumps(whole, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _as_json(name: str, kind: str, source: str) -> dict[str, Any]:
+    cell = {"cell_type": kind, "id": name, "metadata": {}, "source": source.splitlines(True)}
+    return cell | ({"execution_count": None, "outputs": []} if kind == "code" else {})
+
+
+def main() -> None:
+    NOTEBOOK.write_text(notebook(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
