@@ -1,5 +1,6 @@
 """What the pages say can be done: links, commands and settings exist."""
 
+import doctest
 import os
 import re
 import shlex
@@ -96,6 +97,36 @@ def test_commands_of_gpt_and_modules_exist(page: Path) -> None:
 
 def test_every_page_has_commands_or_is_prose() -> None:
     assert sum(len(commands(page)) for page in PAGES) > 60
+
+
+# --- examples ------------------------------------------------------------------------------------
+
+
+def failed_examples(text: str) -> list[str]:
+    """Runs a page's blocks of Python in one namespace, in order; what went otherwise than shown."""
+    names: dict[str, object] = {"__name__": "page"}
+    said: list[str] = []
+    runner = doctest.DocTestRunner(verbose=False)
+    for code in re.findall(r"^```python[^\n]*\n(.*?)^```$", text, re.M | re.S):
+        if ">>> " in code:
+            test = doctest.DocTestParser().get_doctest(code, names, "page", None, None)
+            runner.run(test, out=said.append, clear_globs=False)
+            names = test.globs
+        else:
+            exec(code, names)  # noqa: S102 (a page's own code, which this is for)
+    return said
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_examples_give_what_the_page_shows(page: Path) -> None:
+    assert failed_examples(page.read_text(encoding="utf-8")) == []
+
+
+def test_an_example_that_gives_something_else_is_found() -> None:
+    page = "```python\ndef two():\n    return 2\n```\n\n```python\n>>> two()\n{}\n```\n"
+    assert failed_examples(page.format(2)) == []
+    (said,) = failed_examples(page.format(3))
+    assert "Expected:\n    3\nGot:\n    2" in said
 
 
 # --- the site -------------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
-"""The magic of docs/workshop.ipynb: a cell that is run, and is a piece of one of your files as well.
+"""The magic of docs/workshop.ipynb: a cell that is run, and is a piece of one of your files too.
 
     %load_ext workshop.cells
     %%piece scratchpad/model.py 2
 
-A notebook defines things cell by cell; `gpt workshop check` and the pipeline read files. So the cell
-becomes the second piece of the file. Run again, it takes its own place there and no other's.
+A notebook defines things cell by cell; `gpt workshop check` and the pipeline read files. So the
+cell becomes the second piece of the file. Run again, it takes its own place there and no other's.
 """
 
 import re

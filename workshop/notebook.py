@@ -1,4 +1,6 @@
-"""Makes docs/workshop.ipynb, the course as one notebook, from its pages:  python -m workshop.notebook
+"""Makes docs/workshop.ipynb, the course as one notebook, from its pages.
+
+    python -m workshop.notebook
 
 Prose becomes text cells. A block of Python becomes a code cell: part of one of the learner's files
 with %%piece, an example without its prompts and answers. A command becomes a cell with `!`, but for
@@ -29,14 +31,15 @@ IN_A_TERMINAL = re.compile(
 INTRODUCTION = """\
 # Train your own GPT: the course as a notebook
 
-The pages of the [course](index.md), to be run from top to bottom. A cell that begins with `%%piece` defines something
-here and keeps it as a part of your file in `scratchpad/`, which `gpt workshop check` and the pipeline read: change it, run it
-again, and check. A command that stands in the text and not in a cell wants a terminal.
+The pages of the [course](index.md), to be run from top to bottom. A cell that begins with
+`%%piece` defines something here and keeps it as a part of your file in `scratchpad/`, which
+`gpt workshop check` and the pipeline read: change it, run it again, and check. A command that
+stands in the text and not in a cell wants a terminal.
 
-Made from the pages by `python -m workshop.notebook`; what you change here is not taken back to them.
+Made from the pages by `python -m workshop.notebook`; what you change here does not reach them.
 """
 # Where it lies on this machine, or, in Colab, where it can be had.
-SETTING_UP = '''\
+SETTING_UP = """\
 import os
 import sys
 from pathlib import Path
@@ -51,7 +54,7 @@ if Path.cwd().name == "docs":
 assert Path("dvc.yaml").exists(), f"{Path.cwd()} is not the repository: give its address above"
 # Commands are those beside the Python that runs this.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-%load_ext workshop.cells'''
+%load_ext workshop.cells"""
 
 Cell = tuple[str, str]  # "markdown" or "code", and its source
 
@@ -125,7 +128,7 @@ def notebook() -> str:
         page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
         found += [(f"{name}-{number}", cell) for number, cell in enumerate(cells_of(page), 1)]
     whole = {
-        "cells": [_as_json(name, *cell) for name, cell in found],
+        "cells": [as_json(name, *cell) for name, cell in found],
         "metadata": {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
@@ -136,7 +139,8 @@ def notebook() -> str:
     return json.dumps(whole, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
-def _as_json(name: str, kind: str, source: str) -> dict[str, Any]:
+def as_json(name: str, kind: str, source: str) -> dict[str, Any]:
+    """A cell, as the format of notebooks (nbformat 4.5) has it."""
     cell = {"cell_type": kind, "id": name, "metadata": {}, "source": source.splitlines(True)}
     return cell | ({"execution_count": None, "outputs": []} if kind == "code" else {})
 

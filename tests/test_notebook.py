@@ -1,0 +1,110 @@
+"""The course as a notebook: made from its pages, and run from top to bottom."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from test_pipeline import SMALL, Clone
+from test_workshop import SOLUTIONS
+
+from workshop import check, notebook
+from workshop.cells import keep, load_ipython_extension
+from workshop.checking import WorkshopError
+
+# What the pages say of a check before anything is written.
+FAILS_FIRST = re.compile(r"!gpt workshop check \d")
+
+
+def sources(text: str) -> list[str]:
+    """What the code cells hold."""
+    return ["".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
+
+
+def test_the_committed_notebook_is_what_the_pages_make() -> None:
+    committed = notebook.NOTEBOOK.read_text(encoding="utf-8")
+    assert committed == notebook.notebook(), "make it again: python -m workshop.notebook"
+    for cell in json.loads(committed)["cells"]:
+        assert cell.get("outputs", []) == [] and cell.get("execution_count") is None
+        assert re.fullmatch(r"[a-z0-9-]{1,64}", cell["id"])
+
+
+def test_its_pieces_are_the_files_of_the_course(tmp_path: Path) -> None:
+    for source in sources(notebook.notebook()):
+        if found := re.match(r"%%piece scratchpad/(\S+) (\d+)\n", source):
+            keep(tmp_path / found[1], int(found[2]), source[found.end() :])
+    assert {path.name for path in tmp_path.iterdir()} == set(SOLUTIONS)
+    for number, part in check.PARTS.items():
+        assert [result.hint for result in check.check(number, tmp_path) if result.hint] == [], part
+
+
+def test_a_page_becomes_text_examples_and_commands() -> None:
+    page = (
+        "# A\n\n    dvc repro \\\n      -f\n    make ui\n\n- one\n\n        dvc repro\n\n"
+        "```python\n>>> for i in (1, 2):\n...     print(i)\n1\n2\n```\n\nNext: [B](b.md).\n"
+    )
+    assert list(notebook.cells_of(page)) == [
+        ("markdown", "# A"),
+        ("code", "!dvc repro \\\n      -f"),
+        ("markdown", "    make ui\n\n- one\n\n        dvc repro"),
+        ("code", "for i in (1, 2):\n    print(i)"),
+    ]
+
+
+def test_a_piece_takes_its_own_place(tmp_path: Path) -> None:
+    path = check.start(tmp_path)[1]
+    for number, text in ((1, "a = 1"), (3, "c = 3"), (2, "b = 2\n\n\n"), (1, "a = 4")):
+        keep(path, number, text)
+    written = path.read_text(encoding="utf-8")
+    assert re.findall(r"^\w = \d$", written, re.M) == ["a = 4", "b = 2", "c = 3"]
+    assert "NotImplementedError" not in written
+
+
+def test_a_file_written_without_the_notebook_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "model.py"
+    path.write_text("mine = 1\n", encoding="utf-8")
+    with pytest.raises(WorkshopError, match=r"model\.py: was written without this notebook"):
+        keep(path, 1, "a = 1")
+    assert path.read_text(encoding="utf-8") == "mine = 1\n"
+
+
+def test_a_cell_that_does_not_run_is_no_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.chdir(tmp_path)
+    shell = InteractiveShell()
+    load_ipython_extension(shell)
+    assert shell.run_cell("%%piece model.py 1\na = 1\n").success
+    assert shell.user_ns["a"] == 1
+    kept = Path("model.py").read_text(encoding="utf-8")
+    assert kept == "# piece 1\na = 1\n\n\n"
+    for cell in ("%%piece model.py 1\na = b\n", "%%piece model.py\na = 2\n"):
+        assert not shell.run_cell(cell).success
+        assert Path("model.py").read_text(encoding="utf-8") == kept
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_notebook_runs_from_top_to_bottom(
+    tmp_path: Path, tracked_files: list[Path], texts: Path
+) -> None:
+    clone = Clone(tmp_path / "clone", tracked_files, SMALL | {"data.max_bytes": "60000"})
+    seen: set[str] = set()
+    cells = []
+    for source in sources(notebook.notebook()):
+        code = source
+        if source.startswith("!"):
+            # A cell with ! does not fail by itself.
+            first = FAILS_FIRST.match(source) and source not in seen
+            code += f"\nassert _exit_code == {1 if first else 0}, _exit_code"
+        seen.add(source)
+        cells.append(code)
+    whole = json.loads(notebook.notebook())
+    whole["cells"] = [
+        notebook.as_json(f"cell-{number}", "code", code) for number, code in enumerate(cells)
+    ]
+    path = clone.folder / "docs/workshop.ipynb"
+    path.write_text(json.dumps(whole), encoding="utf-8")
+    clone.run("jupyter-execute", "--timeout=600", "--inplace", str(path))
