@@ -57,4 +57,4 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
         except WorkshopError as error:
             raise UsageError(str(error)) from None
 
-    shell.register_magic_function(piece, magic_kind="cell", magic_name="piece")  # type: ignore[no-untyped-call]
+    shell.register_magic_function(piece, magic_kind="cell", magic_name="piece")
