@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -107,4 +108,13 @@ def test_the_notebook_runs_from_top_to_bottom(
     ]
     path = clone.folder / "docs/workshop.ipynb"
     path.write_text(json.dumps(whole), encoding="utf-8")
-    clone.run("jupyter-execute", "--timeout=600", "--inplace", str(path))
+    done = subprocess.run(
+        ["jupyter-execute", "--timeout=600", "--inplace", str(path)],
+        cwd=clone.folder,
+        env=clone.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
