@@ -50,7 +50,7 @@ def main() -> None:
             training.set(**QUICK, train__steps=steps, train__threads=threads)
             training.set(runtime__checkpoint_every=0)
             training.make_tokens()
-            done = training.plain("train", ATEN_CPU_CAPABILITY=capability)
+            done = training.plain("train", 900, ATEN_CPU_CAPABILITY=capability)
             assert done.returncode == 0, done.stdout
             weights = (training.folder / "data/model/model.safetensors").read_bytes()
             metrics = json.loads((training.folder / "metrics/train.json").read_bytes())

@@ -64,11 +64,18 @@ class ModelRecord(Config):
     code_sha256: str
     device: DeviceRecord
     tokenizer_sha256: str
+    # Of the weights that the training began from, where it did not begin from nothing.
+    pretrained_sha256: str = ""
     weights_sha256: str = ""
 
     def fingerprint(self) -> str:
-        """Names a training: equal where the same bits have to come out."""
-        facts = self.model_dump(exclude={"weights_sha256"})
+        """Names a training: equal where one can go on from the other's saved states.
+
+        To the same bits, but for how many processes train, and how they share the model: that they
+        may change on the way is worth more than the last digits.
+        """
+        elastic = {"processes", "sharding", "recompute"}
+        facts = self.model_dump(exclude={"weights_sha256": True, "train": elastic})
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

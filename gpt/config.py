@@ -87,6 +87,11 @@ class TrainConfig(Config):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int = Field(default=0, ge=0, le=1024)
+    # A name of Hugging Face's, or a file or folder of weights; "" begins from nothing.
+    init_from: str = ""
+    processes: int = Field(default=1, gt=0, le=65536)
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+    recompute: bool = False
 
 
 def first_line(error: ValidationError) -> str:

@@ -100,12 +100,14 @@ class Part:
 
 
 def parts_of(manifest: dict[str, Any]) -> list[Part]:
-    """The sources of the training split where there are several, in their order."""
-    tokens: dict[str, int] = {}
-    for one in manifest["splits"]["train"].get("shards", []):
-        tokens[one["corpus"]] = tokens.get(one["corpus"], 0) + one["tokens"]
+    """The sources of the training split where they are weighed, in their order."""
     weights = manifest.get("weights", {})
-    return [Part(corpus, count, weights[corpus]) for corpus, count in tokens.items() if weights]
+    if not weights:
+        return []
+    tokens: dict[str, int] = {}  # in the order of the files, which is not that of `weights`
+    for shard in manifest["splits"]["train"]["shards"]:
+        tokens[shard["corpus"]] = tokens.get(shard["corpus"], 0) + shard["tokens"]
+    return [Part(corpus, count, weights[corpus]) for corpus, count in tokens.items()]
 
 
 class Batches:

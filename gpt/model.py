@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gpt.cache import Cache, LayerCache
 from gpt.config import ModelConfig
@@ -176,6 +177,8 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(block(config) for _ in range(config.n_layer))
         if config.architecture == "modern":
             self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
+        # Whether the backward pass computes a block again rather than keep what it needs of it.
+        self.recompute = False
         # Computed, not learned, so they are no part of a checkpoint, and made at first use.
         self._angles: Angles | None = None
         self._initialise(torch.Generator().manual_seed(seed))
@@ -216,7 +219,10 @@ class GPT(nn.Module):
         x_btd = F.dropout(x_btd, self.config.dropout, self.training)
         angles = self.angles_at(start, t) if self.config.architecture == "modern" else None
         for layer, block in enumerate(self.blocks):
-            x_btd = block(x_btd, angles, None if cache is None else cache.layers[layer])
+            if self.recompute and self.training:
+                x_btd = checkpoint(block, x_btd, angles, use_reentrant=False)
+            else:
+                x_btd = block(x_btd, angles, None if cache is None else cache.layers[layer])
         return self.logits(x_btd)
 
     def embed(self, ids_bt: Tensor, start: int = 0, cache: Cache | None = None) -> Tensor:

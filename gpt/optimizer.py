@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from gpt.config import TrainConfig
+from gpt.distributed import like, whole
 
 
 def make_optimizers(
@@ -126,9 +128,17 @@ class Muon(torch.optim.Optimizer):
     def _apply(self, parameters: list[Tensor], updates: tuple[Tensor, ...], rate: float) -> None:
         # Square pieces of a fused matrix, and tall ones lying down, so that shapes coincide.
         by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        sharded: list[tuple[Tensor, Tensor]] = []
         for parameter, update in zip(parameters, updates, strict=True):
             rows, columns = parameter.shape
             pieces = 3 if rows == 3 * columns else 1
+            if isinstance(parameter, DTensor):
+                # Only a whole matrix can be made orthogonal: each process does all of it, as DDP
+                # does, and keeps its part.
+                update = whole(update)
+                change = torch.zeros_like(update)
+                sharded.append((parameter, change))
+                parameter = change
             for target, piece in zip(parameter.chunk(pieces), update.chunk(pieces), strict=True):
                 if piece.shape[0] > piece.shape[1]:
                     piece = piece.T
@@ -141,6 +151,8 @@ class Muon(torch.optim.Optimizer):
                 target.sub_(
                     matrix if matrix.shape == target.shape else matrix.T, alpha=rate * scale
                 )
+        for parameter, change in sharded:
+            parameter.add_(like(change, parameter))
 
 
 def orthogonalise(x_nrc: Tensor, iterations: int = 5) -> Tensor:

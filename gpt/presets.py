@@ -38,6 +38,37 @@ _FAST: dict[str, Any] = {
     "muon_learning_rate": 0.02,
 }
 
+# GPT-2's shapes (Radford et al. 2019, table 2) with nanoGPT's recipe for 124M (its
+# config/train_gpt2.py): half a million tokens a step, 2^19, whatever a GPU holds of them at once.
+_GPT2_TOKENS_A_STEP = 2**19
+
+
+def _gpt2(
+    layers: int, heads: int, width: int, learning_rate: float, batch: int
+) -> dict[str, dict[str, Any]]:
+    """Learning rates are GPT-3's for these sizes (Brown et al. 2020, table 2.1)."""
+    return {
+        "model": {
+            "n_layer": layers,
+            "n_head": heads,
+            "n_embd": width,
+            "block_size": 1024,
+            "bias": True,
+        },
+        "train": {
+            "steps": 600_000,
+            "batch_size": batch,
+            "gradient_accumulation": _GPT2_TOKENS_A_STEP // 1024 // batch,
+            "learning_rate": learning_rate,
+            "min_learning_rate": learning_rate / 10,
+            "warmup_steps": 2000,
+            "beta2": 0.95,
+            "eval_every": 1000,
+            "eval_tokens": 2**20,
+        },
+    }
+
+
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # The default, tuned on `verse`.
     "quick": {
@@ -97,6 +128,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "eval_every": 250,
         },
     },
+    # GPT-2's four sizes; with tokenizer.kind=gpt2 they have its 124, 355, 774 and 1,558 million.
+    "gpt2": _gpt2(12, 12, 768, 6e-4, 16),
+    "gpt2-medium": _gpt2(24, 16, 1024, 3e-4, 8),
+    "gpt2-large": _gpt2(36, 20, 1280, 2.5e-4, 4),
+    "gpt2-xl": _gpt2(48, 25, 1600, 2e-4, 4),
 }
 
 

@@ -14,16 +14,19 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.hooks import RemovableHandle
 
 from gpt.config import TrainConfig
 from gpt.dataset import Batches
 from gpt.device import Device
+from gpt.distributed import Group, like, load_whole, whole
 from gpt.errors import TrainingError
 from gpt.functional import cross_entropy
 from gpt.model import GPT
 from gpt.optimizer import make_optimizers, schedule, set_learning_rate
 from gpt.packing import PackedBatches
+from gpt.source import make_model
 
 CURVE_COLUMNS = (
     *("step", "tokens", "train_loss", "val_loss", "learning_rate"),
@@ -80,17 +83,28 @@ class Trainer:
         config: TrainConfig,
         device: Device,
         seed: int,
+        group: Group | None = None,
     ) -> None:
         self.model = model.to(device.name)
         self.config = config
         self.device = device
+        self.group = group or Group()
         self.progress = Progress()
         self._batches = batches
+        self._share = self.group.share(config.gradient_accumulation, config.batch_size)
         self._val_windows = val_windows
         self._seed = seed
-        self._parameters = list(model.parameters())
-        self._optimizers = make_optimizers(model, config, device.name)
-        self._best = self._weights()
+        model.recompute = config.recompute
+        blocks = getattr(model, "blocks", ())  # a learner's model may call them otherwise
+        self._called = self.group.spread(self.model, config.sharding, blocks)
+        self._parameters = list(self.model.parameters())
+        self._optimizers = make_optimizers(self.model, config, device.name)
+        # In the order in which an optimizer's state counts them.
+        self._trained = [
+            [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            for optimizer in self._optimizers
+        ]
+        self._best = self.weights()
         self._point_every = max(1, config.steps // CURVE_POINTS)
 
     # --- the loop ---------------------------------------------------------------------------------
@@ -114,27 +128,27 @@ class Trainer:
             self._look(tell)
 
     def kept_weights(self) -> dict[str, Tensor]:
-        """The weights of the best look, or of the last step, as `config.keep` says."""
-        return self._best if self.config.keep == "best" else self._weights()
+        """The weights of the best look, or of the last step, as `config.keep` says.
+
+        Of several processes all have to ask, and the first is given them.
+        """
+        return self._best if self.config.keep == "best" else self.weights()
 
     def _update(self, tell: Callbacks) -> float:
         """One optimizer update; returns its loss in nats a token."""
-        progress, step, passes = (
-            self.progress,
-            self.progress.step,
-            self.config.gradient_accumulation,
-        )
-        if self.model.config.dropout:
-            # Dropout draws from torch's own generator: set for the step, it needs no saved state.
-            torch.manual_seed((self._seed * 1_000_003 + step) % 2**63)
-        share = schedule(step, self.config)
-        set_learning_rate(self._optimizers, share)
+        progress, step = self.progress, self.progress.step
+        share_of_peak = schedule(step, self.config)
+        set_learning_rate(self._optimizers, share_of_peak)
+        passes, rows = self._share.passes, self._share.rows
         loss_value = 0.0
-        for part in range(passes):
+        for part in passes:
+            self._set_dropout(step, part)
             inputs_bt, targets_bt = self._batches.batch(step, part)
-            loss = self._loss(inputs_bt, targets_bt) / passes
-            loss.backward()  # type: ignore[no-untyped-call]
+            with self.group.gradients(self._called, last=part == passes[-1]):
+                loss = self._loss(inputs_bt[rows], targets_bt[rows]) / len(passes)
+                loss.backward()  # type: ignore[no-untyped-call]
             loss_value += loss.item()
+        loss_value = self.group.mean(loss_value, self.device.name)
         norm = self._clip()
         if not (math.isfinite(loss_value) and math.isfinite(norm)):
             raise TrainingError(
@@ -155,7 +169,7 @@ class Trainer:
         if progress.step % self._point_every == 0:
             point = self._point()
             point["train_loss"] = round(progress.loss_sum / self._point_every, 6)
-            point["learning_rate"] = float(f"{share * self.config.learning_rate:.6g}")
+            point["learning_rate"] = float(f"{share_of_peak * self.config.learning_rate:.6g}")
             point["grad_norm"] = round(progress.norm_sum / self._point_every, 6)
             point["clip_rate"] = round(progress.clipped / self._point_every, 6)
             progress.loss_sum = progress.norm_sum = 0.0
@@ -163,17 +177,25 @@ class Trainer:
             tell.on_point(point)
         return loss_value
 
+    def _set_dropout(self, step: int, part: int) -> None:
+        """Makes the dropout masks of a pass a function of (seed, step, pass), with no state."""
+        if self.model.config.dropout:
+            # Rows of one pass that lie in several processes must not all be masked alike.
+            place = part + self.config.gradient_accumulation * (self._share.rows.start or 0)
+            seed = self._seed * 1_000_003 + step + 2**40 * place
+            torch.manual_seed(seed % 2**63)
+
     def _loss(self, inputs_bt: Tensor, targets_bt: Tensor) -> Tensor:
         name = self.device.name
         inputs_bt, targets_bt = inputs_bt.to(name), targets_bt.to(name)
         with self.device.autocast:
-            logits_btv = self.model(inputs_bt)
+            logits_btv = self._called(inputs_bt)
         return cross_entropy(logits_btv, targets_bt)
 
     def _clip(self) -> float:
         """Clips the gradients to `grad_clip` (0: not at all); returns their norm before."""
         limit = self.config.grad_clip or math.inf
-        return float(torch.nn.utils.clip_grad_norm_(self._parameters, limit))
+        return float(whole(torch.nn.utils.clip_grad_norm_(self._parameters, limit)))
 
     def _look_follows(self) -> bool:
         """Whether the validation split is looked at after the update to come."""
@@ -189,6 +211,7 @@ class Trainer:
         progress = self.progress
         with _PeakActivations(self.model) as peaks:
             val_loss = self.validation_loss()
+        dead_units = peaks.dead_share(self.group)
         if not math.isfinite(val_loss):
             raise TrainingError(
                 f"step {progress.step}: validation loss {val_loss} is not finite; "
@@ -198,14 +221,14 @@ class Trainer:
         if progress.val_loss < progress.best_val_loss:
             progress.best_val_loss, progress.best_step = progress.val_loss, progress.step
             progress.looks_without_gain = 0
-            self._best = self._weights()
+            self._best = self.weights()
         else:
             progress.looks_without_gain += 1
             patience = self.config.patience
             progress.stopped_early = bool(patience) and progress.looks_without_gain >= patience
         point = self._point()
         point["val_loss"] = round(progress.val_loss, 6)
-        point["dead_units"] = round(peaks.dead_share(), 6)
+        point["dead_units"] = round(dead_units, 6)
         if progress.step:
             point["update_ratio"] = float(f"{progress.update_ratio:.6g}")
         tell.on_look(self, progress.val_loss)
@@ -214,12 +237,20 @@ class Trainer:
     def validation_loss(self) -> float:
         """Mean loss in nats a token over the validation windows, always the same ones."""
         self.model.eval()
-        total, count = 0.0, 0
-        for inputs_bt, targets_bt in self._val_windows:
-            total += self._loss(inputs_bt, targets_bt).item() * targets_bt.numel()
-            count += targets_bt.numel()
+        # Each process does some of the windows; a sum with zeros is exact, and its order stays.
+        totals = [0.0] * len(self._val_windows)
+        for number in range(self.group.rank, self._rounds(), self.group.size):
+            inputs_bt, targets_bt = self._val_windows[number % len(totals)]
+            total = self._loss(inputs_bt, targets_bt).item() * targets_bt.numel()
+            if number < len(totals):
+                totals[number] = total
         self.model.train()
-        return total / count
+        totals = self.group.sum(totals, self.device.name)
+        return math.fsum(totals) / sum(targets_bt.numel() for _, targets_bt in self._val_windows)
+
+    def _rounds(self) -> int:
+        """The windows, and so many more that every process does equally many: FSDP needs that."""
+        return math.ceil(len(self._val_windows) / self.group.size) * self.group.size
 
     def _point(self) -> dict[str, float]:
         """The curve's point at this step, a new one if there is none yet."""
@@ -229,39 +260,65 @@ class Trainer:
             progress.curve.append({"step": progress.step, "tokens": progress.step * a_step})
         return progress.curve[-1]
 
-    def _weights(self) -> dict[str, Tensor]:
-        return {
-            name: tensor.detach().to("cpu", copy=True)
-            for name, tensor in self.model.state_dict().items()
-        }
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the weights as they are, on the CPU; as `kept_weights` of several processes."""
+        return self._copies(self.model.state_dict())
+
+    def whole_model(self) -> GPT:
+        """The model, to write with; of several processes all have to ask, and the first may use it.
+
+        Where it lies in parts that is a copy of it.
+        """
+        if not isinstance(self._parameters[0], DTensor):
+            return self.model
+        weights = self.weights()
+        if not self.group.first:
+            return self.model
+        line_breaks = self.model.line_position.line_breaks if self.model.config.line_sums else ()
+        model = make_model(self.model.config, self.model.vocab_size, line_breaks=line_breaks)
+        model.load_state_dict(weights)
+        return model.to(self.device.name)
+
+    def _copies(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        copies = {}
+        for name, tensor in tensors.items():
+            full = whole(tensor.detach())
+            if self.group.first:
+                copies[name] = full.to("cpu", copy=True)
+        return copies
 
     # --- state to go on from ----------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything `load_state` needs to go on to the same bits, as tensors and as JSON."""
-        tensors = {f"model.{name}": tensor for name, tensor in self._weights().items()}
+        """Everything `load_state` needs to go on to the same bits, as tensors and as JSON.
+
+        Of several processes all have to ask, and the first is given the tensors.
+        """
+        tensors = {f"model.{name}": tensor for name, tensor in self.weights().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self._best.items()}
         for number, optimizer in enumerate(self._optimizers):
             for index, moments in optimizer.state_dict()["state"].items():
-                for name, tensor in moments.items():
-                    key = f"optimizer.{number}.{index}.{name}"
-                    tensors[key] = tensor.detach().to("cpu", copy=True)
+                names = {f"optimizer.{number}.{index}.{name}": moments[name] for name in moments}
+                tensors |= self._copies(names)
         facts = asdict(self.progress)  # copies the curve, which goes on growing
         for key in ("val_loss", "best_val_loss"):  # JSON has no infinity
             facts[key] = facts[key] if math.isfinite(facts[key]) else None
         return tensors, facts
 
     def load_state(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Goes on from what `state` gave."""
+        """Goes on from what `state` gave, the same in every process."""
         sections: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             section, rest = name.split(".", 1)
             sections[section][rest] = tensor
-        self.model.load_state_dict(sections["model"])
-        self._best = sections["best"]
+        load_whole(self.model, sections["model"])
+        self._best = sections["best"] if self.group.first else {}
         moments: list[dict[int, dict[str, Tensor]]] = [{} for _ in self._optimizers]
         for name, tensor in sections["optimizer"].items():
             number, index, moment = name.split(".")
+            parameter = self._trained[int(number)][int(index)]
+            if tensor.shape == parameter.shape:
+                tensor = like(tensor, parameter)
             moments[int(number)].setdefault(int(index), {})[moment] = tensor
         for optimizer, state in zip(self._optimizers, moments, strict=True):
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
@@ -272,7 +329,7 @@ class Trainer:
 def _update_ratio(before: list[Tensor], after: list[Tensor]) -> float:
     """The median over the matrices of |update| / |weights|; about 0.001 is usual for AdamW."""
     ratios = [
-        (new - old).norm() / old.norm().clamp(min=1e-12)
+        whole((new - old).norm()) / whole(old.norm()).clamp(min=1e-12)
         for old, new in zip(before, after, strict=True)
     ]
     return float(torch.stack(ratios).median())
@@ -300,7 +357,10 @@ class _PeakActivations:
         seen = self._peaks.get(layer)
         self._peaks[layer] = peak if seen is None else torch.maximum(seen, peak)
 
-    def dead_share(self) -> float:
+    def dead_share(self, group: Group) -> float:
         """The share of units that no token of a look made answer; 0 where none was looked at."""
-        peaks = torch.cat([torch.ones(0), *(peak.cpu() for peak in self._peaks.values())])
-        return int((peaks < DEAD).sum()) / max(1, len(peaks))
+        found = [self._peaks[layer] for layer in self._layers if layer in self._peaks]
+        if not found:
+            return 0.0
+        peaks = group.largest(torch.cat(found))
+        return int((peaks < DEAD).sum()) / len(peaks)

@@ -10,6 +10,7 @@
     gpt submit                 a poem for a competition, with all that it came from
     gpt verify FILE            does a submission hold together? --retrain is the proof
     gpt leaderboard FOLDER     verifies the submissions in a folder and ranks them
+    gpt export --to hf         the model for transformers, llama.cpp (gguf) or onnx
     gpt workshop start, check  the files of the course to write yourself, and hints on them
 
 A command that needs much to start imports it inside, so that `gpt --help` stays quick.
@@ -20,6 +21,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -265,6 +267,37 @@ def rank_submissions(
     folder = folder.resolve()
     with _at_root():
         print(table(*leaderboard(folder)))
+
+
+class Layout(StrEnum):
+    """Of whom the exported files are."""
+
+    hf = "hf"
+    gguf = "gguf"
+    onnx = "onnx"
+
+
+@app.command("export")
+def export_model(
+    to: Annotated[Layout, typer.Option(help="transformers, llama.cpp, or ONNX.")],
+    model: Annotated[Path, typer.Option(help="A folder as the train stage writes it.")] = Path(
+        "data/model"
+    ),
+    out: Annotated[Path | None, typer.Option(help="The folder to write; else export/LAYOUT.")] = (
+        None
+    ),
+) -> None:
+    """Write the trained model as others read it."""
+    from gpt.checkpoint import load_model
+    from gpt.export import export
+
+    given = None if out is None else out.resolve()
+    with _at_root():
+        from stages.params import load
+
+        folder = given or Path("export") / to.value
+        for file in export(load_model(model, load().model_source), to.value, folder):
+            print(file)
 
 
 @contextmanager

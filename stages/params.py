@@ -127,6 +127,7 @@ class RuntimeParams(Config):
     checkpoint_every: int = Field(ge=0)
     checkpoint_seconds: int = Field(ge=0)
     keep_scratch: bool
+    timeout_seconds: int = Field(gt=0)
 
 
 class Params(Config):

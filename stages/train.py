@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,19 +25,24 @@ from gpt.config import ModelConfig, TrainConfig
 from gpt.corpus import read_json, write_json
 from gpt.dataset import Batches, Tokens, even_windows, manifest, open_tokens, parts_of
 from gpt.device import Device, choose_device
+from gpt.distributed import Group
+from gpt.downloads import Download, fetch, sha256_of
 from gpt.errors import DataError, Interrupted, TrainingError
+from gpt.exchange import read_pretrained, weights_file
 from gpt.health import Finding, diagnose
 from gpt.packing import PackedBatches
 from gpt.source import count_parameters, make_model
 from gpt.tokenizer import Tokenizer, line_breaks, load_tokenizer
 from gpt.trainer import CURVE_COLUMNS, Callbacks, Trainer
-from stages import stage, workspace
+from stages import launch, workspace
 from stages.params import Params
 from stages.tracking import Row
 
 TOKENS = Path("data/tokens")
 MODEL = Path("data/model")
 CURVE = Path("metrics/curves/train.csv")
+# What train.init_from may name without a file.
+HUGGING_FACE = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 # What a folder of saved states is of.
 RECORD = "record.json"
 
@@ -48,11 +53,14 @@ def train(params: Params, row: Row) -> None:
     print(f"preset {params.preset}" + (f", overridden: {changes}" if changes else ""))
     if config.warmup_steps > config.steps:
         print(f"warm-up of {config.warmup_steps} steps cut to the run's {config.steps}")
-    with _memory_errors(model_config, config):
-        _train(params, row, model_config, config)
+    timeout_seconds = params.runtime.timeout_seconds
+    with _memory_errors(model_config, config), launch.group(config, timeout_seconds) as group:
+        _train(params, row, model_config, config, group)
 
 
-def _train(params: Params, row: Row, model_config: ModelConfig, config: TrainConfig) -> None:
+def _train(
+    params: Params, row: Row, model_config: ModelConfig, config: TrainConfig, group: Group
+) -> None:
     device = choose_device(config.device, config.dtype, config.threads)
     tokenizer = load_tokenizer(TOKENS / "tokenizer.json")
     train_ids = open_tokens(TOKENS, "train", tokenizer.vocab_size)
@@ -63,33 +71,43 @@ def _train(params: Params, row: Row, model_config: ModelConfig, config: TrainCon
         val_ids, block_size=block_size, tokens=config.eval_tokens, batch_size=batch_size
     )
     model = make_model(model_config, tokenizer.vocab_size, params.seed, line_breaks(tokenizer))
-    record = record_of(model_config, config, params.seed, tokenizer, device)
+    config = config.model_copy(update={"processes": group.size})
+    pretrained = pretrained_file(config.init_from)
+    if pretrained is not None:
+        model.load_state_dict(read_pretrained(pretrained, model_config, tokenizer.vocab_size))
+        print(f"begins from {config.init_from}: pretrained, so no competition takes it")
+    record = record_of(model_config, config, params.seed, tokenizer, device, pretrained)
+    together = f", {group.size} processes ({config.sharding})" if group.size > 1 else ""
     print(
         f"{count_parameters(model):,} parameters, {len(train_ids):,} tokens, "
-        f"{device.name} {device.dtype}, {device.threads} threads"
+        f"{device.name} {device.dtype}, {device.threads} threads{together}"
     )
-    trainer = Trainer(model, batches, val_windows, config, device, params.seed)
+    trainer = Trainer(model, batches, val_windows, config, device, params.seed, group)
 
-    states = TrainingStates(
-        workspace.scratch() / "train" / record.fingerprint(), warn=lambda line: _say(line)
-    )
-    with states, _stop_signals() as stop:
-        saved = states.latest()
+    folder = workspace.scratch() / "train" / record.fingerprint()
+    # The first process alone keeps states; what it reads the others are sent.
+    states = TrainingStates(folder, warn=lambda line: _say(line)) if group.first else None
+    with states or nullcontext(), _stop_signals() as stop:
+        saved = group.broadcast(states.latest() if states else None, device.name)
         if saved is not None:
             trainer.load_state(*saved)
             print(f"going on from step {trainer.progress.step}")
-        else:
-            _tell_of_another(states.folder, record)
-        write_json(states.folder / RECORD, record.model_dump())
+        elif states:
+            _tell_of_another(folder, record)
+        if states:
+            write_json(folder / RECORD, record.model_dump())
         watch = _Watch(trainer, states, params, tokenizer, row, stop)
         trainer.run(watch.callbacks())
         watch.close()
+        weights = trainer.kept_weights()
+        if states is None:
+            return
         if trainer.progress.stopped_early:
             print(f"stopped early at step {trainer.progress.step}")
         findings = diagnose(trainer.progress.curve, math.log(tokenizer.vocab_size))
         for finding in findings:
             print(finding)
-        save_model(MODEL, trainer.kept_weights(), TOKENS / "tokenizer.json", record)
+        save_model(MODEL, weights, TOKENS / "tokenizer.json", record)
         write_metrics(params.preset, trainer, findings)
         if not params.runtime.keep_scratch:
             states.remove()
@@ -116,8 +134,26 @@ def make_batches(
     return packed
 
 
+def pretrained_file(init_from: str) -> Path | None:
+    """The weights that `train.init_from` names, downloaded if they are Hugging Face's."""
+    if not init_from:
+        return None
+    if init_from not in HUGGING_FACE:
+        return weights_file(Path(workspace.anchored(init_from)))
+    file = Download(
+        file=f"{init_from}/model.safetensors",
+        url=f"https://huggingface.co/openai-community/{init_from}/resolve/main/model.safetensors",
+    )
+    return fetch(file, workspace.scratch() / "pretrained", workspace.mirror())
+
+
 def record_of(
-    model: ModelConfig, config: TrainConfig, seed: int, tokenizer: Tokenizer, device: Device
+    model: ModelConfig,
+    config: TrainConfig,
+    seed: int,
+    tokenizer: Tokenizer,
+    device: Device,
+    pretrained: Path | None = None,
 ) -> ModelRecord:
     """What the weights will depend on, with device, precision and threads as they are used."""
     digest = hashlib.sha256()
@@ -136,7 +172,8 @@ def record_of(
         },
         code_sha256=digest.hexdigest(),
         device=DeviceRecord(**device.as_dict()),
-        tokenizer_sha256=hashlib.sha256((TOKENS / "tokenizer.json").read_bytes()).hexdigest(),
+        tokenizer_sha256=sha256_of(TOKENS / "tokenizer.json"),
+        pretrained_sha256=sha256_of(pretrained) if pretrained else "",
     )
 
 
@@ -209,7 +246,7 @@ class _Watch:
     def __init__(
         self,
         trainer: Trainer,
-        states: TrainingStates,
+        states: TrainingStates | None,
         params: Params,
         tokenizer: Tokenizer,
         row: Row,
@@ -227,7 +264,7 @@ class _Watch:
             desc="train",
             unit="tok",
             unit_scale=True,
-            disable=None,
+            disable=None if states else True,
             dynamic_ncols=True,
         )
         self.shown: dict[str, str] = {}
@@ -266,12 +303,17 @@ class _Watch:
         due = bool(runtime.checkpoint_every) and step % runtime.checkpoint_every == 0
         if runtime.checkpoint_seconds and not due:
             due = time.monotonic() - self.saved_at >= runtime.checkpoint_seconds
-        if due or self.stop:
-            self.states.save(step, *trainer.state())
+        # Signals and clocks are each process's own, and all of them stop and save at one step.
+        due, stop = trainer.group.any([due, bool(self.stop)], trainer.device.name)
+        if due or stop:
+            state = trainer.state()
+            if self.states:
+                self.states.save(step, *state)
             self.saved_at = time.monotonic()
-        if self.stop:
+        if stop:
             self.bar.close()
-            raise Interrupted(f"{self.stop[0]}: saved after step {step}; run it again to go on")
+            why = self.stop[0] if self.stop else "stopped with another process"
+            raise Interrupted(f"{why}: saved after step {step}; run it again to go on")
 
     def sample(self) -> None:
         """Shows what the model writes by now. Draws from a generator of its own."""
@@ -281,7 +323,10 @@ class _Watch:
         from gpt.generation import Sampling, generate, printable
 
         sampling = Sampling(max_new_tokens=self.runtime.sample_tokens, temperature=0.8)
-        (text,) = generate(self.trainer.model, self.tokenizer, "", sampling, seed=self.seed)
+        model = self.trainer.whole_model()
+        if not self.states:
+            return
+        (text,) = generate(model, self.tokenizer, "", sampling, seed=self.seed)
         self.row.log_text(text.text, f"samples/step_{self.trainer.progress.step:08d}.txt")
         if not self.bar.disable:
             _say(printable(text.text) + "\n")
@@ -334,4 +379,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    stage.main("train", train)
+    launch.main("train", train)

@@ -140,8 +140,10 @@ class SmallTraining:
         run.end()
         return run
 
-    def plain(self, stage: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        """A stage as `python -m stages.NAME`, to its end."""
+    def plain(
+        self, stage: str, seconds: float = 120, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        """A stage as `python -m stages.NAME`, to its end, which must come in so many seconds."""
         self._delete(stage)
         return subprocess.run(
             [sys.executable, "-m", f"stages.{stage}"],
@@ -152,7 +154,7 @@ class SmallTraining:
             encoding="utf-8",
             errors="replace",
             check=False,
-            timeout=120,
+            timeout=seconds,
         )
 
     def make_tokens(self) -> None:

@@ -85,6 +85,7 @@ def test_the_ids_of_several_files_are_those_of_one(
     monkeypatch.setattr(corpus, "SHARD_BYTES", 1000)
     write()
     assert tokens_of(tokenizer__kind=kind) == expected
+    assert parts_of(manifest(tokenize.TOKENS)) == []
     assert not (tokenize.TOKENS / "train.npy").exists()
     assert any(shard.continues for shard in shards_of(tokenize.CORPUS, "train"))
 
@@ -194,6 +195,14 @@ def test_several_sources_are_one_corpus_each_in_files_of_its_own(repository: Pat
     assert sum(part.tokens for part in parts) == len(ids)
     bos = load_tokenizer(tokenize.TOKENS / "tokenizer.json").bos
     assert np.flatnonzero(ids[:] == bos)[:2].tolist() == [0, parts[0].tokens]
+
+
+def test_sources_stand_in_the_order_of_their_files() -> None:
+    files = [("verse", 5), ("own", 7), ("own", 2)]
+    shards = [{"corpus": corpus, "tokens": tokens} for corpus, tokens in files]
+    facts = {"weights": {"own": 1.0, "verse": 3.0}, "splits": {"train": {"shards": shards}}}
+    found = [(part.corpus, part.tokens, part.weight) for part in parts_of(facts)]
+    assert found == [("verse", 5, 3.0), ("own", 9, 1.0)]
 
 
 def test_without_weights_the_sources_count_by_their_sizes(repository: Path) -> None:
