@@ -107,9 +107,7 @@ class Group:
             return model
         if sharding == "ddp":
             # One bucket view a gradient saves a copy of the gradients.
-            return DistributedDataParallel(
-                model, gradient_as_bucket_view=True, broadcast_buffers=False
-            )
+            return DistributedDataParallel(model, gradient_as_bucket_view=True)
         kind = next(model.parameters()).device.type
         mesh = init_device_mesh(kind, (self.size,))
         for block in blocks:
@@ -167,7 +165,7 @@ class Group:
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor that may lie in parts; then every process has to ask for it."""
-    return cast(Tensor, tensor.full_tensor()) if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def like(tensor: Tensor, model: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ gives the same ids. A test loads each file with the other side and compares.
 import json
 import math
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,8 @@ def export(trained: TrainedModel, to: str, out: Path) -> list[Path]:
     shape = trained.model.config
     if shape.architecture != "gpt2" or shape.ngram_rows:
         raise CheckpointError(
-            f"model.architecture {shape.architecture}{' with n-grams' * bool(shape.ngram_rows)} has "
-            f"no counterpart in {to}; train with -S preset=nanogpt-cpu, or another of architecture "
-            "gpt2"
+            f"model.architecture {shape.architecture}{' with n-grams' * bool(shape.ngram_rows)} "
+            f"has no counterpart in {to}; train one that has: -S preset=nanogpt-cpu"
         )
     out.mkdir(parents=True, exist_ok=True)
     return {"hf": _to_hugging_face, "gguf": _to_gguf, "onnx": _to_onnx}[to](trained, out)
@@ -72,7 +72,8 @@ def _to_hugging_face(trained: TrainedModel, out: Path) -> list[Path]:
     # transformers asks for the format.
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
     tokenizer = hugging_face_tokenizer(trained.tokenizer)
-    _write_text(out / "tokenizer.json", json.dumps(tokenizer, ensure_ascii=False, indent=1))
+    text = json.dumps(tokenizer, ensure_ascii=False, indent=1)
+    (out / "tokenizer.json").write_text(text, encoding="utf-8")
     special = {} if bos is None else {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
     write_json(
         out / "tokenizer_config.json",
@@ -115,7 +116,7 @@ def hugging_face_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
         vocab = {character: number for number, character in enumerate(tokenizer.characters)}
         facts["pre_tokenizer"] = {
             "type": "Split",
-            "pattern": {"Regex": r"(?s:.)"},
+            "pattern": {"Regex": r"[\s\S]"},
             "behavior": "Isolated",
             "invert": False,
         }
@@ -129,7 +130,7 @@ def hugging_face_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
         steps.append(
             {
                 "type": "Split",
-                "pattern": {"Regex": _without_possessives(PATTERNS[pattern])},
+                "pattern": {"Regex": _for_oniguruma(PATTERNS[pattern])},
                 "behavior": "Isolated",
                 "invert": False,
             }
@@ -170,7 +171,7 @@ def byte_pairs(tokenizer: Tokenizer) -> tuple[list[bytes], list[tuple[bytes, byt
 def _parts(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
     parts = [bytes([byte]) for byte in token]
     while len(parts) > 2:
-        pairs = [ranks.get(a + b, math.inf) for a, b in zip(parts, parts[1:], strict=False)]
+        pairs = [ranks.get(a + b, math.inf) for a, b in pairwise(parts)]
         first = min(pairs)
         assert first < ranks[token], token
         place = pairs.index(first)
@@ -182,13 +183,13 @@ def _lettered(token: bytes) -> str:
     return "".join(LETTERS[byte] for byte in token)
 
 
-def _without_possessives(pattern: str) -> str:
-    """`++` and `?+` give nothing back; these patterns cut the same way without, only slower."""
-    return re.sub(r"([+*?}])\+", r"\1", pattern)
+def _for_oniguruma(pattern: str) -> str:
+    """The pattern for the engine of `tokenizers`, whose `$` is the end of any line.
 
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    It reads `{1,3}+` otherwise too. `++` and `?+` give nothing back; these patterns cut the same
+    way without, only slower.
+    """
+    return re.sub(r"([+*?}])\+", r"\1", pattern).replace("$", r"\z")
 
 
 # --- GGUF -----------------------------------------------------------------------------------------
@@ -293,7 +294,7 @@ def _to_onnx(trained: TrainedModel, out: Path) -> list[Path]:
         file,
         input_names=["ids"],
         output_names=["logits"],
-        dynamic_shapes={"ids_bt": sizes, "cache": None},
+        dynamic_shapes={"ids_bt": sizes},
         dynamo=True,
         external_data=False,
         verbose=False,

@@ -7,10 +7,12 @@ The first process is the stage as it always is: it writes, tracks and talks. The
 A process that dies ends the others, and all begin again from the last saved state, RESTARTS times.
 """
 
+import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 
@@ -28,15 +30,19 @@ from stages.tracking import Row
 RESTARTS = 3
 # Nobody is helped by a restart after these: a fault of the user's, a saved stop, an interrupt.
 FINAL = (2, 75, 130)
+# Of a process that another one left alone, or did not answer in time (EX_PROTOCOL).
+ALONE = 76
+# gloo's errors are plain RuntimeErrors.
+LOST = re.compile(r"gloo|Connection (closed|reset|refused)|Socket Timeout|NCCL", re.IGNORECASE)
 
 
 def main(name: str, body: Callable[[Params, Row], None]) -> None:
     """Runs `body` as the stage `name`: here, or in several processes that all do it."""
     if _started_by_torchrun():
         if int(os.environ["RANK"]) == 0:
-            stage.main(name, body)
+            stage.main(name, _with_others(name, body))
         else:
-            _beside(name, body)
+            _beside(name, _with_others(name, body))
         return
     processes = _asked()
     if processes > 1:
@@ -79,11 +85,31 @@ def _asked() -> int:
         return 1
 
 
+def _with_others(name: str, body: Callable[[Params, Row], None]) -> Callable[[Params, Row], None]:
+    """`body`, in which the loss of another process is one line and a code of its own."""
+
+    def wrapped(params: Params, row: Row) -> None:
+        try:
+            body(params, row)
+        except RuntimeError as error:
+            if not (isinstance(error, dist.DistError) or LOST.search(str(error))):
+                raise
+            print(
+                f"{name}, process {os.environ['RANK']}: another process is gone, or did not answer "
+                f"for {params.runtime.timeout_seconds} s (runtime.timeout_seconds); what was saved "
+                "is kept, and the same command goes on from there",
+                file=sys.stderr,
+            )
+            sys.exit(ALONE)
+
+    return wrapped
+
+
 def _beside(name: str, body: Callable[[Params, Row], None]) -> None:
     """A process other than the first: the same work, and nothing of it shown or tracked."""
-    sys.stdout = Path(os.devnull).open("w", encoding="utf-8")
     try:
-        body(load(), Row())
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            body(load(), Row())
     except Interrupted:
         sys.exit(75)
     except GptError as error:
@@ -98,10 +124,12 @@ def _beside(name: str, body: Callable[[Params, Row], None]) -> None:
 def _together(name: str, processes: int) -> int:
     """Starts the stage in so many processes on this machine; the exit code for all of them."""
     # Imported here: one process has no use for it.
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    # What it logs of a process that ended is said below in a line.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
     for attempt in range(1 + RESTARTS):
         config = LaunchConfig(
@@ -119,11 +147,12 @@ def _together(name: str, processes: int) -> int:
         except SignalException:
             return 75
         except ChildFailedError as error:
-            codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-        final = [code for code in FINAL if code in codes.values()]
+            codes = {failure.exitcode for failure in error.failures.values()}
+            rank, first = error.get_first_failure()
+        final = [code for code in FINAL if code in codes]
         if final:
             return final[0]
-        rank, code = min(codes.items())
+        code = first.exitcode
         how = f"signal {-code}" if code < 0 else f"code {code}"
         left = RESTARTS - attempt
         then = "all begin again from the last saved state" if left else "given up"

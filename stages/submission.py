@@ -267,7 +267,12 @@ def check_lineage(folder: Path, trained: TrainedModel) -> None:
         if files.md5(str(folder / path)) != made.get(path):
             raise SubmissionError(f"{folder / path}: is not what dvc.lock says was made")
     record, (model, train, _) = trained.record, params.resolved()
-    used = {key: getattr(record.train, key) for key in ("device", "dtype", "threads")}
+    if record.pretrained_sha256 or record.train.init_from:
+        raise SubmissionError(
+            f"{folder / MODEL}/config.json: the training began from {record.train.init_from}, and "
+            "pretrained weights take no part; train with train.init_from=''"
+        )
+    used = {key: getattr(record.train, key) for key in ("device", "dtype", "threads", "processes")}
     if (
         record.model != model
         or record.train != train.model_copy(update=used)
