@@ -3,6 +3,8 @@
 Knows shapes, not tensors; tests hold it to models that were built, and to PyTorch's own counter.
 """
 
+import math
+
 from gpt.config import ModelConfig, TrainConfig
 
 NGRAM_TABLES = 2  # pairs and triples
@@ -41,6 +43,26 @@ def flops_per_token(model: ModelConfig, vocab_size: int) -> int:
 def tokens_of(model: ModelConfig, train: TrainConfig) -> int:
     """Tokens that a whole training sees."""
     return train.steps * train.batch_size * train.gradient_accumulation * model.block_size
+
+
+def steps_of(model: ModelConfig, train: TrainConfig, vocab_size: int, parameters: int) -> int:
+    """The updates of a training: `steps`, or as many as reach `budget`, at least one.
+
+    2e6 tokens           that many tokens are seen, any of them again and again
+    20 tokens/parameter  for each of `parameters`; 20 is about compute-optimal for large models
+                         (Hoffmann et al. 2022)
+    1e15 flops           operations, as `flops_per_token` counts them
+    """
+    if not train.budget:
+        return train.steps
+    written, unit = train.budget.split(" ")
+    tokens = float(written)
+    if unit == "tokens/parameter":
+        tokens *= parameters
+    elif unit == "flops":
+        tokens /= flops_per_token(model, vocab_size)
+    a_step = tokens_of(model, train.model_copy(update={"steps": 1}))
+    return max(1, math.ceil(tokens / a_step))
 
 
 def state_bytes(model: ModelConfig, train: TrainConfig, vocab_size: int) -> int:

@@ -3,9 +3,17 @@
 Knows no tensors (it is imported where torch is not) and no values: those are in gpt/presets.py.
 """
 
+import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 
 class Config(BaseModel):
@@ -63,10 +71,16 @@ class ModelConfig(Config):
         return self
 
 
+# A number, and what it counts.
+BUDGET = r"(\d+\.?\d*(e\+?\d+)? (tokens|tokens/parameter|flops))?"
+
+
 class TrainConfig(Config):
     """One training run. Learning rates are peak values; `steps` are optimizer updates."""
 
     steps: int = Field(ge=0)
+    # In place of `steps`, as gpt.budget.steps_of reads it.
+    budget: str = ""
     batch_size: int = Field(gt=0)
     gradient_accumulation: int = Field(default=1, gt=0)
     optimizer: Literal["adamw", "muon"] = "adamw"
@@ -92,6 +106,16 @@ class TrainConfig(Config):
     processes: int = Field(default=1, gt=0, le=65536)
     sharding: Literal["ddp", "fsdp"] = "ddp"
     recompute: bool = False
+
+    @field_validator("budget")
+    @classmethod
+    def budget_counts_something(cls, budget: str) -> str:
+        if not re.fullmatch(BUDGET, budget):
+            raise ValueError(
+                f"train.budget {budget!r} is none; write '2e6 tokens', '20 tokens/parameter' or "
+                "'1e15 flops'"
+            )
+        return budget
 
 
 def first_line(error: ValidationError) -> str:

@@ -39,10 +39,18 @@ LOST = re.compile(r"gloo|Connection (closed|reset|refused)|Socket Timeout|NCCL",
 def main(name: str, body: Callable[[Params, Row], None]) -> None:
     """Runs `body` as the stage `name`: here, or in several processes that all do it."""
     if _started_by_torchrun():
-        if int(os.environ["RANK"]) == 0:
-            stage.main(name, _with_others(name, body))
-        else:
-            _beside(name, _with_others(name, body))
+        try:
+            if int(os.environ["RANK"]) == 0:
+                stage.main(name, _with_others(name, body))
+            else:
+                _beside(name, _with_others(name, body))
+        except SystemExit as end:
+            if end.code != ALONE:
+                raise
+            # An orderly exit would wait, perhaps for ever, for a word from whoever is gone.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ALONE)
         return
     processes = _asked()
     if processes > 1:

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import torch
 
-from gpt.budget import flops_per_token, parameter_count, state_bytes, tokens_of
+from gpt.budget import flops_per_token, parameter_count, state_bytes, steps_of, tokens_of
 from gpt.corpus import read_json
 from gpt.dataset import Batches, even_windows
 from gpt.device import choose_device
@@ -83,8 +83,10 @@ def plan(params: Params, seconds: float) -> Plan:
     """What the training of `params` takes, from a trial of `seconds` (0: no trial)."""
     model_config, config, _ = params.resolved()
     vocab_size = vocabulary(params)
-    tokens = tokens_of(model_config, config)
     parameters = parameter_count(model_config, vocab_size)
+    steps = steps_of(model_config, config, vocab_size, parameters)
+    config = config.model_copy(update={"steps": steps})
+    tokens = tokens_of(model_config, config)
     flops = float(tokens * flops_per_token(model_config, vocab_size))
     state = state_bytes(model_config, config, vocab_size)
     if not seconds or not config.steps:

@@ -19,12 +19,14 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from gpt.budget import steps_of
 from gpt.canonical import canonical, one_thread
 from gpt.checkpoint import TrainedModel, load_model
 from gpt.config import Config, first_line
 from gpt.corpus import read_json, write_json
 from gpt.errors import GptError, SubmissionError
 from gpt.generation import Sampling, generate, printable
+from gpt.source import count_parameters
 from stages.params import Params, SampleParams, parse
 from stages.rows import WorkingFolder, git, same, value_at
 from stages.sample import prompt_of
@@ -43,6 +45,8 @@ COPIED = (
 # Of what a model and its scores come from; the poem itself is written anew to check it.
 STAGES = ("prepare", "tokenize", "train", "evaluate")
 MAX_BYTES = 16 * 2**20
+# Keys that params.yaml may leave open, and the machine decides.
+RESOLVED = ("device", "dtype", "threads", "processes")
 
 Sha256 = str
 
@@ -272,7 +276,8 @@ def check_lineage(folder: Path, trained: TrainedModel) -> None:
             f"{folder / MODEL}/config.json: the training began from {record.train.init_from}, and "
             "pretrained weights take no part; train with train.init_from=''"
         )
-    used = {key: getattr(record.train, key) for key in ("device", "dtype", "threads", "processes")}
+    used = {key: getattr(record.train, key) for key in RESOLVED}
+    used["steps"] = steps_of(model, train, record.vocab_size, count_parameters(trained.model))
     if (
         record.model != model
         or record.train != train.model_copy(update=used)

@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from gpt.budget import steps_of
 from gpt.checkpoint import DeviceRecord, ModelRecord, TrainingStates, save_model
 from gpt.config import ModelConfig, TrainConfig
 from gpt.corpus import read_json, write_json
@@ -51,8 +52,6 @@ def train(params: Params, row: Row) -> None:
     model_config, config, overridden = params.resolved()
     changes = ", ".join(f"{key}={value}" for key, value in overridden.items())
     print(f"preset {params.preset}" + (f", overridden: {changes}" if changes else ""))
-    if config.warmup_steps > config.steps:
-        print(f"warm-up of {config.warmup_steps} steps cut to the run's {config.steps}")
     timeout_seconds = params.runtime.timeout_seconds
     with _memory_errors(model_config, config), launch.group(config, timeout_seconds) as group:
         _train(params, row, model_config, config, group)
@@ -71,7 +70,12 @@ def _train(
         val_ids, block_size=block_size, tokens=config.eval_tokens, batch_size=batch_size
     )
     model = make_model(model_config, tokenizer.vocab_size, params.seed, line_breaks(tokenizer))
-    config = config.model_copy(update={"processes": group.size})
+    steps = steps_of(model_config, config, tokenizer.vocab_size, count_parameters(model))
+    config = config.model_copy(update={"steps": steps, "processes": group.size})
+    if config.budget:
+        print(f"{config.budget} are {steps:,} steps")
+    if config.warmup_steps > config.steps:
+        print(f"warm-up of {config.warmup_steps} steps cut to the run's {config.steps}")
     pretrained = pretrained_file(config.init_from)
     if pretrained is not None:
         model.load_state_dict(read_pretrained(pretrained, model_config, tokenizer.vocab_size))

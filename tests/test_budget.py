@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from trial_repository import TrialRepository
 from typer.testing import CliRunner
 
-from gpt.budget import flops_per_token, parameter_count, state_bytes, tokens_of
+from gpt.budget import flops_per_token, parameter_count, state_bytes, steps_of, tokens_of
 from gpt.config import ModelConfig, TrainConfig
 from gpt.functional import cross_entropy
 from gpt.model import GPT
@@ -97,11 +97,55 @@ def test_the_state_is_that_of_the_optimizers(optimizer: str) -> None:
     assert state_bytes(shape, config, 70) == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("budget", "steps"),
+    [
+        ("", 7),
+        ("960 tokens", 3),  # of 320 a step
+        ("961 tokens", 4),
+        ("1e6 tokens", 3125),
+        ("20 tokens/parameter", 63),  # of 1,000 parameters
+        ("0.5 tokens/parameter", 2),
+        ("1 tokens", 1),
+    ],
+)
+def test_a_budget_becomes_steps(budget: str, steps: int) -> None:
+    train = TrainConfig(
+        steps=7,
+        batch_size=4,
+        gradient_accumulation=2,
+        learning_rate=1e-3,
+        min_learning_rate=0.0,
+        budget=budget,
+    )
+    assert steps_of(shape_of(), train, 70, parameters=1000) == steps
+
+
+def test_a_budget_of_operations_is_spent_and_not_more_than_a_step_exceeded() -> None:
+    shape, config, _ = resolve("nanogpt-cpu", {}, {"budget": "1e12 flops"})
+    steps = steps_of(shape, config, 65, parameters=0)
+    a_step = config.batch_size * shape.block_size * flops_per_token(shape, 65)
+    assert 1e12 <= steps * a_step < 1e12 + a_step
+
+
+@pytest.mark.parametrize("budget", ["20", "tokens", "-1 tokens", "1e-3 flops", "3 x"])
+def test_what_is_no_budget_is_told_in_a_line(trial: TrialRepository, budget: str) -> None:
+    shown = CliRunner().invoke(app, ["plan", "-S", f"train.budget={budget}", "--seconds", "0"])
+    assert shown.exit_code == 2
+    assert len(shown.output.splitlines()) == 1
+    assert "train.budget" in shown.output
+
+
 @pytest.fixture
 def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialRepository:
     repository = TrialRepository(tmp_path / "repository")
     monkeypatch.chdir(repository.folder)
     return repository
+
+
+def test_a_plan_knows_a_budget(trial: TrialRepository) -> None:
+    params = with_changes(["preset=nanogpt-cpu", "train.budget=76800 tokens"])
+    assert plan(params, seconds=0).tokens == 76_800
 
 
 def test_a_plan_reads_changes_as_dvc_does(trial: TrialRepository) -> None:

@@ -79,8 +79,8 @@ def test_every_key_of_the_file_carries_a_comment() -> None:
     assert [line for line in of_keys if not re.search(r"  # \S", line)] == []
 
 
-def test_at_most_sixty_six_keys_decide_a_result() -> None:
-    assert len([key for key in schema_keys() if not key.startswith("runtime.")]) <= 66
+def test_at_most_sixty_seven_keys_decide_a_result() -> None:
+    assert len([key for key in schema_keys() if not key.startswith("runtime.")]) <= 67
 
 
 def test_the_preset_comment_names_every_preset() -> None:
