@@ -10,6 +10,7 @@
     gpt submit                 a poem for a competition, with all that it came from
     gpt verify FILE            does a submission hold together? --retrain is the proof
     gpt leaderboard FOLDER     verifies the submissions in a folder and ranks them
+    gpt benchmark TASK FILE    HellaSwag, LAMBADA, WikiText, enwik8 or text8, not trained for
     gpt export --to hf         the model for transformers, llama.cpp (gguf) or onnx
     gpt workshop start, check  the files of the course to write yourself, and hints on them
 
@@ -267,6 +268,35 @@ def rank_submissions(
     folder = folder.resolve()
     with _at_root():
         print(table(*leaderboard(folder)))
+
+
+class Task(StrEnum):
+    """What a model can be tested on without having been trained for it."""
+
+    hellaswag = "hellaswag"
+    lambada = "lambada"
+    wikitext = "wikitext"
+    enwik8 = "enwik8"
+    text8 = "text8"
+
+
+@app.command("benchmark")
+def benchmark(
+    task: Annotated[Task, typer.Argument(help="Which test.")],
+    file: Annotated[Path, typer.Argument(help="Its file, as its authors publish it.")],
+    model: Annotated[Path, typer.Option(help="A folder as the train stage writes it.")] = Path(
+        "data/model"
+    ),
+    limit: Annotated[int, typer.Option(help="Only the first so many questions; 0: all.")] = 0,
+) -> None:
+    """What the model knows that it was not trained for, as JSON: docs/scale.md has GPT-2's."""
+    import json
+
+    file = file.resolve()
+    with _at_root():
+        from stages.benchmark import run
+
+        print(json.dumps(run(task.value, file, model, limit), indent=2))
 
 
 class Layout(StrEnum):
