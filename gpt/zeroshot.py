@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 
 from gpt.checkpoint import TrainedModel
 from gpt.errors import DataError
-from gpt.scoring import half_block_windows, token_scores
 from gpt.texts import unreadable
 
 Progress = Callable[[int], None]
@@ -191,28 +190,6 @@ def last_words(
         progress(1)
     _some(count)
     return {"passages": count, "acc": right / count, "perplexity": math.exp(total / count)}
-
-
-def text_losses(
-    trained: TrainedModel, task: str, text: str, batch_tokens: int, progress: Progress
-) -> dict[str, float]:
-    """wikitext: perplexity of a word as published; enwik8, text8: bits of a byte as published."""
-    units = len(text.encode()) if task != "wikitext" else len(text.split()) + text.count("\n")
-    written = as_written(text) if task == "wikitext" else text
-    ids = trained.tokenizer.encode(written)
-    windows = half_block_windows(len(ids), trained.model.config.block_size) if len(ids) > 1 else []
-    (scores,) = token_scores(
-        trained.model,
-        ids,
-        [windows],
-        trained.device,
-        batch_tokens=batch_tokens,
-        progress=progress,
-    )
-    total = float(scores.losses.sum())
-    if task == "wikitext":
-        return {"words": units, "tokens": len(ids), "perplexity": math.exp(total / units)}
-    return {"bytes": units, "tokens": len(ids), "bits_per_byte": total / math.log(2) / units}
 
 
 def read_text(path: Path, task: str) -> str:

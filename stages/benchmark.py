@@ -1,12 +1,14 @@
 """`gpt benchmark`: a trained model on the tests that others publish figures of."""
 
+import math
 from itertools import islice
 from pathlib import Path
 
 from tqdm import tqdm
 
 from gpt import zeroshot
-from gpt.checkpoint import load_model
+from gpt.checkpoint import TrainedModel, load_model
+from gpt.scoring import half_block_windows, token_scores
 from stages.params import load
 
 QUESTIONS = {
@@ -30,7 +32,27 @@ def run(task: str, file: Path, model: Path, limit: int) -> dict[str, float | str
             found = score(trained, islice(read(file), limit or None), progress)
         else:
             text = zeroshot.read_text(file, task)
-            found = zeroshot.text_losses(
-                trained, task, text, params.evaluate.batch_tokens, progress
-            )
+            found = text_figures(trained, task, text, params.evaluate.batch_tokens, progress)
     return {"task": task, **{name: round(value, 6) for name, value in found.items()}}
+
+
+def text_figures(
+    trained: TrainedModel, task: str, text: str, batch_tokens: int, progress: zeroshot.Progress
+) -> dict[str, float]:
+    """wikitext: perplexity of a word as published; enwik8, text8: bits of a byte as published."""
+    wikitext = task == "wikitext"
+    units = len(text.split()) + text.count("\n") if wikitext else len(text.encode())
+    ids = trained.tokenizer.encode(zeroshot.as_written(text) if wikitext else text)
+    windows = half_block_windows(len(ids), trained.model.config.block_size) if len(ids) > 1 else []
+    (scores,) = token_scores(
+        trained.model,
+        ids,
+        [windows],
+        trained.device,
+        batch_tokens=batch_tokens,
+        progress=progress,
+    )
+    total = float(scores.losses.sum())
+    if wikitext:
+        return {"words": units, "tokens": len(ids), "perplexity": math.exp(total / units)}
+    return {"bytes": units, "tokens": len(ids), "bits_per_byte": total / math.log(2) / units}

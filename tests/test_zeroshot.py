@@ -27,8 +27,8 @@ from gpt.zeroshot import (
     read_hellaswag,
     read_lambada,
     read_text,
-    text_losses,
 )
+from stages.benchmark import text_figures
 from stages.cli import app
 
 ALPHABET = " abc"
@@ -102,9 +102,9 @@ def test_last_words_are_right_where_they_are_the_likeliest(trained: TrainedModel
 def test_texts_count_what_was_published(trained: TrainedModel) -> None:
     text = "ab ca b"
     total = -math.log(chance(text))
-    found = text_losses(trained, "text8", text, 100, lambda tokens: None)
+    found = text_figures(trained, "text8", text, 100, lambda tokens: None)
     assert found["bits_per_byte"] == pytest.approx(total / math.log(2) / 7)
-    found = text_losses(trained, "wikitext", text, 100, lambda tokens: None)
+    found = text_figures(trained, "wikitext", text, 100, lambda tokens: None)
     assert found["perplexity"] == pytest.approx(math.exp(total / 3))
 
 
