@@ -17,6 +17,7 @@ import torch
 from gpt.budget import flops_per_token, parameter_count, state_bytes, steps_of, tokens_of
 from gpt.corpus import read_json
 from gpt.dataset import Batches, even_windows
+from gpt.decoder import Decoder
 from gpt.device import choose_device
 from gpt.errors import DataError, ParamsError
 from gpt.model import GPT
@@ -24,6 +25,7 @@ from gpt.trainer import Callbacks, Trainer
 from stages.params import FILE, Params, load, parse
 
 FIRST_UPDATES = 3  # slower than the rest: memory is taken, threads are started
+SAMPLED = 32  # tokens written to see how long one takes
 TOKENIZE = Path("metrics/tokenize.json")
 # Ids where no text has been tokenised yet: about what English text has of characters.
 CHARACTERS = 65
@@ -115,13 +117,28 @@ def plan(params: Params, seconds: float) -> Plan:
     with contextlib.suppress(_Enough):
         trainer.run(Callbacks(between=between))
     updates = np.diff(moments)
-    a_step = float(np.median(updates[FIRST_UPDATES:] if len(updates) > FIRST_UPDATES else updates))
+    # The mean, since a whole training has its slow updates too.
+    a_step = float(np.mean(updates[FIRST_UPDATES:] if len(updates) > FIRST_UPDATES else updates))
     begun = time.monotonic()
     trainer.validation_loss()
     a_look = time.monotonic() - begun
+    if not params.runtime.sample_every:  # then each look shows a sample
+        a_look += params.runtime.sample_tokens * _a_token(trainer.model, device.name)
     looks = 1 + (config.steps // config.eval_every if config.eval_every else 0)
     whole = config.steps * a_step + looks * a_look
     return Plan(parameters, tokens, flops, state, whole, peak, f"{device.name} {device.dtype}")
+
+
+@torch.inference_mode()
+def _a_token(model: GPT, device: str) -> float:
+    """The seconds of writing a token."""
+    decoder, ids_bt = Decoder(model), torch.zeros((1, 1), dtype=torch.int64, device=device)
+    decoder.read(ids_bt)
+    count = min(SAMPLED, model.config.block_size - 1)
+    begun = time.monotonic()
+    for _ in range(count):
+        decoder.read(ids_bt)
+    return (time.monotonic() - begun) / max(1, count)
 
 
 def _bytes_now(device: str) -> int:
