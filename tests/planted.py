@@ -43,7 +43,7 @@ LEFTOVERS_STAY = Defect(
     'for leftover in (*self.folder.glob(".writing-*"), self._done):',
     "for leftover in ():",
 )
-NOT_SAVED_AT_A_SIGNAL = Defect(TRAIN, "if due or self.stop:", "if due:")
+NOT_SAVED_AT_A_SIGNAL = Defect(TRAIN, "if due or stop:", "if due:")
 SECOND_SIGNAL_WAITS = Defect(TRAIN, "if caught and number == signal.SIGINT:", "if False:")
 NO_LOCK = Defect(CHECKPOINT, "self._lock.acquire(timeout=0)", "pass")
 SAVE_FAULT_ESCAPES = Defect(
@@ -67,7 +67,7 @@ DAMAGED_CROWD_OUT = Defect(
 )
 CONFIGURATION_IGNORED = Defect(
     CHECKPOINT,
-    'facts = self.model_dump(exclude={"weights_sha256"})',
+    'facts = self.model_dump(exclude={"weights_sha256": True, "train": elastic})',
     'facts = self.model_dump(exclude={"weights_sha256", "train", "tokenizer_sha256", "data"})',
 )
 FORMAT_IGNORED = Defect(CHECKPOINT, 'if manifest["format"] != FORMAT:', "if False:")
@@ -85,8 +85,8 @@ VALIDATION_NOT_FINITE_GOES_ON = Defect(TRAINER, "if not math.isfinite(val_loss):
 DROPOUT_UNSEEDED = Defect(TRAINER, "if self.model.config.dropout:", "if False:")
 LOOKING_DRAWS = Defect(
     TRAINER,
-    "        total, count = 0.0, 0\n",
-    "        total, count = 0.0, 0\n        self.model.norm.weight += 1e-3\n",
+    "        self.model.train()\n        totals = ",
+    "        self.model.train()\n        self.model.norm.weight += 1e-3\n        totals = ",
 )
 OUT_OF_MEMORY_ESCAPES = Defect(
     TRAIN,
