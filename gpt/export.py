@@ -5,8 +5,10 @@ gives the same ids. A test loads each file with the other side and compares.
 """
 
 import json
+import logging
 import math
 import re
+import warnings
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -288,17 +290,21 @@ def _to_onnx(trained: TrainedModel, out: Path) -> list[Path]:
         0: torch.export.Dim("sequences", min=1),
         1: torch.export.Dim("positions", min=1, max=trained.model.config.block_size),
     }
-    torch.onnx.export(
-        trained.model.cpu().eval(),
-        (ids_bt,),
-        file,
-        input_names=["ids"],
-        output_names=["logits"],
-        dynamic_shapes={"ids_bt": sizes},
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    # It tells of packages that no model of ours needs, and of what it will change in itself.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            trained.model.cpu().eval(),
+            (ids_bt,),
+            file,
+            input_names=["ids"],
+            output_names=["logits"],
+            dynamic_shapes={"ids_bt": sizes},
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
     return [file]
 
 
