@@ -5,8 +5,11 @@ built and trained on random tokens for some seconds, on this machine, in this pr
 """
 
 import contextlib
+import importlib
 import json
+import sys
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +28,8 @@ from gpt.trainer import Callbacks, Trainer
 from stages.params import FILE, Params, load, parse
 
 FIRST_UPDATES = 3  # slower than the rest: memory is taken, threads are started
+# MLflow loads them when a row begins.
+TRACKED = ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "mlflow.system_metrics")
 SAMPLED = 32  # tokens written to see how long one takes
 TOKENIZE = Path("metrics/tokenize.json")
 # Ids where no text has been tokenised yet: about what English text has of characters.
@@ -93,6 +98,11 @@ def plan(params: Params, seconds: float) -> Plan:
     state = state_bytes(model_config, config, vocab_size)
     if not seconds or not config.steps:
         return Plan(parameters, tokens, flops, state)
+    # What the stage loads beside the model takes memory as well.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what libraries say of each other
+        for module in ("stages.train", *(TRACKED if params.runtime.tracking else ())):
+            importlib.import_module(module)
     device = choose_device(config.device, config.dtype, config.threads)
     draw = np.random.default_rng(0)
     block_size, batch_size = model_config.block_size, config.batch_size
@@ -105,12 +115,10 @@ def plan(params: Params, seconds: float) -> Plan:
         device,
         params.seed,
     )
-    moments, peak = [time.monotonic()], 0
+    moments = [time.monotonic()]
 
     def between(trainer: Trainer) -> None:
-        nonlocal peak
         moments.append(time.monotonic())
-        peak = max(peak, _bytes_now(device.name))
         if len(moments) > FIRST_UPDATES + 3 and moments[-1] - moments[0] > seconds:
             raise _Enough
 
@@ -126,6 +134,7 @@ def plan(params: Params, seconds: float) -> Plan:
         a_look += params.runtime.sample_tokens * _a_token(trainer.model, device.name)
     looks = 1 + (config.steps // config.eval_every if config.eval_every else 0)
     whole = config.steps * a_step + looks * a_look
+    peak = _peak_bytes(device.name)
     return Plan(parameters, tokens, flops, state, whole, peak, f"{device.name} {device.dtype}")
 
 
@@ -141,11 +150,16 @@ def _a_token(model: GPT, device: str) -> float:
     return (time.monotonic() - begun) / max(1, count)
 
 
-def _bytes_now(device: str) -> int:
-    """The memory of this process: of the GPU where it trains there."""
+def _peak_bytes(device: str) -> int:
+    """The most memory that this process has had: of the GPU where it trains there."""
     if device.startswith("cuda"):
         return int(torch.cuda.max_memory_reserved())
-    return int(psutil.Process().memory_info().rss)
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def text_of(found: Plan, price: float) -> str:
