@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
@@ -155,14 +155,22 @@ def _together(name: str, processes: int) -> int:
         except SignalException:
             return 75
         except ChildFailedError as error:
-            codes = {failure.exitcode for failure in error.failures.values()}
-            rank, first = error.get_first_failure()
-        final = [code for code in FINAL if code in codes]
+            codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        final = [code for code in FINAL if code in codes.values()]
         if final:
             return final[0]
-        code = first.exitcode
-        how = f"signal {-code}" if code < 0 else f"code {code}"
+        rank, how = _first_to_end(codes)
         left = RESTARTS - attempt
         then = "all begin again from the last saved state" if left else "given up"
         print(f"{name}: process {rank} ended by {how}; {then}", file=sys.stderr)
     return 1
+
+
+def _first_to_end(codes: Mapping[int, int]) -> tuple[int, str]:
+    """Of the exit codes by rank: whose end was the cause, and what ended it.
+
+    Whoever was left alone ended later, though perhaps before anybody looked.
+    """
+    rank = min(codes, key=lambda rank: (codes[rank] == ALONE, rank))
+    code = codes[rank]
+    return rank, f"signal {-code}" if code < 0 else f"code {code}"

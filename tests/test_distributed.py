@@ -17,6 +17,7 @@ from small_training import SmallTraining
 
 from gpt.distributed import Group, Share, like, whole
 from gpt.errors import ParamsError
+from stages.launch import ALONE, _first_to_end
 
 # Weights are of the size of 0.02 to 1; an update at the peak rate moves them by 0.001.
 TOLERANCE = 2e-5
@@ -173,6 +174,21 @@ def workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
 LONG = {"train__steps": 400, "train__eval_every": 0, "runtime__checkpoint_every": 20}
 
 
+@pytest.mark.parametrize(
+    ("codes", "told"),
+    [
+        ({0: ALONE, 1: -9}, (1, "signal 9")),
+        ({0: -9, 1: ALONE}, (0, "signal 9")),
+        ({2: 1, 0: ALONE, 1: ALONE}, (2, "code 1")),
+        ({1: ALONE}, (1, f"code {ALONE}")),
+    ],
+)
+def test_the_process_that_ended_first_is_named_and_not_one_it_left(
+    codes: dict[int, int], told: tuple[int, str]
+) -> None:
+    assert _first_to_end(codes) == told
+
+
 @pytest.mark.slow
 def test_a_process_that_is_killed_costs_only_time(original: SmallTraining, tmp_path: Path) -> None:
     together = {**LONG, "train__processes": 2}
@@ -184,7 +200,8 @@ def test_a_process_that_is_killed_costs_only_time(original: SmallTraining, tmp_p
         workers(process)[1].kill()
         output = process.communicate()[0]
     assert process.returncode == 0, output
-    assert re.search(r"ended by signal 9; all begin again from the last saved state", output)
+    again = "ended by signal 9; all begin again from the last saved state"
+    assert again in output
     assert int(re.findall(r"going on from step (\d+)", output)[-1]) >= 40
     assert training.hashes() == undisturbed.hashes()
 
