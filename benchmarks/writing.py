@@ -23,6 +23,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gpt.config import ModelConfig
+from gpt.device import choose_device
 from gpt.generation import Sampling, generate
 from gpt.model import GPT
 from gpt.tokenizer import CharTokenizer
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=500)
     options = parser.parse_args()
+    choose_device("cpu")
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, "
         f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads, "

@@ -3,51 +3,76 @@
 Shapes: b sequences, h heads, t new positions, s positions so far with them, k numbers a head.
 """
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
-class LayerCache:
-    """Keys and values of one layer, in buffers made once for `size` positions."""
+class Place(NamedTuple):
+    """Where a new position goes in a layer's cache, in arrays that share its memory."""
 
-    def __init__(self, size: int) -> None:
-        self.length = 0
-        self._size = size
-        self._buffers: tuple[Tensor, Tensor] | None = None
+    new_b2hk: NDArray[np.float32]  # its key and value
+    keys_bhsk: NDArray[np.float32]  # of all positions, with the new one
+    values_bhsk: NDArray[np.float32]
+
+
+class LayerCache:
+    """One layer's view of a cache, as its attention needs it."""
+
+    def __init__(self, cache: "Cache", layer: int) -> None:
+        self._cache = cache
+        self._layer = layer
 
     def extend(self, k_bhtk: Tensor, v_bhtk: Tensor) -> tuple[Tensor, Tensor]:
         """Adds new positions; returns the keys and values of all so far, (b, h, s, k) each."""
-        b, h, t, size = k_bhtk.shape
-        if self._buffers is None:
-            self._buffers = (
-                k_bhtk.new_empty(b, h, self._size, size),
-                v_bhtk.new_empty(b, h, self._size, size),
-            )
-        start, self.length = self.length, self.length + t
-        keys, values = self._buffers
-        keys.narrow(2, start, t).copy_(k_bhtk)
-        values.narrow(2, start, t).copy_(v_bhtk)
-        return keys.narrow(2, 0, self.length), values.narrow(2, 0, self.length)
+        return self._cache.extend(self._layer, k_bhtk, v_bhtk)
 
 
 class Cache:
-    """A cache for each layer, and of the input the little that the embeddings look back at."""
+    """Keys and values of every layer, and of the input the little that embeddings look back at."""
 
     def __init__(self, layers: int, size: int) -> None:
-        self.layers = [LayerCache(size) for _ in range(layers)]
+        self.layers = [LayerCache(self, layer) for layer in range(layers)]
+        self.length = 0  # positions read so far
         self.recent_bt: Tensor | None = None
         self._line: tuple[Tensor, Tensor] | None = None
+        self._size = size
+        # Made once for `size` positions: (layers, b, keys and values, h, size, k).
+        self._kv: Tensor | None = None
 
-    @property
-    def length(self) -> int:
-        """Positions read so far."""
-        return self.layers[0].length
+    def extend(self, layer: int, k_bhtk: Tensor, v_bhtk: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds new positions of a layer; they count as read once the last layer has them."""
+        b, h, t, size = k_bhtk.shape
+        if self._kv is None:
+            self._kv = k_bhtk.new_empty(len(self.layers), b, 2, h, self._size, size)
+        end = self.length + t
+        keys, values = self._kv[layer].unbind(1)
+        keys[:, :, self.length : end] = k_bhtk
+        values[:, :, self.length : end] = v_bhtk
+        if layer == len(self.layers) - 1:
+            self.length = end
+        return keys[:, :, :end], values[:, :, :end]
+
+    def places_for_one(self) -> list[Place]:
+        """Makes room for one more position on a CPU, a place in each layer, which are to be filled.
+
+        There has to be something that was read before.
+        """
+        assert self._kv is not None
+        start, self.length = self.length, self.length + 1
+        kv = self._kv.numpy()
+        return [
+            Place(layer[..., start, :], layer[:, 0, :, : start + 1], layer[:, 1, :, : start + 1])
+            for layer in kv
+        ]
 
     def clear(self) -> None:
         """Forgets everything read and keeps the buffers."""
         self.recent_bt = self._line = None
-        for layer in self.layers:
-            layer.length = 0
+        self.length = 0
 
     def with_recent(self, ids_bt: Tensor, count: int) -> Tensor:
         """`ids_bt` after the up to `count` ids read before it."""

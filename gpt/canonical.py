@@ -36,8 +36,8 @@ def canonical(model: GPT) -> GPT:
 class _Canonical(GPT):
     """The same weights and formulas; gpt/decoder.py knows no short way for it."""
 
-    def logits(self, x_btd: Tensor) -> Tensor:
-        return (super().logits(x_btd) / STEP).round() * STEP
+    def logits(self, x: Tensor) -> Tensor:
+        return (super().logits(x) / STEP).round() * STEP
 
 
 @contextmanager

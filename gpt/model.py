@@ -209,6 +209,13 @@ class GPT(nn.Module):
     def forward(self, ids_bt: Tensor, cache: Cache | None = None) -> Tensor:
         """Logits (b, t, v) of the token after each of `ids_bt` (b, t).
 
+        A cache is as in `stream`, and so is the error.
+        """
+        return self.logits(self.stream(ids_bt, cache))
+
+    def stream(self, ids_bt: Tensor, cache: Cache | None = None) -> Tensor:
+        """The stream (b, t, d) as the last block leaves it.
+
         With a cache, `ids_bt` goes on from what the cache has read, and is added to it. Both
         together have at most block_size positions; more raise ValueError.
         """
@@ -223,7 +230,7 @@ class GPT(nn.Module):
                 x_btd = checkpoint(block, x_btd, angles, use_reentrant=False)
             else:
                 x_btd = block(x_btd, angles, None if cache is None else cache.layers[layer])
-        return self.logits(x_btd)
+        return x_btd
 
     def embed(self, ids_bt: Tensor, start: int = 0, cache: Cache | None = None) -> Tensor:
         """The stream (b, t, d) as the first block gets it; `ids_bt` stand at `start` and after."""
@@ -244,13 +251,19 @@ class GPT(nn.Module):
             x_btd = rms_norm(x_btd + self.line_position(x_btd, ids_bt, cache))
         return x_btd
 
-    def logits(self, x_btd: Tensor) -> Tensor:
-        """The logits (b, t, v) of the stream (b, t, d) as the last block leaves it."""
+    def logits(self, x: Tensor) -> Tensor:
+        """The logits (..., v) of the stream (..., d) as the last block leaves it."""
         if self.config.architecture == "modern":
-            return F.linear(rms_norm(x_btd), self.head.weight)
-        if self.config.architecture == "gpt2":
-            x_btd = self.norm(x_btd)
-        return F.linear(x_btd, self.token_embedding.weight)
+            x = rms_norm(x)
+        elif self.config.architecture == "gpt2":
+            x = self.norm(x)
+        return F.linear(x, self.output_weight)
+
+    @property
+    def output_weight(self) -> Tensor:
+        """The matrix (v, d) of the head: its own, or the token embedding's."""
+        modern = self.config.architecture == "modern"
+        return self.head.weight if modern else self.token_embedding.weight
 
     def angles_at(self, start: int, t: int) -> Angles:
         """Cosines and sines (t, c) for t positions from start on."""
