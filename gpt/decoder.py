@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt.cache import Cache, Place
+from gpt.int8 import Int8Linear
 from gpt.model import GPT, GPT2Block, ModernBlock, OriginalBlock
 
 COPIED = 2**30
@@ -110,7 +111,10 @@ class _ShortWay:
             self._norm = _rms_norm
             angles = model.angles_at(0, config.block_size)
             self._turn_tc = torch.complex(*angles).numpy()
-        self._head = _product(model.output_weight, None, copied)
+        if config.architecture == "modern":
+            self._head = _product(model.head, copied)
+        else:
+            self._head = _float_product(model.token_embedding.weight, None, copied)
 
     def __call__(self, ids_b1: Tensor, cache: Cache) -> Array:
         position = cache.length
@@ -135,7 +139,7 @@ class _Step:
         self.n_head = block.attention.n_head
         linears = block.attention.qkv, block.attention.proj, block.mlp.up, block.mlp.down
         self.qkv, self.proj, self.up, self.down = (
-            _product(linear.weight, linear.bias, copied) for linear in linears
+            _product(linear, copied) for linear in linears
         )
         if not isinstance(block, ModernBlock):
             self.norm_1, self.norm_2 = _LayerNorm(block.norm_1), _LayerNorm(block.norm_2)
@@ -189,15 +193,33 @@ _STEPS: dict[str, type[_Step]] = {
 }
 
 
-def _product(weight: Tensor, bias: Tensor | None, copied: bool) -> Function:
-    """nn.Linear with these; where `copied` from a matrix whose rows, as they lie, are long."""
+def _product(linear: nn.Linear | Int8Linear, copied: bool) -> Function:
+    """What `linear` computes; where `copied` from a matrix whose rows, as they lie, are long."""
+    added: Array | None = None if linear.bias is None else linear.bias.detach().numpy()
+    if isinstance(linear, Int8Linear):
+        return _int8_product(linear.weight, linear.scale, added)
+    return _float_product(linear.weight, added, copied)
+
+
+def _float_product(weight: Tensor, added: Array | None, copied: bool) -> Function:
     turned: Array = weight.detach().numpy().T
     if copied and turned.shape[1] > turned.shape[0]:
         turned = np.ascontiguousarray(turned)
-    if bias is None:
+    if added is None:
         return lambda x: x @ turned
-    added: Array = bias.detach().numpy()
     return lambda x: x @ turned + added
+
+
+def _int8_product(weight: Tensor, scale: Tensor, added: Array | None) -> Function:
+    """By PyTorch's kernel for int8 weights, which takes and gives bfloat16."""
+    steps = scale.bfloat16()
+
+    def product(x: Array) -> Array:
+        inputs = torch.from_numpy(x).bfloat16()
+        y: Array = torch._weight_int8pack_mm(inputs, weight, steps).float().numpy()
+        return y if added is None else y + added
+
+    return product
 
 
 class _LayerNorm:

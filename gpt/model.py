@@ -254,16 +254,11 @@ class GPT(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         """The logits (..., v) of the stream (..., d) as the last block leaves it."""
         if self.config.architecture == "modern":
-            x = rms_norm(x)
-        elif self.config.architecture == "gpt2":
+            y: Tensor = self.head(rms_norm(x))
+            return y
+        if self.config.architecture == "gpt2":
             x = self.norm(x)
-        return F.linear(x, self.output_weight)
-
-    @property
-    def output_weight(self) -> Tensor:
-        """The matrix (v, d) of the head: its own, or the token embedding's."""
-        modern = self.config.architecture == "modern"
-        return self.head.weight if modern else self.token_embedding.weight
+        return F.linear(x, self.token_embedding.weight)
 
     def angles_at(self, start: int, t: int) -> Angles:
         """Cosines and sines (t, c) for t positions from start on."""
