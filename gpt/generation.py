@@ -69,7 +69,7 @@ def generate(
     generators = [_generator(seed, index) for index in indices]
     writers = [_Writer(tokenizer, sampling.stop) for _ in indices]
     decoder = Decoder(model) if isinstance(model, GPT) else Rereader(model)
-    first = _first_ids(tokenizer, prompt)[-block_size:]
+    first = first_ids(tokenizer, prompt)[-block_size:]
     new_bt = torch.tensor(first, dtype=torch.int64).expand(len(indices), -1)
     recent = deque(new_bt.unbind(1), maxlen=max(1, block_size // 2))
     for _ in range(sampling.max_new_tokens):
@@ -126,7 +126,11 @@ def printable(text: str) -> str:
     return "".join(c if c in "\n\t" or c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def _first_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+def first_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """What is read before the first new token: the prompt after `bos`, and never nothing.
+
+    Raises TokenizerError for a prompt with characters the tokenizer does not know.
+    """
     start = [] if tokenizer.bos is None else [tokenizer.bos]
     ids = start + [int(token) for token in tokenizer.encode(prompt)]
     if ids:
