@@ -42,6 +42,23 @@ class Decoder:
         """Forgets what was read."""
         self._cache.clear()
 
+    def reorder(self, rows_n: Tensor) -> None:
+        """Goes on from the rows `rows_n` (n,) of what was read; one may be taken several times.
+
+        Reaches into the cache: gpt/cache.py is code that trained weights depend on, by which DVC
+        would train every model again.
+        """
+        cache = self._cache
+        if cache.recent_bt is not None:
+            cache.recent_bt = cache.recent_bt[rows_n]
+        if cache._line is not None:
+            since_b1n, begun_b11 = cache._line
+            cache._line = since_b1n[rows_n], begun_b11[rows_n]
+        for layer in cache.layers:
+            if layer._buffers is not None:
+                keys, values = layer._buffers
+                layer._buffers = keys[rows_n], values[rows_n]
+
     def read(self, ids_bt: Tensor) -> Tensor:
         """The logits (b, v) of the token after `ids_bt` (b, t), which go on from what was read."""
         if self._steps is None or ids_bt.shape[1] > 1:
@@ -72,6 +89,11 @@ class Rereader:
     def clear(self) -> None:
         """Forgets what was read."""
         self._seen_bt = None
+
+    def reorder(self, rows_n: Tensor) -> None:
+        """Goes on from the rows `rows_n` (n,) of what was read; one may be taken several times."""
+        if self._seen_bt is not None:
+            self._seen_bt = self._seen_bt[rows_n]
 
     def read(self, ids_bt: Tensor) -> Tensor:
         """The logits (b, v) of the token after `ids_bt` (b, t), which go on from what was read."""

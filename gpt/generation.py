@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gpt.beam import beam_search
 from gpt.decoder import Decoder, Rereader
 from gpt.errors import TokenizerError
 from gpt.model import GPT
@@ -92,6 +93,44 @@ def generate(
         reason = writer.stop_reason or "length"
         samples.append(Sample(prompt + writer.text, prompt, reason, writer.tokens))
     model.train(training)
+    return samples
+
+
+def search(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: str,
+    *,
+    beams: int,
+    max_new_tokens: int,
+    stop: str | None = None,
+) -> list[tuple[Sample, float]]:
+    """Likely ways to go on from `prompt` as a whole, by beam search, the likeliest first.
+
+    Up to `beams` of them, each with the sum of the log-probabilities (nats) of its new tokens,
+    those of the stop string or the document's end included. Begins and ends as in `generate`.
+    Raises TokenizerError for a prompt with characters the model does not know.
+    """
+    tail = len((stop or "").encode())  # a token that is not bos stands for a byte at least
+
+    def ended(new: tuple[int, ...]) -> bool:
+        if new[-1] == tokenizer.bos:
+            return True
+        return tail > 0 and (stop or "") in tokenizer.decode(list(new[-tail:]))
+
+    training = model.training
+    model.eval()
+    first = first_ids(tokenizer, prompt)
+    found = beam_search(model, first, max_new_tokens, beams=beams, ended=ended)
+    model.train(training)
+    samples = []
+    for one in found:
+        writer = _Writer(tokenizer, stop)
+        for token in one.ids:
+            writer.feed(token)
+        writer.flush()
+        sample = Sample(prompt + writer.text, prompt, writer.stop_reason or "length", writer.tokens)
+        samples.append((sample, one.log_probability))
     return samples
 
 
