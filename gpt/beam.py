@@ -4,9 +4,9 @@ Greedy writing takes the likeliest token and never looks back; a token that is s
 lead to a likelier text. So some beginnings, the *beams*, are kept side by side, each is gone on
 from by every token, and the likeliest of all these are kept again.
 
-It is for short answers of which one is right. It is not for stories: the likeliest long text goes in
-circles, as the greedy one does. Scores are plain sums of log-probabilities, so where a document may
-end an early end tends to win; there is no penalty on length.
+It is for short answers of which one is right. It is not for stories: the likeliest long text goes
+in circles, as the greedy one does. Scores are plain sums of log-probabilities, so where a document
+may end an early end tends to win; there is no penalty on length.
 
 Shapes: n hypotheses that go on, t positions, v = vocab_size.
 """

@@ -311,7 +311,8 @@ def harness(
     ),
     limit: Annotated[int, typer.Option(help="Only the first so many questions; 0: all.")] = 0,
     num_fewshot: Annotated[
-        int | None, typer.Option(help="Examples before each question; else as the task says.")
+        int | None,
+        typer.Option(min=0, help="Examples before each question; else as the task says."),
     ] = None,
 ) -> None:
     """Tasks of EleutherAI's lm-evaluation-harness, as JSON. Needs the extra `harness`."""

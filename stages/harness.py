@@ -21,9 +21,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows
+from tqdm import tqdm
 
 from gpt.checkpoint import TrainedModel, load_model
-from gpt.errors import DataError, GptError
+from gpt.errors import DataError
 from gpt.generation import Sampling, first_ids, generate
 from gpt.zeroshot import Progress, continuation_scores
 from stages.params import load
@@ -175,7 +176,12 @@ def run(
     # Else it starts processes for it, which a process that computes with threads should not.
     os.environ.setdefault("DISABLE_MULTIPROC", "1")
     # The harness prints; what is on stdout is ours alone.
-    with redirect_stdout(sys.stderr):
+    # disable=None: quiet where the output is not a terminal.
+    with redirect_stdout(sys.stderr), tqdm(desc="harness", disable=None) as bar:
+
+        def progress(done: int) -> None:
+            bar.update(done)
+
         manager = TaskManager(include_path=None if include_path is None else str(include_path))
         try:
             loaded = manager.load(tasks)
@@ -188,7 +194,7 @@ def run(
         inner = {name for names in loaded["group_map"].values() for name in names}
         built = {**loaded["groups"], **loaded["tasks"]}
         found = simple_evaluate(
-            model=Harness(trained, params.evaluate.batch_tokens),
+            model=Harness(trained, params.evaluate.batch_tokens, progress),
             tasks=[one for name, one in built.items() if name not in inner],
             task_manager=manager,
             limit=limit or None,
