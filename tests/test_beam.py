@@ -143,9 +143,10 @@ class Script(nn.Module):
         super().__init__()
         self.config = ModelConfig(n_layer=1, n_head=1, n_embd=2, block_size=100)
         self.anchor = nn.Parameter(torch.zeros(1))
-        self.ids, self.prompt = ids, prompt
+        self.ids, self.prompt, self.reads = ids, prompt, 0
 
     def forward(self, ids_bt: Tensor) -> Tensor:
+        self.reads += 1
         logits_btv = torch.zeros(*ids_bt.shape, 256)
         logits_btv[:, -1, self.ids[ids_bt.shape[1] - self.prompt]] = 20.0
         return logits_btv
@@ -158,6 +159,13 @@ def test_a_stop_string_ends_a_way_and_is_left_out(stop: str) -> None:
     first, _ = found[0]
     assert first.text == "b" + "caéb"[: "caéb".index(stop)]
     assert first.stop_reason == "stop"
+
+
+@pytest.mark.parametrize("stop", ["b", "ca", "é", "éb"])
+def test_nothing_is_read_after_the_stop_string(stop: str) -> None:
+    model = Script(list("caébcaéb".encode()), 1)
+    search(model, ByteTokenizer(has_bos=False), "b", beams=1, max_new_tokens=8, stop=stop)  # type: ignore[arg-type]
+    assert model.reads == len(("caéb".partition(stop)[0] + stop).encode())
 
 
 def test_no_new_tokens_give_the_prompt() -> None:
