@@ -74,6 +74,16 @@ class Cache:
         self.recent_bt = self._line = None
         self.length = 0
 
+    def reorder(self, rows_n: Tensor) -> None:
+        """Goes on from the rows `rows_n` (n,) of what was read; one may be taken several times."""
+        if self._kv is not None:
+            self._kv = self._kv[:, rows_n]
+        if self.recent_bt is not None:
+            self.recent_bt = self.recent_bt[rows_n]
+        if self._line is not None:
+            since_b1n, begun_b11 = self._line
+            self._line = since_b1n[rows_n], begun_b11[rows_n]
+
     def with_recent(self, ids_bt: Tensor, count: int) -> Tensor:
         """`ids_bt` after the up to `count` ids read before it."""
         if self.recent_bt is not None:

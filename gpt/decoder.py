@@ -59,6 +59,10 @@ class Decoder:
         """Forgets what was read."""
         self._cache.clear()
 
+    def reorder(self, rows_n: Tensor) -> None:
+        """Goes on from the rows `rows_n` (n,) of what was read; one may be taken several times."""
+        self._cache.reorder(rows_n)
+
     def read(self, ids_bt: Tensor) -> Tensor:
         """The logits (b, v) of the token after `ids_bt` (b, t), which go on from what was read."""
         start = self.length
@@ -83,6 +87,11 @@ class Rereader:
     def clear(self) -> None:
         """Forgets what was read."""
         self._seen_bt = None
+
+    def reorder(self, rows_n: Tensor) -> None:
+        """Goes on from the rows `rows_n` (n,) of what was read; one may be taken several times."""
+        if self._seen_bt is not None:
+            self._seen_bt = self._seen_bt[rows_n]
 
     def read(self, ids_bt: Tensor) -> Tensor:
         """The logits (b, v) of the token after `ids_bt` (b, t), which go on from what was read."""
@@ -138,9 +147,7 @@ class _Step:
         assert isinstance(block, OriginalBlock | GPT2Block | ModernBlock)
         self.n_head = block.attention.n_head
         linears = block.attention.qkv, block.attention.proj, block.mlp.up, block.mlp.down
-        self.qkv, self.proj, self.up, self.down = (
-            _product(linear, copied) for linear in linears
-        )
+        self.qkv, self.proj, self.up, self.down = (_product(linear, copied) for linear in linears)
         if not isinstance(block, ModernBlock):
             self.norm_1, self.norm_2 = _LayerNorm(block.norm_1), _LayerNorm(block.norm_2)
 

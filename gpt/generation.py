@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gpt.beam import beam_search
 from gpt.decoder import Decoder, Rereader
 from gpt.errors import TokenizerError
 from gpt.model import GPT
@@ -71,7 +72,7 @@ def generate(
     generators = [_generator(seed, index) for index in indices]
     writers = [_Writer(tokenizer, sampling.stop) for _ in indices]
     decoder = Decoder(model) if isinstance(model, GPT) else Rereader(model)
-    first = _first_ids(tokenizer, prompt)[-block_size:]
+    first = first_ids(tokenizer, prompt)[-block_size:]
     new_bt = torch.tensor(first, dtype=torch.int64).expand(len(indices), -1)
     recent = deque(new_bt.unbind(1), maxlen=max(1, block_size // 2))
     for _ in range(sampling.max_new_tokens):
@@ -94,6 +95,44 @@ def generate(
         reason = writer.stop_reason or "length"
         samples.append(Sample(prompt + writer.text, prompt, reason, writer.tokens))
     model.train(training)
+    return samples
+
+
+def search(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: str,
+    *,
+    beams: int,
+    max_new_tokens: int,
+    stop: str | None = None,
+) -> list[tuple[Sample, float]]:
+    """Likely ways to go on from `prompt` as a whole, by beam search, the likeliest first.
+
+    Up to `beams` of them, each with the sum of the log-probabilities (nats) of its new tokens,
+    those of the stop string or the document's end included. Begins and ends as in `generate`.
+    Raises TokenizerError for a prompt with characters the model does not know.
+    """
+    tail = len((stop or "").encode())  # a token that is not bos stands for a byte at least
+
+    def ended(new: tuple[int, ...]) -> bool:
+        if new[-1] == tokenizer.bos:
+            return True
+        return tail > 0 and (stop or "") in tokenizer.decode(list(new[-tail:]))
+
+    training = model.training
+    model.eval()
+    first = first_ids(tokenizer, prompt)
+    found = beam_search(model, first, max_new_tokens, beams=beams, ended=ended)
+    model.train(training)
+    samples = []
+    for one in found:
+        writer = _Writer(tokenizer, stop)
+        for token in one.ids:
+            writer.feed(token)
+        writer.flush()
+        sample = Sample(prompt + writer.text, prompt, writer.stop_reason or "length", writer.tokens)
+        samples.append((sample, one.log_probability))
     return samples
 
 
@@ -138,7 +177,11 @@ def printable(text: str) -> str:
     return "".join(c if c in "\n\t" or c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def _first_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+def first_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """What is read before the first new token: the prompt after `bos`, and never nothing.
+
+    Raises TokenizerError for a prompt with characters the tokenizer does not know.
+    """
     start = [] if tokenizer.bos is None else [tokenizer.bos]
     ids = start + [int(token) for token in tokenizer.encode(prompt)]
     if ids:

@@ -15,7 +15,7 @@ LARGEST = 127
 
 
 class Int8Linear(nn.Module):
-    """nn.Linear whose matrix (out, in) is `weight * scale[:, None]`, integers times a row's step."""
+    """nn.Linear whose matrix (out, in) is `weight * scale[:, None]`: integers, the row's step."""
 
     weight: Tensor
     scale: Tensor

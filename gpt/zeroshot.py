@@ -112,7 +112,6 @@ def as_written(text: str) -> str:
 # --- scoring --------------------------------------------------------------------------------------
 
 
-@torch.inference_mode()
 def choice_scores(
     trained: TrainedModel, question: Question
 ) -> tuple[NDArray[np.float64], list[bool]]:
@@ -137,6 +136,18 @@ def choice_scores(
                 "tokens; use a model with a larger model.block_size"
             )
         rows.append((kept, own))
+    return continuation_scores(trained, rows)
+
+
+@torch.inference_mode()
+def continuation_scores(
+    trained: TrainedModel, rows: list[tuple[list[int], int]]
+) -> tuple[NDArray[np.float64], list[bool]]:
+    """Of rows (ids, own) the sum of the log-probabilities of the last `own` ids, shape (n,), and
+    whether each of them was the likeliest. All rows go through the model at once.
+
+    A row has at most block_size + 1 ids, of which the first is never scored.
+    """
     longest = max(len(ids) for ids, _ in rows)
     # What is filled up stands at the end, where nothing before it looks.
     inputs_nt = torch.zeros((len(rows), longest - 1), dtype=torch.int64)

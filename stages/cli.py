@@ -11,6 +11,7 @@
     gpt verify FILE            does a submission hold together? --retrain is the proof
     gpt leaderboard FOLDER     verifies the submissions in a folder and ranks them
     gpt benchmark TASK FILE    HellaSwag, LAMBADA, WikiText, enwik8 or text8, not trained for
+    gpt harness TASK ...       tasks of EleutherAI's lm-evaluation-harness
     gpt export --to hf         the model for transformers, llama.cpp (gguf) or onnx
     gpt workshop start, check  the files of the course to write yourself, and hints on them
 
@@ -28,7 +29,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from gpt.errors import GptError
+from gpt.errors import GptError, ParamsError
 from stages import workspace
 from workshop.cli import workshop
 
@@ -297,6 +298,37 @@ def benchmark(
         from stages.benchmark import run
 
         print(json.dumps(run(task.value, file, model, limit), indent=2))
+
+
+@app.command("harness")
+def harness(
+    tasks: Annotated[list[str], typer.Argument(help="Names, as `lm-eval ls tasks` lists them.")],
+    include_path: Annotated[
+        Path | None, typer.Option(help="A folder with tasks of your own, as YAML.")
+    ] = None,
+    model: Annotated[Path, typer.Option(help="A folder as the train stage writes it.")] = Path(
+        "data/model"
+    ),
+    limit: Annotated[int, typer.Option(help="Only the first so many questions; 0: all.")] = 0,
+    num_fewshot: Annotated[
+        int | None,
+        typer.Option(min=0, help="Examples before each question; else as the task says."),
+    ] = None,
+) -> None:
+    """Tasks of EleutherAI's lm-evaluation-harness, as JSON. Needs the extra `harness`."""
+    import json
+
+    folder = None if include_path is None else include_path.resolve()
+    with _at_root():
+        try:
+            from stages.harness import run
+        except ModuleNotFoundError as error:
+            raise ParamsError(
+                f"{error.name} is not installed; "
+                "pip install -c constraints.txt 'repro-gpt[harness]'"
+            ) from None
+        found = run(tasks, model, include_path=folder, limit=limit, num_fewshot=num_fewshot)
+        print(json.dumps(found, indent=2))
 
 
 class Layout(StrEnum):

@@ -20,8 +20,9 @@ from gpt import verse
 from gpt.checkpoint import TrainedModel, load_model
 from gpt.corpus import write_json
 from gpt.dataset import open_tokens
-from gpt.errors import DataError, GptError
-from gpt.generation import Sample, Sampling, generate, printable
+from gpt.errors import DataError, GptError, ParamsError
+from gpt.generation import Sample, Sampling, generate, printable, search
+from gpt.int8 import to_int8
 from gpt.novelty import (
     Pieces,
     distinct,
@@ -43,6 +44,8 @@ PAGE = Path("metrics/samples.md")
 # Copies are looked for in at most the last so many tokens of the training split.
 SEARCHED_TOKENS = 2_000_000
 NGRAMS = range(4, 17)
+# Between texts that are printed one after the other.
+RULE = "\n" + "-" * 40
 
 
 def sample(params: Params, row: Row) -> None:
@@ -205,6 +208,12 @@ def by_hand(
     top_p: Annotated[float | None, typer.Option(help="Among those that sum to p.")] = None,
     stop: Annotated[str | None, typer.Option(help="End where this appears.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same text.")] = None,
+    beams: Annotated[
+        int, typer.Option(min=0, help="Search the likeliest text with so many beams; 0: draw.")
+    ] = 0,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Weights in eight bits: a quarter of the memory.")
+    ] = False,
     model: Annotated[Path, typer.Option(help="A folder that the train stage wrote.")] = MODEL,
 ) -> None:
     """Print text as the model writes it. What is not given is as in params.yaml."""
@@ -223,10 +232,23 @@ def by_hand(
     try:
         params = load()
         asked = check(SampleParams, "sample", {**params.sample.model_dump(), **given})
+        drawing = [name for name in ("temperature", "top_k", "top_p", "seed") if name in given]
+        if beams and drawing:
+            option = "--" + drawing[0].replace("_", "-")
+            raise ParamsError(f"{option}: nothing is drawn with --beams; leave one of them out")
+        if beams and num_samples is not None and num_samples > beams:
+            raise ParamsError(
+                f"--num-samples {num_samples}: --beams {beams} finds no more than that"
+            )
         trained = load_model(model, params.model_source)
+        if int8:
+            to_int8(trained.model)
+        if beams:
+            _print_likeliest(trained, asked, beams, num_samples or 1)
+            return
         for index in range(asked.num_samples):
             if index:
-                print("\n" + "-" * 40)
+                print(RULE)
             print(printable(prompt_of(asked)), end="", flush=True)
             # One after the other, so that each can be printed while it is written.
             write(trained, asked, [index], _print_piece)
@@ -234,6 +256,27 @@ def by_hand(
     except GptError as error:
         print(f"sample: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
+
+
+def _print_likeliest(trained: TrainedModel, asked: SampleParams, beams: int, count: int) -> None:
+    """The likeliest texts that so many beams find, and on stderr how likely each is."""
+    found = search(
+        trained.model,
+        trained.tokenizer,
+        prompt_of(asked),
+        beams=beams,
+        max_new_tokens=asked.max_new_tokens,
+        stop=asked.stop,
+    )
+    for index, (one, log_probability) in enumerate(found[:count]):
+        if index:
+            print(RULE)
+        print(printable(one.text), end="", flush=True)
+        print(
+            f"\n{one.new_tokens} tokens, log-probability {log_probability:.3f} nats",
+            file=sys.stderr,
+        )
+    print()
 
 
 def _print_piece(index: int, text: str) -> None:

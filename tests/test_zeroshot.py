@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -174,6 +175,18 @@ def test_only_the_end_of_enwik8_is_scored(tmp_path: Path, monkeypatch: pytest.Mo
     path.write_bytes(b"ab\xffcd")
     with pytest.raises(DataError, match="byte 2 is not UTF-8"):
         read_text(path, "wikitext")
+
+
+def test_without_the_extra_the_harness_is_asked_for_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.delitem(sys.modules, "stages.harness", raising=False)
+    shown = CliRunner().invoke(app, ["harness", "hellaswag"])
+    assert shown.exit_code == 2
+    assert shown.output == (
+        "gpt: lm_eval is not installed; pip install -c constraints.txt 'repro-gpt[harness]'\n"
+    )
 
 
 @pytest.mark.slow
