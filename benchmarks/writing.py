@@ -3,9 +3,9 @@
     python benchmarks/writing.py [PATH_TO_NANOGPT] [--rounds 3] [--tokens 500]
 
 Both write from one token on, temperature 0.8 and top_k 200 as nanoGPT's sample.py has them, one
-text at a time; then ours writes 20 in one batch. Weights are random: the arithmetic does not depend
-on them. The two take turns, so that a slow spell of the machine hits both. Without a path ours is
-measured alone.
+text at a time, ours with whole weights and with weights in int8; then ours writes 20 in one batch.
+Weights are random: the arithmetic does not depend on them. All take turns, so that a slow spell of
+the machine hits each. Without a path ours is measured alone.
 """
 
 import argparse
@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from gpt.config import ModelConfig
 from gpt.device import choose_device
 from gpt.generation import Sampling, generate
+from gpt.int8 import to_int8
 from gpt.model import GPT
 from gpt.tokenizer import CharTokenizer
 
@@ -46,7 +47,11 @@ def main() -> None:
         f"torch {torch.__version__}, {options.tokens} tokens a text"
     )
     for name, shape in SHAPES.items():
-        writers = {"ours": our_writer(shape, 1), "ours, 20 at once": our_writer(shape, 20)}
+        writers = {
+            "ours": our_writer(shape, 1),
+            "ours, int8": our_writer(shape, 1, int8=True),
+            "ours, 20 at once": our_writer(shape, 20),
+        }
         if options.nanogpt:
             writers["nanoGPT"] = their_writer(options.nanogpt, shape)
         seconds = timed(writers, options.tokens, options.rounds)
@@ -56,8 +61,11 @@ def main() -> None:
         ours, batch = seconds["ours"], seconds["ours, 20 at once"]
         print(f"{name} 20 texts take {middle_ratio(batch, ours):.2f} times as long as one")
         if "nanoGPT" in seconds:
-            times = middle_ratio(seconds["nanoGPT"], ours)
-            print(f"{name} ours is {times:.1f} times as fast as nanoGPT, one text at a time")
+            for writer in ("ours", "ours, int8"):
+                times = middle_ratio(seconds["nanoGPT"], seconds[writer])
+                print(
+                    f"{name} {writer} is {times:.1f} times as fast as nanoGPT, one text at a time"
+                )
 
 
 def timed(
@@ -79,11 +87,15 @@ def middle_ratio(ones: list[float], others: list[float]) -> float:
     return statistics.median(one / other for one, other in zip(ones, others, strict=True))
 
 
-def our_writer(shape: tuple[int, int, int, int], count: int) -> Callable[[int], None]:
+def our_writer(
+    shape: tuple[int, int, int, int], count: int, int8: bool = False
+) -> Callable[[int], None]:
     layers, heads, width, block = shape
     config = ModelConfig(n_layer=layers, n_head=heads, n_embd=width, block_size=block)
     model, tokenizer = GPT(config, 65), CharTokenizer(ALPHABET, has_bos=False)
     model.eval()
+    if int8:
+        to_int8(model)
 
     def write(tokens: int) -> None:
         sampling = Sampling(max_new_tokens=tokens, temperature=0.8, top_k=200)
