@@ -67,6 +67,10 @@ class Decoder:
         """The logits (b, v) of the token after `ids_bt` (b, t), which go on from what was read."""
         start = self.length
         if self._short is None or not start or ids_bt.shape[1] > 1:
+            if type(self._model).forward is not GPT.forward:
+                logits_btv: Tensor = self._model(ids_bt, self._cache)
+                return logits_btv[:, -1]
+            # Of many tokens the last one's logits are wanted alone.
             stream_btd = self._model.stream(ids_bt, self._cache)
             return self._model.logits(stream_btd[:, -1])
         return torch.from_numpy(self._short(ids_bt, self._cache))

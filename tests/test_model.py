@@ -430,6 +430,22 @@ def test_the_short_way_of_a_single_token_gives_the_logits_of_the_model(
             decoder.clear()
 
 
+class Doubled(GPT):
+    """A model of one's own, made from ours."""
+
+    def forward(self, ids_bt: Tensor, cache: Cache | None = None) -> Tensor:
+        return 2 * super().forward(ids_bt, cache)
+
+
+def test_a_model_derived_from_ours_is_asked_itself() -> None:
+    model = randomised(Doubled(make().config, VOCABULARY))
+    decoder, ids = Decoder(model), ids_bt()
+    with torch.inference_mode():
+        expected = model(ids)
+        torch.testing.assert_close(decoder.read(ids[:, :4]), expected[:, 3])
+        torch.testing.assert_close(decoder.read(ids[:, 4:5]), expected[:, 4])
+
+
 def test_a_cleared_cache_remembers_nothing() -> None:
     extras = {"architecture": "modern", "ngram_rows": 100, "line_sums": 4}
     model, cache = randomised(make(**extras)), Cache(2, 12)
