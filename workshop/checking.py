@@ -19,7 +19,10 @@ Check = Callable[[Any], None]
 
 
 class Wrong(Exception):
-    """What is wrong with the learner's code, with the numbers seen, and where to look."""
+    """What is wrong with the learner's code: first its name, then what was seen and where to look.
+
+    Raised from an exception of the learner's code, it is followed by what that said and its line.
+    """
 
 
 class WorkshopError(GptError):
@@ -78,7 +81,8 @@ def _hint(check: Check, module: ModuleType, path: Path) -> str:
     try:
         check(module)
     except Wrong as wrong:
-        return str(wrong)
+        cause = wrong.__cause__
+        return f"{wrong}. {said_by(cause, path)}" if isinstance(cause, Exception) else str(wrong)
     except Exception as error:
         return said_by(error, path)
     return ""

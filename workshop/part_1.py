@@ -1,5 +1,7 @@
 """What `gpt workshop check 1` asks of tokenizer.py."""
 
+from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 from gpt import bpe
@@ -20,10 +22,12 @@ def vocabulary(theirs: Any) -> None:
             f"{tokenizer.vocab_size}: a set has each of them once"
         )
     ids = tokenizer.encode("".join(ALPHABET))
+    if list(ids) == list(range(1, len(ALPHABET) + 1)):
+        raise Wrong("the ids begin at 1: they are places in a list, and the first of them is 0")
     if list(ids) != list(range(len(ALPHABET))):
         raise Wrong(
-            f"in sorted order the characters should be 0, 1, 2, ...; yours are {list(ids)[:6]}: "
-            "sort them, so that the same text always gives the same ids"
+            f"the characters are not sorted: in sorted order they should be 0, 1, 2, ..., and "
+            f"yours are {list(ids)[:6]}; only sorted does the same text always give the same ids"
         )
 
 
@@ -31,9 +35,25 @@ def vocabulary(theirs: Any) -> None:
 def round_trip(theirs: Any) -> None:
     tokenizer = theirs.CharTokenizer(TEXT)
     for text in (TEXT, "", "\n\n", "lll"):
-        back = tokenizer.decode(tokenizer.encode(text))
-        if back != text:
-            raise Wrong(f"{text!r} came back as {back!r}: decode has to undo encode")
+        ids = tokenizer.encode(text)
+        try:
+            back = tokenizer.decode(ids)
+        except (IndexError, KeyError) as error:
+            raise Wrong(
+                f"decode looks beyond the vocabulary: is it off by one? Ids are 0 to "
+                f"{len(ALPHABET) - 1}"
+            ) from error
+        if back == text:
+            continue
+        if isinstance(back, list):
+            raise Wrong(f"decode gives a list, {back[:3]} ...: join its characters to one text")
+        for by in (1, -1):
+            if back == "".join(ALPHABET[(i + by) % len(ALPHABET)] for i in ids):
+                raise Wrong(
+                    f"decode is off by one: {text!r} came back as {back!r}, every character by one "
+                    f"place too {'late' if by == 1 else 'early'} in the vocabulary"
+                )
+        raise Wrong(f"decode has to undo encode: {text!r} came back as {back!r}")
 
 
 @PART.check("an unknown character is refused by name")
@@ -50,9 +70,9 @@ def unknown(theirs: Any) -> None:
             "an unknown character ends in a KeyError: raise a ValueError that names it"
         ) from None
     raise Wrong(
-        f"'hexo' has an x that the text lacks, and became {len(ids)} ids without a word: a "
-        "character "
-        "that is dropped or replaced is lost for good; raise ValueError"
+        f"an unknown character is {'dropped' if len(ids) < 4 else 'replaced'}: 'hexo' has an x "
+        f"that the text lacks, and became {len(ids)} ids without a word. What is dropped or "
+        "replaced is lost for good; raise ValueError"
     )
 
 
@@ -65,14 +85,22 @@ def pairs(theirs: Any) -> None:
         ([3, 4, 9, 1, 2, 9, 1, 2, 8, 3, 4], (1, 2)),
     ):
         found = theirs.most_frequent_pair(ids)
-        if found is None or tuple(found) != expected:
+        if found is not None and tuple(found) == expected:
+            continue
+        counts = Counter(pairwise(ids))
+        if found is not None and counts[tuple(found)] == counts[expected]:
             raise Wrong(
-                f"in {ids} it should be {expected}, not {found}: count all neighbours; of several "
-                "take the smallest, so that the same text gives the same merges"
+                f"of several equally frequent pairs take the smallest: in {ids} it is {expected}, "
+                f"not {found}; so the same text always gives the same merges"
             )
+        raise Wrong(
+            f"the most frequent pair of {ids} is {expected}, not {found}: count all neighbours"
+        )
     for ids in ([], [1], [1, 2, 3]):
         if theirs.most_frequent_pair(ids) is not None:
-            raise Wrong(f"in {ids} no pair stands twice: return None")
+            raise Wrong(
+                f"a pair that stands once is taken: in {ids} none stands twice; return None"
+            )
 
 
 @PART.check("a pair is merged from left to right")
@@ -84,12 +112,13 @@ def merging(theirs: Any) -> None:
         ([1], (1, 2), [1]),
     ):
         found = list(theirs.merge(list(ids), pair, 9))
+        seen = f"{pair} in {ids} should give {expected}, not {found}"
+        if found == expected[:-1]:
+            raise Wrong(f"the last id is lost: {seen}")
+        if len(found) > len(expected):
+            raise Wrong(f"a merged pair is not used up: {seen}; go on behind it")
         if found != expected:
-            raise Wrong(
-                f"{pair} in {ids} should give {expected}, not {found}: after a pair go on behind "
-                "it, "
-                "and do not forget the last id"
-            )
+            raise Wrong(f"the pair is not replaced: {seen}")
 
 
 @PART.check("byte pair encoding learns the reference's merges")
@@ -114,12 +143,50 @@ def merges(theirs: Any) -> None:
 def bytes_round_trip(theirs: Any) -> None:
     learned = theirs.train_bpe(SONG, 270)
     for text in (SONG, "été 😀", "", "lowlow"):
-        ids = theirs.encode_bpe(text, learned)
-        back = theirs.decode_bpe(ids, learned)
-        if back != text:
-            raise Wrong(
-                f"{text!r} came back as {back!r}: join the bytes of all ids first and decode them "
-                "as UTF-8 together, since a character may be cut between two ids"
-            )
-    if len(theirs.encode_bpe(SONG, learned)) >= len(SONG):
+        ids = list(theirs.encode_bpe(text, learned))
+        _encoded(theirs, text, learned, ids)
+        try:
+            back = theirs.decode_bpe(ids, learned)
+        except UnicodeDecodeError as error:
+            raise Wrong(CUT) from error
+        if back == text:
+            continue
+        if not text.isascii():
+            raise Wrong(f"{CUT}; {text!r} came back as {back!r}")
+        if theirs.decode_bpe([98], []) in ("a", "c"):
+            raise Wrong(f"decode_bpe is off by one: {text!r} came back as {back!r}; byte 98 is b")
+        raise Wrong(
+            f"decode_bpe has to undo encode_bpe: {text!r} came back as {back!r}; id 256 is the "
+            "first pair of the merges, its first half before its second"
+        )
+
+
+CUT = (
+    "ids are decoded one by one: join the bytes of all of them first and decode them as UTF-8 "
+    "together, since a character may be cut between two ids"
+)
+
+
+def _encoded(theirs: Any, text: str, learned: list[Any], ids: list[int]) -> None:
+    """Raises Wrong where `ids` are not those of `text`: its bytes, merged in the merges' order."""
+    expected = list(text.encode())
+    for number, pair in enumerate(learned):
+        expected = list(theirs.merge(expected, pair, 256 + number))
+    if ids == expected:
+        return
+    if ids == list(text.encode()):
         raise Wrong("the merges were not used: there are as many ids as bytes")
+    late = list(text.encode())
+    for number, pair in enumerate(learned):
+        late = list(theirs.merge(late, pair, 257 + number))
+    if ids == late:
+        raise Wrong("encode_bpe is off by one: the first new id is 256, since bytes are 0 to 255")
+    if not text.isascii():
+        raise Wrong(
+            f"encode_bpe does not begin with bytes: {text!r} is {len(text)} characters and "
+            f"{len(text.encode())} bytes (text.encode())"
+        )
+    raise Wrong(
+        f"the merges are made in the wrong order: {text[:20]!r}... should begin with the ids "
+        f"{expected[:4]}, and yours with {ids[:4]}; the pair that was learned first goes first"
+    )

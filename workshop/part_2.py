@@ -9,34 +9,33 @@ from torch import Tensor, nn
 from gpt import model as ours
 from gpt.config import ModelConfig
 from gpt.functional import cross_entropy, gelu
+from workshop import mistaken
 from workshop.checking import Part, Wrong
 
 PART = Part("model.py")
 CONFIG = ModelConfig(n_layer=2, n_head=2, n_embd=16, block_size=12, init_std=0.02)
 VOCAB_SIZE = 65
 CLOSE = 1e-4
+ALWAYS_DROPPED = (
+    "dropout is on in eval mode: two readings of one text differ (nn.Dropout knows the mode; "
+    "F.dropout has to be told: training=self.training)"
+)
 
 
-def spread(module: nn.Module) -> nn.Module:
-    """Weights large enough for a mistake to show, the same ones every time."""
+def alike(mine: Any, reference: nn.Module) -> None:
+    """Gives both the same weights, by name: large enough for a mistake to show, always the same."""
+    what = type(mine).__name__
+    found = {name: tuple(p.shape) for name, p in mine.named_parameters()}
     generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for _, parameter in sorted(module.named_parameters()):
-            parameter.normal_(0.0, 0.4, generator=generator)
-    return module.eval()
-
-
-def alike(theirs: nn.Module, reference: nn.Module, what: str) -> None:
-    """Gives `theirs` the weights of `reference`, by name."""
-    state = reference.state_dict()
-    found = {name: tuple(p.shape) for name, p in theirs.named_parameters()}
-    for name, tensor in state.items():
+    for name, parameter in sorted(reference.named_parameters()):
         if name not in found:
             raise Wrong(f"your {what} has no parameter {name}: the names are in its docstring")
-        if found[name] != tuple(tensor.shape):
-            raise Wrong(f"{name} of your {what} is {found[name]}, not {tuple(tensor.shape)}")
-    theirs.load_state_dict(state, strict=False)
-    theirs.eval()
+        if found[name] != tuple(parameter.shape):
+            raise Wrong(f"{name} of your {what} is {found[name]}, not {tuple(parameter.shape)}")
+        nn.init.normal_(parameter, 0.0, 0.4, generator=generator)
+    mine.load_state_dict(reference.state_dict(), strict=False)
+    mine.eval()
+    reference.eval()
 
 
 def stream(seed: int = 0) -> Tensor:
@@ -44,18 +43,35 @@ def stream(seed: int = 0) -> Tensor:
 
 
 def attentions(theirs: Any) -> tuple[Any, ours.CausalSelfAttention]:
-    reference = ours.CausalSelfAttention(CONFIG)
-    spread(reference)
-    mine = theirs.CausalSelfAttention(CONFIG)
-    alike(mine, reference, "CausalSelfAttention")
+    mine, reference = theirs.CausalSelfAttention(CONFIG), ours.CausalSelfAttention(CONFIG)
+    alike(mine, reference)
     return mine, reference
+
+
+def attention_fault(theirs: Any, otherwise: str) -> Wrong:
+    """The mistake in attention by its name; `otherwise` where it is none that is known."""
+    mine, reference = attentions(theirs)
+    found = mine(stream())
+    if not torch.equal(found.nan_to_num(), mine(stream()).nan_to_num()):
+        return Wrong(ALWAYS_DROPPED)
+    return Wrong(
+        mistaken.which(found, mistaken.attentions(reference, stream()), CLOSE) or otherwise
+    )
 
 
 @PART.check("attention gives a stream of the shape it got")
 @torch.no_grad()
 def attention_shape(theirs: Any) -> None:
     mine, _ = attentions(theirs)
-    found = tuple(mine(stream()).shape)
+    try:
+        found = tuple(mine(stream()).shape)
+    except NotImplementedError:
+        raise
+    except RuntimeError as error:
+        raise Wrong(
+            "the heads do not fit together: q, k and v go from (b, t, d) to (b, t, h, k) by view, "
+            "then to (b, h, t, k) by transpose; the way back is transpose, then reshape"
+        ) from error
     if found != (1, 10, 16):
         raise Wrong(f"a stream of shape (1, 10, 16) came out as {found}: bring the heads together")
 
@@ -69,31 +85,34 @@ def future(theirs: Any) -> None:
     before, after = mine(x_btd), mine(changed_btd)
     if not bool(before.isfinite().all()):
         first = int((~before.isfinite()).nonzero()[0, 1])
-        raise Wrong(
-            f"position {first} is {float(before[0, first, 0])}: the mask leaves it nothing to look "
-            "at, and a softmax over nothing but -inf is nan; it may look at itself. Is the mask "
-            "off "
-            "by one?"
+        raise attention_fault(
+            theirs,
+            f"position {first} is {float(before[0, first, 0])}: is there nothing that the mask "
+            "lets it look at? A softmax over nothing but -inf is nan",
         )
     moved = [int(t) for t in ((before - after).abs().amax(-1)[0] > 1e-6).nonzero()[:, 0]]
     if token not in moved:
-        raise Wrong(
-            f"position {token} did not change when token {token} did: each position sees itself. "
-            "Is the mask off by one?"
+        raise attention_fault(
+            theirs,
+            f"position {token} does not see itself: it did not change when token {token} did. Is "
+            "the mask off by one?",
         )
     if min(moved) == token - 1:
-        raise Wrong(
-            f"position {token - 1} changed when token {token} did: it sees one token ahead, the "
-            "very "
-            "one it is to predict. The mask is off by one"
+        raise attention_fault(
+            theirs,
+            f"the mask is off by one: position {token - 1} changed when token {token} did; it sees "
+            "one token ahead, the very one it is to predict",
         )
     if min(moved) < token:
-        raise Wrong(
+        raise attention_fault(
+            theirs,
             f"your attention looks at the future: position {moved[0]} changed when token {token} "
-            "did. It needs a mask: scores of later positions become -inf before the softmax"
+            "did. Look at the mask",
         )
     if moved != list(range(token, 10)):
-        raise Wrong(f"when token {token} changed, positions {moved} did; all from it on should")
+        raise attention_fault(
+            theirs, f"when token {token} changed, positions {moved} did; all from it on should"
+        )
 
 
 @PART.check("the weights of a row sum to 1")
@@ -108,12 +127,12 @@ def rows(theirs: Any) -> None:
         mine.qkv.bias = nn.Parameter(torch.zeros(3 * d))
     mine.qkv.bias[2 * d :] = 1.0
     found = mine(stream())
-    if float((found - 1.0).abs().max()) > CLOSE:
-        raise Wrong(
+    if not float((found - 1.0).abs().max()) <= CLOSE:
+        raise attention_fault(
+            theirs,
             "with values of 1 at every position attention should give 1 everywhere; yours gives "
-            f"{float(found.min()):.3f} to {float(found.max()):.3f}: the softmax is on the wrong "
-            "axis "
-            "(over the positions looked at, the last of (b, h, t, t)), or the mask comes after it"
+            f"{float(found.min()):.3f} to {float(found.max()):.3f}: is the softmax over the last "
+            "axis of (b, h, t, t), the positions looked at, and the mask before it?",
         )
 
 
@@ -125,46 +144,34 @@ def scale(theirs: Any) -> None:
     found = mine(x_btd)
     if float((found - reference(x_btd)).abs().max()) < CLOSE:
         return
-    k = CONFIG.n_embd // CONFIG.n_head
-    for factor, said in (
-        (math.sqrt(k), f"the scores are not divided by sqrt(k) = sqrt({k}): the scale is missing"),
-        (math.sqrt(1 / k), f"the scores are divided by k = {k}; it should be sqrt(k)"),
-        (
-            math.sqrt(k / CONFIG.n_embd),
-            "the scores are divided by sqrt(d), the width of the stream; it should be sqrt(k), the "
-            "size of a head",
-        ),
-    ):
-        scaled = ours.CausalSelfAttention(CONFIG).eval()
-        scaled.load_state_dict(reference.state_dict())
-        scaled.qkv.weight[: CONFIG.n_embd] *= factor
-        if float((found - scaled(x_btd)).abs().max()) < CLOSE:
-            raise Wrong(said)
-    raise Wrong(
+    raise attention_fault(
+        theirs,
         "attention differs from the reference by "
         f"{float((found - reference(x_btd)).abs().max()):.3f}"
-        ": look at how q, k and v are cut into heads (the first d columns of qkv are the queries) "
-        "and put together again"
+        ": look at the scale, at how q, k and v are cut into heads (the first d columns of qkv are "
+        "the queries), and at how they are put together again",
     )
 
 
 @PART.check("the MLP is up, GELU, down")
 @torch.no_grad()
 def mlp(theirs: Any) -> None:
-    reference = ours.MLP(CONFIG, gelu)
-    spread(reference)
-    mine = theirs.MLP(CONFIG)
-    alike(mine, reference, "MLP")
-    apart = float((mine(stream()) - reference(stream())).abs().max())
-    if apart > 0.01:
-        raise Wrong(f"the MLP differs from the reference by {apart:.3f}: down(gelu(up(x)))")
+    mine, reference = theirs.MLP(CONFIG), ours.MLP(CONFIG, gelu)
+    alike(mine, reference)
+    found, x_btd = mine(stream()), stream()
+    apart = float((found - reference(x_btd)).abs().max())
+    if apart <= 0.01:
+        return
+    if float((found - reference.down(reference.up(x_btd))).abs().max()) < CLOSE:
+        raise Wrong("the GELU is missing: without a bend two linear layers are no more than one")
+    if float((found - reference.down(reference.up(x_btd).relu())).abs().max()) < CLOSE:
+        raise Wrong("the bend is a ReLU: GPT-2 has GELU, which is smooth at 0 (F.gelu)")
+    raise Wrong(f"the MLP differs from the reference by {apart:.3f}: down(gelu(up(x)))")
 
 
 def blocks(theirs: Any) -> tuple[Any, ours.GPT2Block]:
-    reference = ours.GPT2Block(CONFIG)
-    spread(reference)
-    mine = theirs.Block(CONFIG)
-    alike(mine, reference, "Block")
+    mine, reference = theirs.Block(CONFIG), ours.GPT2Block(CONFIG)
+    alike(mine, reference)
     return mine, reference
 
 
@@ -179,14 +186,12 @@ def residual(theirs: Any) -> None:
         return
     if float(found.abs().max()) < CLOSE:
         raise Wrong(
-            "with branches that give 0 the stream should go on past them unchanged, and yours "
-            "ends: "
-            "the residual is missing (x = x + ...)"
+            "the residual is missing: with branches that give 0 the stream should go on past them "
+            "unchanged, and yours ends (x = x + ...)"
         )
     raise Wrong(
-        "with branches that give 0 the stream should go on past them unchanged: normalise what "
-        "goes "
-        "into a branch, not the stream (x = x + branch(norm(x)))"
+        "the stream itself is normalised: with branches that give 0 it should go on past them "
+        "unchanged; normalise what goes into a branch (x = x + branch(norm(x)))"
     )
 
 
@@ -194,19 +199,19 @@ def residual(theirs: Any) -> None:
 @torch.no_grad()
 def block(theirs: Any) -> None:
     mine, reference = blocks(theirs)
-    apart = float((mine(stream()) - reference(stream(), None)).abs().max())
+    found = mine(stream())
+    apart = float((found - reference(stream(), None)).abs().max())
     if apart > 0.02:
         raise Wrong(
-            f"the block differs from the reference by {apart:.3f}: x + attention(norm_1(x)), then "
-            "x + mlp(norm_2(x))"
+            mistaken.which(found, mistaken.blocks(reference, stream()), 0.002)
+            or f"the block differs from the reference by {apart:.3f}: x + attention(norm_1(x)), "
+            "then x + mlp(norm_2(x))"
         )
 
 
 def gpts(theirs: Any) -> tuple[Any, ours.GPT]:
-    reference = ours.GPT(CONFIG, VOCAB_SIZE)
-    spread(reference)
-    mine = theirs.GPT(CONFIG, VOCAB_SIZE)
-    alike(mine, reference, "GPT")
+    mine, reference = theirs.GPT(CONFIG, VOCAB_SIZE), ours.GPT(CONFIG, VOCAB_SIZE)
+    alike(mine, reference)
     return mine, reference
 
 
@@ -217,24 +222,30 @@ def some_ids(t: int = 12) -> Tensor:
 @PART.check("the model gives logits for every position")
 @torch.no_grad()
 def logits_shape(theirs: Any) -> None:
-    found = tuple(theirs.GPT(CONFIG, VOCAB_SIZE)(some_ids()).shape)
-    if found != (2, 12, VOCAB_SIZE):
-        raise Wrong(f"ids (2, 12) gave {found}; it should be (2, 12, {VOCAB_SIZE}) logits")
+    mine = theirs.GPT(CONFIG, VOCAB_SIZE)
+    for t in (12, 7):
+        found = tuple(mine(some_ids(t)).shape)
+        if found != (2, t, VOCAB_SIZE):
+            raise Wrong(f"ids (2, {t}) gave {found}; it should be (2, {t}, {VOCAB_SIZE}) logits")
 
 
 @PART.check("head and token embedding are one matrix")
 def tied(theirs: Any) -> None:
     mine = theirs.GPT(CONFIG, VOCAB_SIZE)
+    reference = ours.GPT(CONFIG, VOCAB_SIZE)
     count = sum(parameter.numel() for parameter in mine.parameters())
-    expected = sum(parameter.numel() for parameter in ours.GPT(CONFIG, VOCAB_SIZE).parameters())
+    expected = sum(parameter.numel() for parameter in reference.parameters())
     matrix = VOCAB_SIZE * CONFIG.n_embd
     if count == expected + matrix:
         raise Wrong(
-            f"your model has {count:,} parameters, {matrix:,} more than the reference: the weights "
-            "are not tied. The head is the matrix of token_embedding"
+            f"the weights are not tied: your model has {count:,} parameters, {matrix:,} more than "
+            "the reference. The head is the matrix of token_embedding"
         )
     if count != expected:
-        raise Wrong(f"your model has {count:,} parameters, the reference {expected:,}")
+        names = {name for name, _ in mine.named_parameters()}
+        lacking = [name for name, _ in reference.named_parameters() if name not in names]
+        what = f"your model lacks {lacking[0]}: it" if lacking else "your model"
+        raise Wrong(f"{what} has {count:,} parameters, the reference {expected:,}")
 
 
 @PART.check("it knows where a token stands")
@@ -244,9 +255,8 @@ def positions(theirs: Any) -> None:
     same = mine(torch.zeros(1, 6, dtype=torch.int64))
     if float((same[:, 0] - same[:, 5]).abs().max()) < CLOSE:
         raise Wrong(
-            "of six equal tokens the first and the last get the same logits: add "
-            "position_embedding "
-            "to token_embedding"
+            "the positions are missing: of six equal tokens the first and the last get the same "
+            "logits; add position_embedding to token_embedding"
         )
 
 
@@ -260,8 +270,9 @@ def first_loss(theirs: Any) -> None:
     guessing = math.log(VOCAB_SIZE)
     if abs(loss - guessing) > 0.3:
         raise Wrong(
-            f"your loss starts at {loss:.1f}; ln {VOCAB_SIZE} is {guessing:.2f}: look at the init "
-            "(normal with std config.init_std for matrices; PyTorch's own for embeddings is 1)"
+            f"the init is wrong: your loss starts at {loss:.1f}, and ln {VOCAB_SIZE} is "
+            f"{guessing:.2f} (normal with std config.init_std for matrices; PyTorch's own for "
+            "embeddings is 1)"
         )
 
 
@@ -278,14 +289,25 @@ def too_long(theirs: Any) -> None:
     raise Wrong("13 positions went through a model of block_size 12: raise ValueError")
 
 
+@PART.check("dropout is off in eval mode")
+@torch.no_grad()
+def steady(theirs: Any) -> None:
+    mine = theirs.GPT(CONFIG.model_copy(update={"dropout": 0.5}), VOCAB_SIZE).eval()
+    if not torch.equal(mine(some_ids()), mine(some_ids())):
+        raise Wrong(ALWAYS_DROPPED)
+
+
 @PART.check("its logits are the reference's")
 @torch.no_grad()
 def logits(theirs: Any) -> None:
     mine, reference = gpts(theirs)
-    expected = reference(some_ids())
-    apart = float((mine(some_ids()) - expected).abs().max() / expected.abs().max())
+    # Shorter than a block, so that it shows from where positions are counted.
+    ids_bt = some_ids(7)
+    found, expected = mine(ids_bt), reference(ids_bt)
+    apart = float((found - expected).abs().max() / expected.abs().max())
     if apart > 0.01:
         raise Wrong(
-            f"with the reference's weights your logits differ by {apart:.1%}: embeddings, blocks, "
-            "norm, head"
+            mistaken.which(found, mistaken.models(reference, ids_bt), 0.01)
+            or f"with the reference's weights your logits differ by {apart:.1%}: embeddings, "
+            "blocks, norm, head"
         )
