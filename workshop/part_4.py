@@ -195,9 +195,9 @@ AXES = "v is the last axis, and t the one before"
 # What is taken for the logits of the next id, from (b, t, v), where it should be [0, -1].
 TAKEN: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
     ("the logits of the first position are taken", lambda x_btv: x_btv[0, 0]),
-    (f"the logits are of the wrong axis: {AXES}", lambda x_btv: x_btv[0, :, -1]),
+    (f"the wrong axis is looked at: {AXES}", lambda x_btv: x_btv[0, :, -1]),
     (
-        f"the likeliest is looked for on the wrong axis: {AXES}",
+        f"the wrong axis is looked at: {AXES}",
         lambda x_btv: nn.functional.one_hot(x_btv[0].argmax(0)[-1], 10),
     ),
     (f"the softmax is on the wrong axis: {AXES}", lambda x_btv: x_btv.softmax(1)[0, -1]),
