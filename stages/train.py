@@ -182,7 +182,10 @@ def record_of(
 
 
 def _tell_of_another(folder: Path, record: ModelRecord) -> None:
-    """Says why saved states are left alone: those that differ from this training in the least."""
+    """Says why saved states are left alone: by one difference of those that differ the least.
+
+    A setting says more than the hash of a file that changed with it.
+    """
     mine = _flat(record.model_dump())
     others: list[tuple[list[str], Path]] = []
     for file in folder.parent.glob(f"*/{RECORD}"):
@@ -192,18 +195,15 @@ def _tell_of_another(folder: Path, record: ModelRecord) -> None:
             except DataError:
                 theirs = {}  # damaged: then nothing is known of it, and all differs
             differ = [
-                f"{key} is {theirs.get(key)!s:.16} there, {mine.get(key)!s:.16} here"
-                for key in sorted(mine | theirs)
+                f"{key} is {mine.get(key)!s:.16}, and was {theirs.get(key)!s:.16}"
+                for key in sorted(mine | theirs, key=lambda key: ("sha256" in key, key))
                 if mine.get(key) != theirs.get(key)
             ]
             others.append((differ, file.parent))
     if others:
         differ, other = min(others, key=lambda each: (len(each[0]), each[1]))
-        more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
-        print(
-            f"begins afresh; the states in {other} are of another training: "
-            f"{'; '.join(differ[:3])}{more}"
-        )
+        more = f" (and {len(differ) - 1} more)" if len(differ) > 1 else ""
+        print(f"a new training: {differ[0]}{more} in what is saved in {other}, and stays there")
 
 
 def _flat(record: dict[str, Any], before: str = "") -> dict[str, Any]:
