@@ -157,7 +157,7 @@ MISTAKES: dict[str, tuple[str, dict[str, str], str]] = {
     "a mask off by one, too open": (
         "model.py",
         {".triu(1)": ".triu(2)"},
-        "the mask is off by one: position 6 changed when token 7 did; it sees one token ahead",
+        "the mask is off by one: a position sees one token ahead",
     ),
     "a mask off by one, too closed": (
         "model.py",

@@ -96,6 +96,10 @@ def attentions(reference: ours.CausalSelfAttention, x_btd: Tensor) -> Iterator[N
         attend(weigh=lambda s: s.masked_fill(later_tt | eye_tt, -math.inf).softmax(-1)),
     )
     yield (
+        "the mask is off by one: a position sees one token ahead, the very one it is to predict",
+        attend(weigh=lambda s: s.masked_fill(later_tt.triu(2), -math.inf).softmax(-1)),
+    )
+    yield (
         "the mask comes after the softmax: the weights left do not sum to 1; scores of later "
         "positions become -inf before it",
         attend(weigh=lambda scores: scores.softmax(-1).masked_fill(later_tt, 0.0)),
