@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -434,7 +435,8 @@ def test_a_server_lost_while_training_costs_no_bit_and_its_rows_are_completed_la
 ) -> None:
     gus = join("gus")
     gus.exported |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}  # in place of ten
-    running = gus.start("dvc", "exp", "run", "--force", "--name", "lost")
+    words = ("--force", "--downstream", "--name", "lost", "train")
+    running = gus.start("dvc", "exp", "run", *words)
     assert running.stdout is not None
     said = ""
     try:
