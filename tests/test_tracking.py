@@ -545,6 +545,23 @@ def test_results_without_a_row_get_one(trial: TrialRepository) -> None:
     assert add_missing_rows(store.Store()) == 0
 
 
+def test_a_row_of_another_clone_that_still_trains_is_left_alone(
+    trial: TrialRepository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from stages.history import add_missing_rows
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
+    trial.run_all()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{trial.folder}/mlflow.db")
+    other = TrialRepository(tmp_path / "other clone")
+    monkeypatch.chdir(other.folder)
+    store.StageOfRow("prepare", load())  # the same params, and not done
+    monkeypatch.chdir(trial.folder)
+    assert add_missing_rows(store.Store()) == 1
+    (theirs,) = (row for row in rows() if row.info.status == "RUNNING")
+    assert states_of(theirs) == dict.fromkeys(STAGES) | {"prepare": "running"}
+
+
 def git(*arguments: str) -> str:
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
     done = subprocess.run(
