@@ -26,6 +26,7 @@ import boto3
 import pytest
 from conftest import missing
 from test_pipeline import Clone, assert_complete, make_clone, rows, stages_run, wait_for
+from test_soak import saved_step
 
 __all__ = ["make_clone"]  # a fixture, found by its name
 
@@ -442,6 +443,7 @@ def test_a_server_lost_while_training_costs_no_bit_and_its_rows_are_completed_la
     try:
         wait_for(lambda: list(gus.folder.glob(".cache/train/*/step_*")))
         team.tracking.signal(signal.SIGSTOP)  # it takes calls and answers none
+        assert 0 < saved_step(next(gus.folder.glob(".cache/train/*/"))) < STEPS
         while "tracking: " not in said:
             said += running.stdout.readline()
         team.tracking.stop()  # and now nobody is there
