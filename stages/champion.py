@@ -23,6 +23,7 @@ from stages.history import add_missing_rows
 from stages.params import load
 from stages.rows import Commit, Pipeline, WorkingFolder
 from stages.store import Store
+from stages.tracking import reason
 
 ALIAS = "champion"
 MODEL = "data/model"
@@ -44,13 +45,16 @@ def promote(name: str) -> Promotion:
     """Compares the experiment's seeds with the champion's, and promotes its model if better.
 
     Its other seeds are found among DVC's experiments. Raises ParamsError for an unknown experiment
-    or one on another text, DataError where its model is not here.
+    or one on another text, DataError where its model or the tracking store is not here.
     """
     one = experiments.read(name)
     others = [_read(other) for other in experiments.names() if other != name]
     known = groups_of([one, *(other for other in others if other is not None)])
     mine = known[0].by_seed()
-    store = Store()
+    try:
+        store = Store()
+    except Exception as error:
+        raise DataError(f"the tracking store cannot be used: {reason(error)}") from None
     registered = f"repro-gpt-{one.params.data.corpus}"
     champion = _champion(store.client, registered)
     verdict = None

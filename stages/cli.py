@@ -63,12 +63,13 @@ def ui(
     port = _free_port(port) if serve else port
     from stages.history import add_missing_rows
     from stages.store import Store
+    from stages.tracking import reason
 
     try:
         store = Store()
         added = add_missing_rows(store)
     except Exception as error:
-        _fail(f"the tracking store cannot be used: {str(error).splitlines()[0]}")
+        _fail(f"the tracking store cannot be used: {reason(error)}")
     print(f"{added} {'row' if added == 1 else 'rows'} added")
     if not serve:
         return

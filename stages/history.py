@@ -14,7 +14,7 @@ import psutil
 from gpt.errors import ParamsError
 from stages.params import Params, parse
 from stages.rows import Commit, Files, Pipeline, WorkingFolder, git, key_of
-from stages.store import DONE, RowOfStore, Store, tags_of_row
+from stages.store import DONE, RowOfStore, Store, clone_id, tags_of_row
 
 EXPERIMENT_REF = re.compile(r"(\w+) refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
 
@@ -54,7 +54,8 @@ def _add(store: Store, files: Files, experiment: str | None, commit: str | None)
             # The last stage could not write to the store.
             store.client.set_terminated(row.id, "FINISHED", end_time=at)
         return False
-    tags = tags_of_row(params, experiment) | {"pipeline.key": key_of(params, experiment)}
+    tags = tags_of_row(params, experiment)
+    tags |= {"pipeline.key": key_of(params, experiment), "clone": clone_id()}
     if commit is not None:
         tags["mlflow.source.git.commit"] = commit
     row = RowOfStore.begin(store, files, params, tags, at)
@@ -64,10 +65,17 @@ def _add(store: Store, files: Files, experiment: str | None, commit: str | None)
 
 
 def _row_of(store: Store, pipeline: Pipeline, params: Params) -> RowOfStore | None:
-    """The newest row with these params and this model, of whatever experiment."""
+    """The newest row with these params and this model, of whatever experiment.
+
+    One that has no model yet may be of a training that runs: of another clone it is left alone.
+    """
+    mine, model = clone_id(), pipeline.model_md5()
     digest = key_of(params, None).partition(":")[2]
     for run in store.search(f"tags.`pipeline.key` LIKE '%:{digest}'", limit=50):
-        if run.data.tags.get("model.md5") in (None, pipeline.model_md5()):
+        tags = run.data.tags
+        if tags.get("model.md5") == model or (
+            "model.md5" not in tags and tags.get("clone") == mine
+        ):
             return RowOfStore(store, run)
     return None
 

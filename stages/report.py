@@ -30,6 +30,7 @@ from stages import experiments
 from stages.evaluate import levels
 from stages.experiments import Experiment
 from stages.rows import MODEL, SAMPLES, Pipeline, WorkingFolder, changes_of, git
+from stages.tracking import reason
 
 PAGE = Path("report.html")
 TEMPLATE = "report.html"
@@ -150,8 +151,7 @@ def texts_by_step(one: Experiment) -> tuple[list[Step], str]:
                 return texts, ""
     except Exception as error:
         # As with all of tracking: said, and never in the way.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return [], f"The tracking store cannot be read: {reason}"
+        return [], f"The tracking store cannot be read: {reason(error)}"
     return [], "The tracking store has no texts of this training."
 
 

@@ -17,6 +17,7 @@ from contextlib import closing, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 from filelock import FileLock
@@ -138,6 +139,8 @@ def quiet_mlflow() -> None:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        # A server's address after each stage, with the password that may be in it.
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "GIT_PYTHON_REFRESH": "quiet",
     }.items():
         os.environ.setdefault(name, value)
@@ -354,14 +357,16 @@ class StageOfRow:
         inputs, execution = pipeline.inputs(name), execution_id()
         experiment = os.environ.get("DVC_EXP_NAME")
         key = key_of(params, experiment)
-        latest = store.search(f"tags.`pipeline.key` = '{key}'")
+        # On a server, others may run the same at the same time: theirs are rows of their own.
+        clone = clone_id()
+        latest = store.search(f"tags.`pipeline.key` = '{key}' AND tags.clone = '{clone}'")
         joined = bool(latest) and _joins(latest[0].data.tags, name, inputs, execution, pipeline)
         if joined:
             self.row = RowOfStore(store, latest[0])
             store.client.update_run(self.row.id, status="RUNNING")
         else:
             tags = tags_of_row(params, experiment) | tags_of_machine()
-            tags |= {"pipeline.key": key, "execution": execution}
+            tags |= {"pipeline.key": key, "execution": execution, "clone": clone}
             self.row = RowOfStore.begin(store, files, params, tags)
         self.row.complete(pipeline, pipeline.valid())
         mine = {f"stage.{name}": "running", f"inputs.{name}": inputs}
@@ -444,6 +449,16 @@ def execution_id() -> str:
     except psutil.Error:
         pass
     return f"{os.getpid()}-{time.time():.2f}"
+
+
+def clone_id() -> str:
+    """What tells this clone of the repository from all others, on whichever machine it is used."""
+    file = workspace.scratch() / "clone"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock", timeout=60):
+        if not file.exists():
+            file.write_text(uuid4().hex, encoding="utf-8")
+        return file.read_text(encoding="utf-8")
 
 
 def tags_of_row(params: Params, experiment: str | None) -> dict[str, str]:

@@ -11,8 +11,11 @@ stderr, and the stage goes on. It installs no signal handlers, starts no threads
 reads system metrics during `train`, and records nothing of the environment.
 """
 
+import os
+import re
 import sys
 import time
+import urllib.parse
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -84,7 +87,7 @@ class Row:
                 action()
         except Exception as error:
             self._stage = None
-            print(f"tracking: {_reason(error)}; the stage goes on without", file=sys.stderr)
+            print(f"tracking: {reason(error)}; the stage goes on without", file=sys.stderr)
 
 
 @contextmanager
@@ -101,10 +104,15 @@ def stage(name: str, params: Params) -> Iterator[Row]:
     row._end("done")
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """One line of why, without the pages of SQL that SQLAlchemy adds."""
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "mlflow").partition(".")[0]
         return f"{package} is not installed (pip install {package})"
     lines = str(error).strip().splitlines() or [type(error).__name__]
+    if re.match(r"API request to https?://.* failed with exception", lines[0]):
+        server = urllib.parse.urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
+        # Without the user and password that may stand before the host.
+        address = f"{server.scheme}://{server.netloc.rpartition('@')[2]}"
+        return f"MLFLOW_TRACKING_URI {address} does not answer"
     return lines[0][:200]

@@ -42,6 +42,19 @@ def promote(name: str = "workspace") -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+@pytest.mark.loopback
+def test_a_server_that_does_not_answer_is_one_line(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    why = (
+        "the tracking store cannot be used: MLFLOW_TRACKING_URI http://127.0.0.1:9 does not answer"
+    )
+    assert promote() == (2, f"gpt: {why}\n")
+    done = CliRunner().invoke(app, ["ui", "--no-serve"])
+    assert (done.exit_code, done.output) == (2, f"gpt: {why}\n")
+
+
 def test_only_what_is_better_beyond_noise_is_promoted(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,7 +82,7 @@ def test_commands_of_gpt_and_modules_exist(page: Path) -> None:
                 name = rest.pop(0)
                 assert name in command.commands, words
                 command = command.commands[name]
-            options = {o for parameter in command.params for o in parameter.opts}
+            options = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
             used = {word for word in rest if word.startswith("-")}
             assert used <= options | {"--help"}, words
         elif words[:2] == ["python", "-m"] and words[2] not in ("venv", "pytest"):

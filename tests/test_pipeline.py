@@ -322,8 +322,8 @@ def test_an_experiment_on_sampling_alone_has_a_complete_row(
     assert sorted(row["params"]["sample.temperature"] for row in found) == ["0.55", "0.7", "0.8"]
 
 
-def rows(clone: Clone) -> list[dict]:
-    """The rows of the clone's MLflow table, read in a process of its own."""
+def rows(clone: Clone, store: str | None = None) -> list[dict]:
+    """The rows of the clone's MLflow table, or of a server, read in a process of its own."""
     code = """
 import json, mlflow
 client = mlflow.MlflowClient()
@@ -332,16 +332,18 @@ for experiment in client.search_experiments():
     for run in client.search_runs([experiment.experiment_id]):
         curve = client.get_metric_history(run.info.run_id, "train/loss")
         files = [file.path for file in client.list_artifacts(run.info.run_id)]
+        data = [(one.dataset.name, one.dataset.digest) for one in run.inputs.dataset_inputs]
         rows.append({"params": run.data.params, "metrics": run.data.metrics, "files": files,
-                     "curve": [point.step for point in curve], "status": run.info.status})
+                     "curve": [point.step for point in curve], "status": run.info.status,
+                     "tags": run.data.tags, "data": data, "place": run.info.artifact_uri})
 print("ROWS" + json.dumps(rows))
 """
-    store = f"sqlite:///{clone.folder}/mlflow.db"
+    store = store or f"sqlite:///{clone.folder}/mlflow.db"
     output = clone.run(sys.executable, "-W", "ignore", "-c", code, MLFLOW_TRACKING_URI=store)
     return json.loads(output.split("ROWS", 1)[1])
 
 
-def assert_complete(row: dict, timed: bool = True) -> None:
+def assert_complete(row: dict, timed: bool = True, steps: int = 40) -> None:
     """Every param, every stage's metrics, the whole curve without a step twice, the samples.
 
     How long a stage took is known to nobody where the store could not be written to (`timed`).
@@ -360,7 +362,7 @@ def assert_complete(row: dict, timed: bool = True) -> None:
     ):
         assert metric in row["metrics"], metric
     # What a kill kept from the store came later.
-    assert sorted(row["curve"]) == list(range(1, 41))
+    assert sorted(row["curve"]) == list(range(1, steps + 1))
     assert {"params.yaml", "dvc.lock", "samples.md"} <= {Path(name).name for name in row["files"]}
 
 

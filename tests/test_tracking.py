@@ -4,6 +4,7 @@ The rows are read back through MLflow's client. One empty database is made for t
 copied, since making one takes seconds.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -205,6 +206,19 @@ def test_experiments_have_rows_of_their_own(
     newest, _ = rows()
     assert newest.info.run_name == "brave-owl"
     assert newest.data.tags["dvc.exp_name"] == "brave-owl"
+
+
+def test_clones_that_run_the_same_at_the_same_time_have_rows_of_their_own(
+    trial: TrialRepository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{trial.folder}/mlflow.db")
+    other = TrialRepository(tmp_path / "other clone")
+    for stage in STAGES:
+        trial.run(stage)
+        monkeypatch.chdir(other.folder)
+        other.run(stage)
+        monkeypatch.chdir(trial.folder)
+    assert [states_of(row) for row in rows()] == [dict.fromkeys(STAGES, "done")] * 2
 
 
 def test_a_row_is_kept_in_the_main_repository_from_a_temporary_copy(
@@ -415,8 +429,14 @@ def test_a_full_disk(trial: TrialRepository, capsys: pytest.CaptureFixture[str])
 def test_a_server_that_is_not_there(
     trial: TrialRepository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    runs_with_one_warning(trial, capsys, "127.0.0.1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:secret@127.0.0.1:9")
+    trial.run("train")
+    assert Path("metrics/curves/train.csv").is_file()
+    # Nothing of the password that the address may hold.
+    assert capsys.readouterr().err == (
+        "tracking: MLFLOW_TRACKING_URI http://127.0.0.1:9 does not answer; "
+        "the stage goes on without\n"
+    )
 
 
 @pytest.mark.fault(13, planted=planted.TRACKING_STOPS_THE_STAGE)
@@ -525,6 +545,23 @@ def test_results_without_a_row_get_one(trial: TrialRepository) -> None:
     assert add_missing_rows(store.Store()) == 0
 
 
+def test_a_row_of_another_clone_that_still_trains_is_left_alone(
+    trial: TrialRepository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from stages.history import add_missing_rows
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
+    trial.run_all()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{trial.folder}/mlflow.db")
+    other = TrialRepository(tmp_path / "other clone")
+    monkeypatch.chdir(other.folder)
+    store.StageOfRow("prepare", load())  # the same params, and not done
+    monkeypatch.chdir(trial.folder)
+    assert add_missing_rows(store.Store()) == 1
+    (theirs,) = (row for row in rows() if row.info.status == "RUNNING")
+    assert states_of(theirs) == dict.fromkeys(STAGES) | {"prepare": "running"}
+
+
 def git(*arguments: str) -> str:
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
     done = subprocess.run(
@@ -556,6 +593,30 @@ def test_experiments_without_a_row_get_one(trial: TrialRepository) -> None:
     row = next(row for row in rows() if row.info.run_name == "calm-fox")
     assert row.data.params["sample.num_samples"] == "3"
     assert "evaluate/val/loss" in row.data.metrics
+
+
+@pytest.mark.slow
+def test_the_samples_of_an_experiment_come_from_a_cache_that_a_team_shares(
+    trial: TrialRepository, tmp_path: Path
+) -> None:
+    from stages.history import add_missing_rows
+
+    trial.set(tracking="false")
+    trial.run_all()
+    keep_as_experiment("calm-fox")
+    trial.write(".dvc/config.local", f"[cache]\n    dir = {tmp_path}/shared\n")
+    content = Path("data/samples/samples.jsonl").read_bytes()
+    name = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    listed = json.dumps([{"md5": name, "relpath": "samples.jsonl"}]).encode()
+    for md5, kept in ((name, content), (WorkingFolder().md5("data/samples"), listed)):
+        file = tmp_path / "shared/files/md5" / md5[:2] / md5[2:]
+        file.parent.mkdir(parents=True)
+        file.write_bytes(kept)
+    trial.set(num_samples=7)  # the working folder has moved on, and its samples with it
+    shutil.rmtree("data/samples")
+    assert add_missing_rows(store.Store()) > 0
+    row = next(row for row in rows() if row.info.run_name == "calm-fox")
+    assert "samples.json" in artifacts_of(row)
 
 
 @pytest.mark.fault(13, planted=planted.LOST_STAGES_STAY_LOST)
