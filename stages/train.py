@@ -184,12 +184,13 @@ def record_of(
 def _tell_of_another(folder: Path, record: ModelRecord) -> None:
     """Says why saved states are left alone: by one difference of those that differ the least.
 
-    A setting says more than the hash of a file that changed with it.
+    A setting says more than the hash of a file that changed with it. Of states in `folder` itself,
+    which are damaged, it was said when they were read.
     """
     mine = _flat(record.model_dump())
     others: list[tuple[list[str], Path]] = []
     for file in folder.parent.glob(f"*/{RECORD}"):
-        if any(file.parent.glob("step_*")):
+        if file.parent != folder and any(file.parent.glob("step_*")):
             try:
                 theirs = _flat(read_json(file))
             except DataError:
