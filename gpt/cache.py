@@ -3,20 +3,10 @@
 Shapes: b sequences, h heads, t new positions, s positions so far with them, k numbers a head.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-
-class Place(NamedTuple):
-    """Where a new position goes in a layer's cache, in arrays that share its memory."""
-
-    new_b2hk: NDArray[np.float32]  # its key and value
-    keys_bhsk: NDArray[np.float32]  # of all positions, with the new one
-    values_bhsk: NDArray[np.float32]
 
 
 class LayerCache:
@@ -56,18 +46,15 @@ class Cache:
             self.length = end
         return keys[:, :, :end], values[:, :, :end]
 
-    def places_for_one(self) -> list[Place]:
-        """Makes room for one more position on a CPU, a place in each layer, which are to be filled.
+    def room_for_one(self) -> NDArray[np.float32]:
+        """Makes room for one more position on a CPU, whose keys and values are to be filled in.
 
-        There has to be something that was read before.
+        All of them, (layers, b, 2, h, block_size, k), in memory that is the cache's. There has to
+        be something that was read before.
         """
         assert self._kv is not None
-        start, self.length = self.length, self.length + 1
-        kv = self._kv.numpy()
-        return [
-            Place(layer[..., start, :], layer[:, 0, :, : start + 1], layer[:, 1, :, : start + 1])
-            for layer in kv
-        ]
+        self.length += 1
+        return self._kv.numpy()
 
     def clear(self) -> None:
         """Forgets everything read and keeps the buffers."""

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from threadpoolctl import threadpool_limits
 
 from gpt.errors import ParamsError
 
@@ -54,8 +53,6 @@ def choose_device(device: str = "auto", dtype: str = "auto", threads: int = 0) -
         dtype = "bfloat16" if native else "float32"
     if threads:
         torch.set_num_threads(threads)
-    # NumPy's products, with which text is written, take as many.
-    threadpool_limits(torch.get_num_threads(), user_api="blas")
     if device.startswith("cuda"):
         torch.set_float32_matmul_precision("high")
     return Device(
