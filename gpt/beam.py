@@ -46,7 +46,9 @@ def beam_search(
     """
     device, block_size = next(model.parameters()).device, model.config.block_size
     half = max(1, block_size // 2)
-    decoder = Decoder(model) if isinstance(model, GPT) else Rereader(model)
+    decoder: Decoder | Rereader = Rereader(model)
+    if isinstance(model, GPT):
+        decoder = Decoder(model, tokens=max_new_tokens)
     context = tuple(ids[-block_size:])
     going, done = [Hypothesis((), 0.0, False)], list[Hypothesis]()
     new_nt = torch.tensor([context])

@@ -7,7 +7,6 @@ import math
 
 from gpt.config import ModelConfig, TrainConfig
 
-NGRAM_TABLES = 2  # pairs and triples
 COLUMNS = 81  # of a line, the unknown one among them
 BYTES = 4  # weights, gradients and moments are float32
 
@@ -20,7 +19,7 @@ def parameter_count(model: ModelConfig, vocab_size: int) -> int:
     biases = (3 * d + d + 4 * d + d) * model.bias
     count = model.n_layer * (12 * d * d + biases + norms)
     count += vocab_size * d * (2 if model.architecture == "modern" else 1)
-    count += NGRAM_TABLES * model.ngram_rows * d
+    count += model.ngram_rows * d
     if model.line_sums:
         count += (COLUMNS + 2 * model.line_sums) * d
     if model.architecture == "gpt2":

@@ -96,7 +96,7 @@ class TrainConfig(Config):
     eval_every: int = Field(default=250, ge=0)
     eval_tokens: int = Field(default=16384, gt=0)
     patience: int = Field(default=0, ge=0)
-    packing: Literal["stream", "best_fit"] = "stream"
+    packing: Literal["stream", "epochs", "best_fit"] = "stream"
     keep: Literal["best", "last"] = "best"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -127,13 +127,7 @@ class Batches:
         parts: Sequence[Part] = (),
     ) -> None:
         for part in parts or (Part("", len(ids), 1.0),):
-            if part.tokens < block_size + 1:
-                name = f" of {part.corpus}" if part.corpus else ""
-                raise DataError(
-                    f"the training split{name} has {part.tokens} tokens, and a block of "
-                    f"{block_size} needs {block_size + 1}; use more text or a smaller "
-                    "model.block_size"
-                )
+            _check_room(part, block_size)
         self._ids = ids
         self._seed = seed
         self._batch_size = batch_size
@@ -156,6 +150,59 @@ class Batches:
         crops = self._ids[starts[:, None] + self._crop].astype(np.int64)
         crops_bt = torch.from_numpy(crops)
         return crops_bt[:, :-1], crops_bt[:, 1:]
+
+
+class EpochBatches:
+    """Crops that meet every token once before any comes again: an epoch, then another.
+
+    An epoch cuts the text into blocks side by side, from a place of its own on, and takes them in
+    an order of its own. As many random crops miss a third of the text and meet another twice or
+    more. A batch is still a function of (seed, step, part); `passes` of them make an update.
+    """
+
+    def __init__(
+        self, ids: Tokens, *, block_size: int, batch_size: int, seed: int, passes: int = 1
+    ) -> None:
+        _check_room(Part("", len(ids), 1.0), block_size)
+        self._ids, self._seed = ids, seed
+        self._batch_size, self._passes = batch_size, passes
+        self._crop = np.arange(block_size + 1)
+        # One block is left out, which makes room for the place where an epoch begins.
+        self._blocks = max(1, (len(ids) - 1) // block_size - 1)
+        self._places = min(block_size, len(ids) - self._blocks * block_size)
+        self._epoch, self._starts = -1, np.empty(0, np.int64)
+
+    def batch(self, step: int, part: int = 0) -> tuple[Tensor, Tensor]:
+        """Inputs and targets (b, t), int64, of `step`; `part` counts accumulated passes."""
+        first = (step * self._passes + part) * self._batch_size
+        numbers = np.arange(first, first + self._batch_size)
+        epochs, places = numbers // self._blocks, numbers % self._blocks
+        starts = np.empty(self._batch_size, np.int64)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            starts[here] = self._starts_of(int(epoch))[places[here]]
+        crops = self._ids[starts[:, None] + self._crop].astype(np.int64)
+        crops_bt = torch.from_numpy(crops)
+        return crops_bt[:, :-1], crops_bt[:, 1:]
+
+    def _starts_of(self, epoch: int) -> NDArray[np.int64]:
+        if epoch != self._epoch:
+            draw = np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, 0, epoch]))
+            begin = draw.integers(self._places)
+            self._starts = begin + draw.permutation(self._blocks) * (len(self._crop) - 1)
+            self._epoch = epoch
+        return self._starts
+
+
+def _check_room(part: Part, block_size: int) -> None:
+    """Raises DataError where a part of the training split is shorter than a block."""
+    if part.tokens < block_size + 1:
+        name = f" of {part.corpus}" if part.corpus else ""
+        raise DataError(
+            f"the training split{name} has {part.tokens} tokens, and a block of "
+            f"{block_size} needs {block_size + 1}; use more text or a smaller "
+            "model.block_size"
+        )
 
 
 def even_windows(

@@ -6,31 +6,39 @@ There is no dropout.
 Shapes: b sequences, t positions, d = n_embd, v = vocab_size.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gpt import compiled
 from gpt.cache import Cache
-from gpt.compiled import Array, Linear, Norm
 from gpt.int8 import Int8Linear
 from gpt.model import GPT, GPT2Block, ModernBlock, OriginalBlock
+
+if TYPE_CHECKING:
+    from gpt.compiled import Array, Linear, Norm
+
+# For fewer tokens of a text, loading the loops takes longer than they save.
+COMPILED_FROM = 256
 
 
 class Decoder:
     """Reads tokens and gives the logits (b, v) after the last; remembers what it has read.
 
-    Several new tokens go through the model itself, a single one the short way. That is known for
-    the GPT of gpt/model.py on a CPU; other devices and what is derived from it go the long way. The
-    weights may not change as long as a decoder is used.
+    Several new tokens go through the model itself, a single one through compiled loops, if that is
+    worth it for the `tokens` that a text will have. There are loops for the GPT of gpt/model.py on
+    a CPU; other devices and what is derived from it go the long way. The weights may not change as
+    long as a decoder is used.
     """
 
-    def __init__(self, model: GPT) -> None:
+    def __init__(self, model: GPT, *, tokens: int = COMPILED_FROM) -> None:
         self._model = model
         self._cache = Cache(model.config.n_layer, model.config.block_size)
         self._short = None
         first = next(model.parameters())
-        if type(model) is GPT and first.device.type == "cpu" and first.dtype == torch.float32:
+        known = type(model) is GPT and first.device.type == "cpu" and first.dtype == torch.float32
+        if known and tokens >= COMPILED_FROM:
             self._short = _ShortWay(model)
 
     @property
@@ -92,6 +100,8 @@ class _ShortWay:
     """From an id for each sequence (b, 1) to the logits (b, v)."""
 
     def __init__(self, model: GPT) -> None:
+        from gpt import compiled  # Numba takes a third of a second, and few texts are so long
+
         config, self._embed = model.config, model.embed
         self._block = getattr(compiled, f"{config.architecture}_block")
         self._head = getattr(compiled, f"{config.architecture}_head")
@@ -108,7 +118,7 @@ class _ShortWay:
             tokens, positions = model.token_embedding.weight, model.position_embedding.weight
             self._tables = tokens.detach().numpy(), positions.detach().numpy()
 
-    def __call__(self, ids_b1: Tensor, cache: Cache) -> Array:
+    def __call__(self, ids_b1: Tensor, cache: Cache) -> "Array":
         position = cache.length
         if self._tables:
             tokens_vd, positions_td = self._tables
@@ -122,18 +132,18 @@ class _ShortWay:
         return logits_bv
 
 
-def _linears(block: nn.Module) -> tuple[Linear, ...]:
+def _linears(block: nn.Module) -> "tuple[Linear, ...]":
     assert isinstance(block, OriginalBlock | GPT2Block | ModernBlock)
     linears = block.attention.qkv, block.attention.proj, block.mlp.up, block.mlp.down
     return tuple(_linear(linear) for linear in linears)
 
 
-def _linear(linear: nn.Linear | Int8Linear) -> Linear:
+def _linear(linear: nn.Linear | Int8Linear) -> "Linear":
     scale = linear.scale if isinstance(linear, Int8Linear) else None
     return _matrix(linear.weight, scale, linear.bias)
 
 
-def _matrix(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Linear:
+def _matrix(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> "Linear":
     rows = len(weight)
     return (
         weight.detach().numpy(),
@@ -142,11 +152,11 @@ def _matrix(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Linear
     )
 
 
-def _norms(block: nn.Module) -> tuple[Norm, Norm]:
+def _norms(block: nn.Module) -> "tuple[Norm, Norm]":
     return _norm(getattr(block, "norm_1", None)), _norm(getattr(block, "norm_2", None))
 
 
-def _norm(norm: nn.LayerNorm | None) -> Norm:
+def _norm(norm: nn.LayerNorm | None) -> "Norm":
     """Its weight and bias; of none, empty ones."""
     if norm is None:
         return np.empty(0, np.float32), np.empty(0, np.float32)

@@ -14,31 +14,34 @@ from gpt.config import ModelConfig
 
 
 class NgramEmbedding(nn.Module):
-    """A vector for the last two tokens and one for the last three, summed (b, t, d).
+    """What the last two, three, four and five tokens are, a quarter of the vector each, (b, t, d).
 
     What a letter means depends on the letters before it; here a table knows, where the first
     layers would have to find out. A lookup costs no product, so a small model learns far more in
     the same time (docs/decisions.md). Sequences with the same remainder by the number of rows share
-    one, as in the hashed n-grams of Pagnoni et al. 2024.
+    one, as in the hashed n-grams of Pagnoni et al. 2024. A prime number of rows mixes them best:
+    with powers of two the first tokens of a sequence hardly count.
     """
 
-    SIZES = (2, 3)
+    SIZES = (2, 3, 4, 5)
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
         self.rows = config.ngram_rows
         self.symbols = vocab_size + 1
-        self.tables = nn.ModuleList(nn.Embedding(self.rows, config.n_embd) for _ in self.SIZES)
+        # Parts of equal width, the first ones wider by one where the width is no multiple.
+        widths = [(config.n_embd + place) // len(self.SIZES) for place in range(len(self.SIZES))]
+        self.tables = nn.ModuleList(nn.Embedding(self.rows, width) for width in reversed(widths))
 
     def forward(self, ids_bt: Tensor) -> Tensor:
-        # An n-gram as a number of n digits; 0 is "nothing there", before the text begins.
-        digits_bt = number_bt = ids_bt + 1
-        x_btd: Tensor | float = 0.0
+        # The remainder of an n-gram as a number of n digits; 0 is "nothing there", before the text
+        # begins.
+        digits_bt = row_bt = ids_bt + 1
+        parts = []
         for table in self.tables:
-            number_bt = F.pad(number_bt, (1, 0))[:, :-1] * self.symbols + digits_bt
-            x_btd = x_btd + table(number_bt % self.rows)
-        assert isinstance(x_btd, Tensor)
-        return x_btd
+            row_bt = (F.pad(row_bt, (1, 0))[:, :-1] * self.symbols + digits_bt) % self.rows
+            parts.append(table(row_bt))
+        return torch.cat(parts, dim=-1)
 
 
 class LinePosition(nn.Module):

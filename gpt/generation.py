@@ -71,7 +71,9 @@ def generate(
     block_size = model.config.block_size
     generators = [_generator(seed, index) for index in indices]
     writers = [_Writer(tokenizer, sampling.stop) for _ in indices]
-    decoder = Decoder(model) if isinstance(model, GPT) else Rereader(model)
+    decoder: Decoder | Rereader = Rereader(model)
+    if isinstance(model, GPT):
+        decoder = Decoder(model, tokens=sampling.max_new_tokens)
     first = first_ids(tokenizer, prompt)[-block_size:]
     new_bt = torch.tensor(first, dtype=torch.int64).expand(len(indices), -1)
     recent = deque(new_bt.unbind(1), maxlen=max(1, block_size // 2))

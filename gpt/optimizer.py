@@ -17,9 +17,12 @@ from gpt.distributed import like, whole
 
 
 def make_optimizers(
-    model: nn.Module, config: TrainConfig, device: str
+    model: nn.Module, config: TrainConfig, device: str, *, bfloat16: bool = False
 ) -> list[torch.optim.Optimizer]:
-    """The optimizers that train `model`; each group states its peak rate as `peak_lr`."""
+    """The optimizers that train `model`; each group states its peak rate as `peak_lr`.
+
+    With `bfloat16` Muon, which is all products, iterates in that, as its author has it.
+    """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     muon = (
         [p for name, p in named if _is_block_matrix(name, p)] if config.optimizer == "muon" else []
@@ -43,7 +46,12 @@ def make_optimizers(
     ]
     if muon:
         optimizers.append(
-            Muon(muon, lr=config.muon_learning_rate, weight_decay=config.weight_decay)
+            Muon(
+                muon,
+                lr=config.muon_learning_rate,
+                weight_decay=config.weight_decay,
+                bfloat16=bfloat16,
+            )
         )
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -102,9 +110,16 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[Tensor], *, lr: float, weight_decay: float, momentum: float = 0.95
+        self,
+        params: Iterable[Tensor],
+        *,
+        lr: float,
+        weight_decay: float,
+        momentum: float = 0.95,
+        bfloat16: bool = False,
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self._bfloat16 = bfloat16
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -144,7 +159,8 @@ class Muon(torch.optim.Optimizer):
                     piece = piece.T
                 by_shape.setdefault((piece.shape[0], piece.shape[1]), []).append((target, piece))
         for pairs in by_shape.values():
-            orthogonal = orthogonalise(torch.stack([piece for _, piece in pairs]))
+            stacked = torch.stack([piece for _, piece in pairs])
+            orthogonal = orthogonalise(stacked.bfloat16() if self._bfloat16 else stacked)
             for (target, _), matrix in zip(pairs, orthogonal, strict=True):
                 rows, columns = target.shape
                 scale = max(1.0, rows / columns) ** 0.5
@@ -164,7 +180,8 @@ def orthogonalise(x_nrc: Tensor, iterations: int = 5) -> Tensor:
     a, b, c = 3.4445, -4.7750, 2.0315
     rows, columns = x_nrc.shape[1:]
     x_nrc = x_nrc / (x_nrc.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    if columns < 2 * rows:
+    # In bfloat16 the short way of wide matrices, below, does not converge (docs/decisions.md).
+    if columns < 2 * rows or x_nrc.dtype == torch.bfloat16:
         for _ in range(iterations):
             s_nrr = x_nrc @ x_nrc.mT
             p_nrr = torch.baddbmm(s_nrr, s_nrr, s_nrr, beta=b, alpha=c)

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.hooks import RemovableHandle
 
 from gpt.config import TrainConfig
-from gpt.dataset import Batches
+from gpt.dataset import Batches, EpochBatches
 from gpt.device import Device
 from gpt.distributed import Group, like, load_whole, whole
 from gpt.errors import TrainingError
@@ -78,7 +78,7 @@ class Trainer:
     def __init__(
         self,
         model: GPT,
-        batches: Batches | PackedBatches,
+        batches: Batches | EpochBatches | PackedBatches,
         val_windows: Windows,
         config: TrainConfig,
         device: Device,
@@ -98,7 +98,9 @@ class Trainer:
         blocks = getattr(model, "blocks", ())  # a learner's model may call them otherwise
         self._called = self.group.spread(self.model, config.sharding, blocks)
         self._parameters = list(self.model.parameters())
-        self._optimizers = make_optimizers(self.model, config, device.name)
+        self._optimizers = make_optimizers(
+            self.model, config, device.name, bfloat16=device.dtype == "bfloat16"
+        )
         # In the order in which an optimizer's state counts them.
         self._trained = [
             [parameter for group in optimizer.param_groups for parameter in group["params"]]

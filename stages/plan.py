@@ -131,7 +131,8 @@ def plan(params: Params, seconds: float) -> Plan:
     trainer.validation_loss()
     a_look = time.monotonic() - begun
     if not params.runtime.sample_every:  # then each look shows a sample
-        a_look += params.runtime.sample_tokens * _a_token(trainer.model, device.name)
+        shown = params.runtime.sample_tokens
+        a_look += shown * _a_token(trainer.model, device.name, shown)
     looks = 1 + (config.steps // config.eval_every if config.eval_every else 0)
     whole = config.steps * a_step + looks * a_look
     peak = _peak_bytes(device.name)
@@ -139,9 +140,10 @@ def plan(params: Params, seconds: float) -> Plan:
 
 
 @torch.inference_mode()
-def _a_token(model: GPT, device: str) -> float:
-    """The seconds of writing a token."""
-    decoder, ids_bt = Decoder(model), torch.zeros((1, 1), dtype=torch.int64, device=device)
+def _a_token(model: GPT, device: str, tokens: int) -> float:
+    """The seconds of writing one of a text of `tokens`."""
+    decoder = Decoder(model, tokens=tokens)
+    ids_bt = torch.zeros((1, 1), dtype=torch.int64, device=device)
     decoder.read(ids_bt)
     count = min(SAMPLED, model.config.block_size - 1)
     begun = time.monotonic()

@@ -24,7 +24,7 @@ from gpt.budget import steps_of
 from gpt.checkpoint import DeviceRecord, ModelRecord, TrainingStates, save_model
 from gpt.config import ModelConfig, TrainConfig
 from gpt.corpus import read_json, write_json
-from gpt.dataset import Batches, Tokens, even_windows, manifest, open_tokens, parts_of
+from gpt.dataset import Batches, EpochBatches, Tokens, even_windows, manifest, open_tokens, parts_of
 from gpt.device import Device, choose_device
 from gpt.distributed import Group
 from gpt.downloads import Download, fetch, sha256_of
@@ -119,15 +119,22 @@ def _train(
 
 def make_batches(
     ids: Tokens, model: ModelConfig, config: TrainConfig, tokenizer: Tokenizer, seed: int
-) -> Batches | PackedBatches:
+) -> Batches | EpochBatches | PackedBatches:
     """The batches of `train.packing`, from each source as its weight asks; tells of both."""
     parts = parts_of(manifest(TOKENS))
     shapes: dict[str, Any] = {
         "block_size": model.block_size,
         "batch_size": config.batch_size,
         "seed": seed,
-        "parts": parts,
     }
+    if config.packing == "epochs":
+        if parts:
+            raise DataError(
+                "train.packing epochs meets each token once, whatever data.weights say; set "
+                "data.weights=[] or train.packing=stream"
+            )
+        return EpochBatches(ids, **shapes, passes=config.gradient_accumulation)
+    shapes["parts"] = parts
     if parts:
         whole = sum(part.weight for part in parts)
         print(", ".join(f"{part.corpus} {part.weight / whole:.1%}" for part in parts))

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt.dataset import Batches, Part, ShardedIds, even_windows, open_tokens
+from gpt.dataset import Batches, EpochBatches, Part, ShardedIds, even_windows, open_tokens
 from gpt.errors import DataError
 
 IDS = np.arange(100, dtype=np.uint16)
@@ -126,6 +126,77 @@ def test_a_text_of_one_block_and_one_token_is_enough() -> None:
 def test_a_text_one_token_shorter_is_refused_with_the_numbers() -> None:
     with pytest.raises(DataError, match=r"has 8 tokens, and a block of 8 needs 9; "):
         batches(IDS[:8])
+
+
+# --- epochs ---------------------------------------------------------------------------------------
+
+
+def epochs(ids: np.ndarray = IDS, **changed: int) -> EpochBatches:
+    shape = {"block_size": 8, "batch_size": 4, "seed": 0} | changed
+    return EpochBatches(ids, **shape)  # type: ignore[arg-type]
+
+
+@given(
+    count=st.integers(9, 300),
+    batch_size=st.integers(1, 7),
+    passes=st.integers(1, 3),
+    data=st.data(),
+)
+def test_an_epoch_meets_each_token_once_but_those_at_the_ends(
+    count: int, batch_size: int, passes: int, data: st.DataObject
+) -> None:
+    of = epochs(np.arange(count, dtype=np.uint16), batch_size=batch_size, passes=passes)
+    blocks = max(1, (count - 1) // 8 - 1)
+    epoch = data.draw(st.integers(0, 3))
+    met = []
+    for number in range(epoch * blocks, (epoch + 1) * blocks):
+        step, rest = divmod(number, batch_size * passes)
+        inputs_bt, targets_bt = of.batch(step, rest // batch_size)
+        row = rest % batch_size
+        met += targets_bt[row].tolist()
+        assert torch.equal(targets_bt[row], inputs_bt[row] + 1)
+    assert len(met) == len(set(met)) == 8 * blocks
+    assert max(met) - min(met) == 8 * blocks - 1, "side by side"
+
+
+def test_an_epoch_begins_at_a_place_and_takes_an_order_of_its_own() -> None:
+    blocks = 100 // 8 - 1
+    of = epochs(batch_size=blocks)
+    orders = [of.batch(epoch)[0][:, 0] for epoch in range(20)]
+    begins = {int(order.min()) for order in orders}
+    assert len(begins) > 4 and max(begins) < 8
+    assert len({tuple((order // 8).tolist()) for order in orders}) == 20
+
+
+def test_a_batch_of_epochs_is_a_function_of_seed_and_step_alone() -> None:
+    forward = [epochs().batch(step)[0] for step in range(9)]
+    one = epochs()
+    backward = [one.batch(step)[0] for step in reversed(range(9))]
+    assert all(torch.equal(a, b) for a, b in zip(forward, reversed(backward), strict=True))
+    assert not torch.equal(epochs(seed=1).batch(0)[0], forward[0])
+
+
+def test_two_passes_of_half_the_rows_are_one_batch() -> None:
+    halves = epochs(batch_size=2, passes=2)
+    for step in range(7):
+        parts = [halves.batch(step, part)[0] for part in range(2)]
+        assert torch.equal(torch.cat(parts), epochs().batch(step)[0])
+
+
+def test_batches_of_epochs_are_pinned() -> None:
+    # As those of random crops, above.
+    assert epochs(seed=1337).batch(5)[0][:, 0].tolist() == [78, 14, 83, 51]
+
+
+def test_an_epoch_of_a_text_of_one_block_and_one_token_is_enough() -> None:
+    inputs_bt, targets_bt = epochs(IDS[:9]).batch(0)
+    assert inputs_bt.tolist() == [list(range(8))] * 4
+    assert targets_bt.tolist() == [list(range(1, 9))] * 4
+
+
+def test_an_epoch_of_a_text_one_token_shorter_is_refused_with_the_numbers() -> None:
+    with pytest.raises(DataError, match=r"has 8 tokens, and a block of 8 needs 9; "):
+        epochs(IDS[:8])
 
 
 # --- validation windows ---------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gpt.cache import Cache
 from gpt.config import ModelConfig
-from gpt.decoder import Decoder
+from gpt.decoder import COMPILED_FROM, Decoder
 from gpt.embedding import LinePosition, NgramEmbedding
 from gpt.functional import cross_entropy, gelu, relu_squared, rotate
 from gpt.model import (
@@ -296,17 +296,37 @@ def test_cross_entropy_computes_in_float32_whatever_the_logits_are() -> None:
 
 
 @pytest.mark.parametrize("rows", [5, 18**2, 18**3])
-def test_an_ngram_embedding_is_the_sum_of_the_rows_of_the_last_two_and_three(rows: int) -> None:
+def test_an_ngram_embedding_has_the_rows_of_the_last_two_to_five_side_by_side(rows: int) -> None:
     module = randomised(NgramEmbedding(ModelConfig(**SHAPE, ngram_rows=rows), VOCABULARY))
-    ids, symbols = ids_bt(2, 6), VOCABULARY + 1
+    ids, symbols = ids_bt(2, 8), VOCABULARY + 1
     found = module(ids)
     for b in range(2):
-        digits = [0, 0] + [int(token) + 1 for token in ids[b]]
-        for t in range(6):
-            before, last, now = digits[t : t + 3]
-            two, three = last * symbols + now, (before * symbols + last) * symbols + now
-            expected = module.tables[0].weight[two % rows] + module.tables[1].weight[three % rows]
-            torch.testing.assert_close(found[b, t], expected)
+        digits = [0, 0, 0, 0] + [int(token) + 1 for token in ids[b]]
+        for t in range(8):
+            parts = []
+            for table, size in zip(module.tables, (2, 3, 4, 5), strict=True):
+                number = 0
+                for digit in digits[t + 5 - size : t + 5]:
+                    number = number * symbols + digit
+                parts.append(table.weight[number % rows])
+            assert torch.equal(found[b, t], torch.cat(parts))
+
+
+@pytest.mark.parametrize("width", [3, 6, 8, 13])
+def test_ngram_embeddings_fill_any_width(width: int) -> None:
+    config = ModelConfig(**SHAPE | {"n_embd": width, "n_head": 1}, ngram_rows=7)
+    assert NgramEmbedding(config, VOCABULARY)(ids_bt(2, 6)).shape == (2, 6, width)
+
+
+def test_many_symbols_overflow_no_row_of_an_ngram() -> None:
+    symbols = 200_000
+    module = NgramEmbedding(ModelConfig(**SHAPE, ngram_rows=2**24 - 3), symbols)
+    seen: list[int] = []
+    for table in module.tables:
+        table.forward = lambda rows: seen.append(int(rows[0, -1])) or torch.zeros(1, 6, 1)  # type: ignore[method-assign, func-returns-value]
+    module(torch.full((1, 6), symbols - 1))
+    number = [sum(symbols * (symbols + 1) ** k for k in range(size)) for size in (2, 3, 4, 5)]
+    assert seen == [n % (2**24 - 3) for n in number]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -404,6 +424,7 @@ def test_reading_in_pieces_gives_the_logits_of_reading_at_once(
         torch.testing.assert_close(found, model(ids), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("batch", [1, 3, 4, 6])
 @pytest.mark.parametrize(
     "extras",
     [
@@ -412,11 +433,12 @@ def test_reading_in_pieces_gives_the_logits_of_reading_at_once(
         {"architecture": "modern", "ngram_rows": 100, "line_sums": 4},
     ],
 )
-def test_the_short_way_of_a_single_token_gives_the_logits_of_the_model(
-    extras: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def test_compiled_loops_give_the_logits_of_the_model_for_a_single_token(
+    extras: dict[str, Any], batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, ids = randomised(make(**extras)), ids_bt()
     ids[0, 1], ids[1, 6] = 3, 5
+    ids = ids.repeat(4, 1)[:batch]
     expected = model(ids)
     decoder = Decoder(model)
     with torch.inference_mode():
@@ -428,6 +450,15 @@ def test_the_short_way_of_a_single_token_gives_the_logits_of_the_model(
                     assert decoder.length == t
                     torch.testing.assert_close(decoder.read(ids[:, t : t + 1]), expected[:, t])
             decoder.clear()
+
+
+def test_few_tokens_are_read_by_the_model_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ids = randomised(make()), ids_bt()
+    monkeypatch.setattr("gpt.decoder._ShortWay", lambda _: pytest.fail("loops were compiled"))
+    decoder, expected = Decoder(model, tokens=COMPILED_FROM - 1), model(ids)
+    with torch.inference_mode():
+        for t in range(8):
+            torch.testing.assert_close(decoder.read(ids[:, t : t + 1]), expected[:, t])
 
 
 class Doubled(GPT):

@@ -284,6 +284,23 @@ def test_updates_are_those_of_torchs_own_muon(shape: tuple[int, int]) -> None:
     assert (ours.detach() - theirs.detach()).norm() < 0.02 * moved
 
 
+@pytest.mark.parametrize("shape", [(32, 32), (96, 32), (128, 32), (32, 128)])
+def test_updates_in_bfloat16_are_those_in_float32_but_for_its_digits(
+    shape: tuple[int, int],
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start, gradient = (torch.randn(shape, generator=generator) for _ in range(2))
+    moved = []
+    for bfloat16 in (False, True):
+        parameter = nn.Parameter(start.clone())
+        parameter.grad = gradient.clone()
+        Muon([parameter], lr=0.02, weight_decay=0.0, bfloat16=bfloat16).step()
+        assert parameter.dtype == torch.float32
+        moved.append(parameter.detach() - start)
+    exact, rounded = moved
+    assert 0 < (rounded - exact).norm() < 0.03 * exact.norm()
+
+
 def test_queries_keys_and_values_in_one_matrix_are_made_orthogonal_apart() -> None:
     generator = torch.Generator().manual_seed(0)
     start, gradient = (torch.randn(48, 16, generator=generator) for _ in range(2))
