@@ -13,13 +13,19 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from gpt.config import TrainConfig
-from gpt.distributed import like, whole
+from gpt.distributed import Group, like, whole
+
+# Muon takes matrices of one shape together, up to so many numbers.
+BATCH = 2**19
 
 
 def make_optimizers(
-    model: nn.Module, config: TrainConfig, device: str
+    model: nn.Module, config: TrainConfig, device: str, processes: Group | None = None
 ) -> list[torch.optim.Optimizer]:
-    """The optimizers that train `model`; each group states its peak rate as `peak_lr`."""
+    """The optimizers that train `model`; each group states its peak rate as `peak_lr`.
+
+    The work that all `processes` would do alike is shared out among them.
+    """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     muon = (
         [p for name, p in named if _is_block_matrix(name, p)] if config.optimizer == "muon" else []
@@ -43,7 +49,12 @@ def make_optimizers(
     ]
     if muon:
         optimizers.append(
-            Muon(muon, lr=config.muon_learning_rate, weight_decay=config.weight_decay)
+            Muon(
+                muon,
+                lr=config.muon_learning_rate,
+                weight_decay=config.weight_decay,
+                processes=processes,
+            )
         )
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -98,13 +109,22 @@ class Muon(torch.optim.Optimizer):
 
     All directions of a matrix then move at the same rate, whatever their gradients' sizes. Queries,
     keys and values, held in one matrix, are made orthogonal apart. Matrices of one shape go through
-    the iteration in one batch; one by one, small ones would take longer than the rest of a step.
+    the iteration in batches; one by one, small ones would take longer than the rest of a step.
+    Large ones go alone, so that processes can share them. What is in a batch does not depend on the
+    number of processes, and so neither do the bits.
     """
 
     def __init__(
-        self, params: Iterable[Tensor], *, lr: float, weight_decay: float, momentum: float = 0.95
+        self,
+        params: Iterable[Tensor],
+        *,
+        lr: float,
+        weight_decay: float,
+        momentum: float = 0.95,
+        processes: Group | None = None,
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self._processes = processes or Group()
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -133,8 +153,7 @@ class Muon(torch.optim.Optimizer):
             rows, columns = parameter.shape
             pieces = 3 if rows == 3 * columns else 1
             if isinstance(parameter, DTensor):
-                # Only a whole matrix can be made orthogonal: each process does all of it, as DDP
-                # does, and keeps its part.
+                # Only a whole matrix can be made orthogonal; each process keeps its part.
                 update = whole(update)
                 change = torch.zeros_like(update)
                 sharded.append((parameter, change))
@@ -143,9 +162,14 @@ class Muon(torch.optim.Optimizer):
                 if piece.shape[0] > piece.shape[1]:
                     piece = piece.T
                 by_shape.setdefault((piece.shape[0], piece.shape[1]), []).append((target, piece))
-        for pairs in by_shape.values():
-            orthogonal = orthogonalise(torch.stack([piece for _, piece in pairs]))
-            for (target, _), matrix in zip(pairs, orthogonal, strict=True):
+        batches: list[list[tuple[Tensor, Tensor]]] = []
+        for (rows, columns), pairs in by_shape.items():
+            together = max(1, BATCH // (rows * columns))
+            batches += [pairs[at : at + together] for at in range(0, len(pairs), together)]
+        stacks = (torch.stack([piece for _, piece in batch]) for batch in batches)
+        done = self._processes.each_once(orthogonalise, stacks)
+        for batch, orthogonal in zip(batches, done, strict=True):
+            for (target, _), matrix in zip(batch, orthogonal, strict=True):
                 rows, columns = target.shape
                 scale = max(1.0, rows / columns) ** 0.5
                 target.sub_(

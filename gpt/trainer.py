@@ -98,7 +98,7 @@ class Trainer:
         blocks = getattr(model, "blocks", ())  # a learner's model may call them otherwise
         self._called = self.group.spread(self.model, config.sharding, blocks)
         self._parameters = list(self.model.parameters())
-        self._optimizers = make_optimizers(self.model, config, device.name)
+        self._optimizers = make_optimizers(self.model, config, device.name, self.group)
         # In the order in which an optimizer's state counts them.
         self._trained = [
             [parameter for group in optimizer.param_groups for parameter in group["params"]]

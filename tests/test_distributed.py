@@ -55,8 +55,30 @@ def test_a_group_of_one_changes_nothing() -> None:
     assert whole(tensor) is tensor
     assert like(tensor, tensor) is tensor
     assert group.largest(tensor) is tensor
+    assert group.each_once(lambda x: x + 1, [tensor])[0].tolist() == [1.0, 2.0, 3.0]
     layer = torch.nn.Linear(2, 2)
     assert group.spread(layer, "fsdp", []) is layer
+
+
+def test_shared_work_is_done_by_one_process_and_sent_to_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs = [torch.full((2,), float(number)) for number in range(5)]
+    did: dict[int, list[float]] = {}
+    sent: list[int] = []
+    monkeypatch.setattr("torch.distributed.broadcast", lambda tensor, src: sent.append(src))
+    for rank in range(3):
+        mine = did.setdefault(rank, [])
+
+        def work(x: torch.Tensor, mine: list[float] = mine) -> torch.Tensor:
+            mine.append(float(x[0]))
+            return x * 10
+
+        done = Group(rank, 3).each_once(work, inputs)
+        assert [float(done[int(number)][0]) for number in mine] == [10 * x for x in mine]
+    assert sorted(x for mine in did.values() for x in mine) == [0, 1, 2, 3, 4]
+    # Each process was told to take a result from whoever did it.
+    assert sent == 3 * [next(rank for rank in did if number in did[rank]) for number in range(5)]
 
 
 # --- whole trainings ------------------------------------------------------------------------------
@@ -113,17 +135,28 @@ def test_two_processes_give_the_bits_of_one_where_each_does_one_pass(
     assert '"processes": 2' in record
 
 
+MUON = {
+    "train__optimizer": "muon",
+    "model__architecture": "modern",
+    "model__line_sums": 2,
+    "model__ngram_rows": 64,
+}
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_muons_matrices_give_the_bits_of_one(
+    original: SmallTraining, tmp_path: Path
+) -> None:
+    one = trained(original, tmp_path / "1", **MUON)
+    two = trained(original, tmp_path / "2", **MUON, train__processes=2)
+    assert bits(one) == bits(two)
+
+
 @pytest.mark.slow
 def test_processes_share_models_and_rows_and_differ_in_the_last_digits(
     original: SmallTraining, tmp_path: Path
 ) -> None:
-    shape = {
-        "train__optimizer": "muon",
-        "model__architecture": "modern",
-        "model__line_sums": 2,
-        "model__ngram_rows": 64,
-    }
-    one = trained(original, tmp_path / "1", **shape)
+    one = trained(original, tmp_path / "1", **MUON)
     for name, params in {
         "passes and rows": {"train__processes": 4},
         "parts of each weight": {
@@ -133,7 +166,7 @@ def test_processes_share_models_and_rows_and_differ_in_the_last_digits(
             "runtime__sample_tokens": 5,
         },
     }.items():
-        other = trained(original, tmp_path / name, **shape, **params)
+        other = trained(original, tmp_path / name, **MUON, **params)
         assert apart(one, other) < TOLERANCE, name
 
 
