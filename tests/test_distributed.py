@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_training import SmallTraining
+from small_training import REPOSITORY, SmallTraining
 
 from gpt.distributed import Group, Share, like, whole
 from gpt.errors import ParamsError
@@ -168,6 +169,30 @@ def test_processes_share_models_and_rows_and_differ_in_the_last_digits(
     }.items():
         other = trained(original, tmp_path / name, **MUON, **params)
         assert apart(one, other) < TOLERANCE, name
+
+
+@pytest.mark.slow
+def test_the_job_for_slurm_trains_as_it_stands_in_the_docs(
+    original: SmallTraining, tmp_path: Path
+) -> None:
+    # Slurm's two commands are what is not real here: one names the hosts, one starts on each.
+    for name, script in {"scontrol": "echo localhost", "srun": 'exec "$@"'}.items():
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        path.chmod(0o755)
+    page = (REPOSITORY / "docs/scale.md").read_text(encoding="utf-8")
+    job = re.search(r"^    #!/bin/bash\n(?:    .*\n)+", page, re.M)
+    assert job is not None
+    lines = textwrap.dedent(job[0]).replace("--nproc-per-node 8", "--nproc-per-node 2")
+    one = trained(original, tmp_path / "one")
+    training = original.clone(tmp_path / "job")
+    slurm = {"SLURM_JOB_NODELIST": "here", "SLURM_NNODES": "1", "SLURM_JOB_ID": "7"}
+    folders = (tmp_path / "bin", Path(sys.executable).parent, os.environ["PATH"])
+    path = os.pathsep.join(map(str, folders))
+    environment = {**os.environ, **slurm, "PATH": path, "OMP_NUM_THREADS": "1"}
+    subprocess.run(["bash", "-c", lines], cwd=training.folder, env=environment, check=True)
+    assert bits(training) == bits(one)
 
 
 @pytest.mark.slow
