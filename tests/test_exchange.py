@@ -1,5 +1,6 @@
 """Weights that come from others, and ours as others read them, each checked by the other side."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from small_training import SmallTraining
 
 from gpt.budget import parameter_count
@@ -437,3 +438,22 @@ def test_a_training_goes_on_from_weights_and_says_so(
     assert record["pretrained_sha256"] == weights
     first_record = json.loads((training.folder / "data/model/config.json").read_bytes())
     assert first_record["pretrained_sha256"] == ""
+
+
+@pytest.mark.slow
+def test_the_names_of_gpt2_are_files_of_a_mirror_where_there_is_one(
+    training: SmallTraining, tmp_path: Path
+) -> None:
+    weights = load_file(training.folder / "data/model/model.safetensors")
+    (tmp_path / "mirror/gpt2-xl").mkdir(parents=True)
+    file = tmp_path / "mirror/gpt2-xl/model.safetensors"
+    save_file(to_gpt2(weights, 1), file)
+    other = training.clone(tmp_path / "other")
+    other.set(train__init_from="gpt2-xl", train__steps=0)
+    done = other.plain("train", GPT_MIRROR=str(tmp_path / "mirror"))
+    assert done.returncode == 0, done.stdout
+    assert "begins from gpt2-xl: pretrained" in done.stdout
+    found = load_file(other.folder / "data/model/model.safetensors")
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
+    record = json.loads((other.folder / "data/model/config.json").read_bytes())
+    assert record["pretrained_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
