@@ -5,7 +5,7 @@ muon    Muon for the matrices of the blocks, AdamW for embeddings, head, norms a
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -17,6 +17,9 @@ from gpt.distributed import Group, like, whole
 
 # Muon takes matrices of one shape together, up to so many numbers.
 BATCH = 2**19
+# Of a large model it takes some layers at a time, half a gigabyte of updates, since FSDP has to
+# gather them.
+PORTION = 2**27
 
 
 def make_optimizers(
@@ -143,13 +146,14 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_lerp_(averages, gradients, 1 - beta)
             updates = torch._foreach_lerp(gradients, averages, beta)
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            self._apply(parameters, updates, group["lr"])
+            for pairs in _portions(list(zip(parameters, updates, strict=True))):
+                self._apply(pairs, group["lr"])
 
-    def _apply(self, parameters: list[Tensor], updates: tuple[Tensor, ...], rate: float) -> None:
+    def _apply(self, pairs: list[tuple[Tensor, Tensor]], rate: float) -> None:
         # Square pieces of a fused matrix, and tall ones lying down, so that shapes coincide.
         by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
         sharded: list[tuple[Tensor, Tensor]] = []
-        for parameter, update in zip(parameters, updates, strict=True):
+        for parameter, update in pairs:
             rows, columns = parameter.shape
             pieces = 3 if rows == 3 * columns else 1
             if isinstance(parameter, DTensor):
@@ -163,9 +167,9 @@ class Muon(torch.optim.Optimizer):
                     piece = piece.T
                 by_shape.setdefault((piece.shape[0], piece.shape[1]), []).append((target, piece))
         batches: list[list[tuple[Tensor, Tensor]]] = []
-        for (rows, columns), pairs in by_shape.items():
+        for (rows, columns), alike in by_shape.items():
             together = max(1, BATCH // (rows * columns))
-            batches += [pairs[at : at + together] for at in range(0, len(pairs), together)]
+            batches += [alike[at : at + together] for at in range(0, len(alike), together)]
         stacks = (torch.stack([piece for _, piece in batch]) for batch in batches)
         done = self._processes.each_once(orthogonalise, stacks)
         for batch, orthogonal in zip(batches, done, strict=True):
@@ -177,6 +181,19 @@ class Muon(torch.optim.Optimizer):
                 )
         for parameter, change in sharded:
             parameter.add_(like(change, parameter))
+
+
+def _portions(pairs: list[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """The same in order, cut where there would be more than PORTION numbers."""
+    portion: list[tuple[Tensor, Tensor]] = []
+    numbers = 0
+    for pair in pairs:
+        numbers += pair[0].numel()
+        if portion and numbers > PORTION:
+            yield portion
+            portion, numbers = [], pair[0].numel()
+        portion.append(pair)
+    yield portion
 
 
 def orthogonalise(x_nrc: Tensor, iterations: int = 5) -> Tensor:

@@ -234,10 +234,14 @@ SHAPES = {"square": (4, 4), "again": (4, 4), "tall": (16, 4), "wide": (4, 16), "
 
 
 # All of a shape together; two 4 x 4 at a time, which parts queries from values; each alone.
-@pytest.mark.parametrize("batch", [2**19, 32, 1])
-def test_updates_are_those_of_muon_written_out(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+# The last: of the five, two go in the first portion, and the others alone.
+@pytest.mark.parametrize(("batch", "portion"), [(2**19, 2**27), (32, 2**27), (1, 2**27), (32, 33)])
+def test_updates_are_those_of_muon_written_out(
+    batch: int, portion: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Jordan et al. 2024: Nesterov momentum, then the orthogonal matrix, larger for tall ones.
     monkeypatch.setattr("gpt.optimizer.BATCH", batch)
+    monkeypatch.setattr("gpt.optimizer.PORTION", portion)
     torch.manual_seed(0)
     matrices = {name: nn.Parameter(torch.randn(*shape)) for name, shape in SHAPES.items()}
     model = nn.ModuleDict({"blocks": nn.ParameterDict(matrices), "rest": nn.Linear(1, 1)}).double()
@@ -283,6 +287,25 @@ def test_eight_processes_have_equally_many_of_gpt2s_matrices() -> None:
     assert shapes == 48 * [(1, 768, 768)] + 24 * [(1, 768, 3072)]
     first, *others = [sorted(shapes[rank::8]) for rank in range(8)]
     assert all(share == first for share in others)
+
+
+def test_a_large_model_is_taken_in_portions_of_half_a_gigabyte() -> None:
+    gathered: list[int] = []
+
+    class Counting(Group):
+        def each_once(self, work: Any, inputs: Any) -> list[Tensor]:
+            stacks = list(inputs)
+            gathered.append(sum(stack.numel() for stack in stacks))
+            return stacks
+
+    with torch.device("meta"):
+        model = GPT(resolve("gpt2-xl", {}, {})[0], 50_257)
+    for parameter in model.parameters():
+        parameter.grad = torch.empty_like(parameter)
+    matrices = [p for name, p in model.named_parameters() if "blocks" in name and p.dim() == 2]
+    Muon(matrices, lr=0.02, weight_decay=0.0, processes=Counting()).step()
+    assert sum(gathered) == 48 * 12 * 1600**2
+    assert 2**25 < min(gathered[:-1]) <= max(gathered) <= 2**27
 
 
 def test_matrices_in_a_batch_move_as_they_would_alone() -> None:
