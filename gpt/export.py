@@ -119,8 +119,8 @@ def _gpt2(shape: ModelConfig) -> dict[str, Any]:
 
 
 def _nanochat(shape: ModelConfig) -> dict[str, Any]:
-    """The one layout of transformers with normalised queries and keys, a squared ReLU, and norms
-    without gain. It rotates before it normalises, which is the same: turning keeps lengths.
+    """NanoChat too has normalised queries and keys, a squared ReLU and norms without gain. It
+    rotates before it normalises, which is the same: turning keeps lengths.
     """
     return {
         "architectures": ["NanoChatForCausalLM"],
