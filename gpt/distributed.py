@@ -9,7 +9,7 @@ passes of gpt/dataset.py, and only who computes them differs.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -86,6 +86,22 @@ class Group:
         if self.size > 1:
             dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return tensor
+
+    # --- work -------------------------------------------------------------------------------------
+
+    def each_once(self, work: Callable[[Tensor], Tensor], inputs: Iterable[Tensor]) -> list[Tensor]:
+        """work(x) for each x: one process computes it, and sends it to the others.
+
+        All have to ask, with the same inputs; `work` gives a tensor like the one it is given.
+        """
+        done = [
+            work(x) if number % self.size == self.rank else torch.empty_like(x)
+            for number, x in enumerate(inputs)
+        ]
+        if self.size > 1:
+            for number, result in enumerate(done):
+                dist.broadcast(result, src=number % self.size)
+        return done
 
     def _reduced(self, values: list[float], device: str, how: Any) -> list[float]:
         # No float64 on Apple's GPUs, which are not trained on together either.

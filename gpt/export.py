@@ -1,7 +1,13 @@
 """A model of ours in the layouts of others: Hugging Face's transformers, GGUF (llama.cpp), ONNX.
 
-Only what has a counterpart there is written: architecture `gpt2`, with its tokenizer where theirs
-gives the same ids. A test loads each file with the other side and compares.
+    hf     architecture gpt2 as GPT2LMHeadModel, modern as NanoChatForCausalLM, with the tokenizer
+    gguf   architecture gpt2, with the tokenizer
+    onnx   any model of ours, n-grams and places in lines included; the tokenizer stays here
+
+Only what has an exact counterpart there is written. A test loads each file with the other side and
+compares.
+
+Shapes: h heads, k = n_embd / h numbers a head, d = n_embd.
 """
 
 import json
@@ -18,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gpt.checkpoint import TrainedModel
+from gpt.config import OUR_SOURCE, ModelConfig
 from gpt.corpus import write_json
 from gpt.errors import CheckpointError
 from gpt.exchange import to_gpt2
@@ -32,6 +39,7 @@ LETTERS = {byte: chr(byte) for byte in _PRINTABLE} | {
 }
 END_OF_TEXT = "<|endoftext|>"
 LAYER_NORM_EPSILON = 1e-5  # PyTorch's default, which ours have
+RMS_NORM_EPSILON = torch.finfo(torch.float32).eps  # likewise
 
 
 def export(trained: TrainedModel, to: str, out: Path) -> list[Path]:
@@ -39,14 +47,29 @@ def export(trained: TrainedModel, to: str, out: Path) -> list[Path]:
 
     Returns the files. Raises CheckpointError for a model that has no counterpart there.
     """
-    shape = trained.model.config
-    if shape.architecture != "gpt2" or shape.ngram_rows:
+    changes = _changes_for(trained.model.config, to)
+    if changes:
         raise CheckpointError(
-            f"model.architecture {shape.architecture}{' with n-grams' * bool(shape.ngram_rows)} "
-            f"has no counterpart in {to}; train one that has: -S preset=nanogpt-cpu"
+            f"this model has no counterpart in {to}; train one that has: -S {' -S '.join(changes)}"
         )
     out.mkdir(parents=True, exist_ok=True)
     return {"hf": _to_hugging_face, "gguf": _to_gguf, "onnx": _to_onnx}[to](trained, out)
+
+
+def _changes_for(shape: ModelConfig, to: str) -> list[str]:
+    """What would have to be set for the layout to have a counterpart; nothing where it has."""
+    if to == "onnx":  # holds operations, not names of architectures
+        return []
+    fitting: dict[str, Any] = {"source": OUR_SOURCE, "ngram_rows": 0, "line_sums": 0}
+    if to == "hf" and shape.architecture == "modern":
+        fitting["bias"] = False
+    else:
+        fitting["architecture"] = "gpt2"
+    return [
+        f"model.{key}={str(value).lower()}"
+        for key, value in fitting.items()
+        if getattr(shape, key) != value
+    ]
 
 
 # --- Hugging Face ---------------------------------------------------------------------------------
@@ -54,23 +77,13 @@ def export(trained: TrainedModel, to: str, out: Path) -> list[Path]:
 
 def _to_hugging_face(trained: TrainedModel, out: Path) -> list[Path]:
     shape, bos = trained.model.config, trained.tokenizer.bos
-    config = {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        "vocab_size": trained.model.vocab_size,
-        "n_positions": shape.block_size,
-        "n_embd": shape.n_embd,
-        "n_layer": shape.n_layer,
-        "n_head": shape.n_head,
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": LAYER_NORM_EPSILON,
-        "tie_word_embeddings": True,
-        "bos_token_id": bos,
-        "eos_token_id": bos,
-        **{f"{place}_pdrop": shape.dropout for place in ("resid", "embd", "attn")},
-    }
-    write_json(out / "config.json", config)
-    weights = to_gpt2(trained.model.state_dict(), shape.n_layer)
+    weights = {name: tensor.cpu() for name, tensor in trained.model.state_dict().items()}
+    if shape.architecture == "modern":
+        layout, weights = _nanochat(shape), nanochat_tensors(weights, shape)
+    else:
+        layout, weights = _gpt2(shape), to_gpt2(weights, shape.n_layer)
+    ids = {"bos_token_id": bos, "eos_token_id": bos, "pad_token_id": None}
+    write_json(out / "config.json", {**layout, "vocab_size": trained.model.vocab_size, **ids})
     # transformers asks for the format.
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
     tokenizer = hugging_face_tokenizer(trained.tokenizer)
@@ -88,6 +101,72 @@ def _to_hugging_face(trained: TrainedModel, out: Path) -> list[Path]:
     )
     names = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
     return [out / name for name in names]
+
+
+def _gpt2(shape: ModelConfig) -> dict[str, Any]:
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "n_positions": shape.block_size,
+        "n_embd": shape.n_embd,
+        "n_layer": shape.n_layer,
+        "n_head": shape.n_head,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": LAYER_NORM_EPSILON,
+        "tie_word_embeddings": True,
+        **{f"{place}_pdrop": shape.dropout for place in ("resid", "embd", "attn")},
+    }
+
+
+def _nanochat(shape: ModelConfig) -> dict[str, Any]:
+    """NanoChat too has normalised queries and keys, a squared ReLU and norms without gain. It
+    rotates before it normalises, which is the same: turning keeps lengths.
+    """
+    return {
+        "architectures": ["NanoChatForCausalLM"],
+        "model_type": "nanochat",
+        "max_position_embeddings": shape.block_size,
+        "hidden_size": shape.n_embd,
+        "intermediate_size": 4 * shape.n_embd,
+        "num_hidden_layers": shape.n_layer,
+        "num_attention_heads": shape.n_head,
+        "hidden_act": "relu2",
+        "rms_norm_eps": RMS_NORM_EPSILON,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+        # Its own models bend their logits; ours do not.
+        "final_logit_softcapping": None,
+        "attention_bias": False,
+        "attention_dropout": shape.dropout,
+        "tie_word_embeddings": False,
+    }
+
+
+def nanochat_tensors(weights: dict[str, Tensor], shape: ModelConfig) -> dict[str, Tensor]:
+    """Our weights of architecture `modern` under the names of transformers' NanoChat.
+
+    It turns number i of a head with number i + k / 2, as (odd, even), where ours are the pairs
+    (2i, 2i + 1); so the rows of queries and keys come in that order, and their products stay.
+    """
+    size = shape.n_embd // shape.n_head
+    order_k = torch.cat([torch.arange(1, size, 2), torch.arange(0, size, 2)])
+    tensors = {
+        "model.embed_tokens.weight": weights["token_embedding.weight"],
+        "lm_head.weight": weights["head.weight"],
+    }
+    for layer in range(shape.n_layer):
+        ours, theirs = f"blocks.{layer}", f"model.layers.{layer}"
+        q_dd, k_dd, v_dd = weights[f"{ours}.attention.qkv.weight"].chunk(3)
+        for name, rows_dd in (("q", q_dd), ("k", k_dd)):
+            rows_hkd = rows_dd.view(shape.n_head, size, shape.n_embd)[:, order_k]
+            tensors[f"{theirs}.self_attn.{name}_proj.weight"] = rows_hkd.flatten(0, 1)
+        tensors[f"{theirs}.self_attn.v_proj.weight"] = v_dd.contiguous()
+        for there, here in (
+            ("self_attn.o_proj", "attention.proj"),
+            ("mlp.fc1", "mlp.up"),
+            ("mlp.fc2", "mlp.down"),
+        ):
+            tensors[f"{theirs}.{there}.weight"] = weights[f"{ours}.{here}.weight"]
+    return tensors
 
 
 def hugging_face_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -282,8 +361,7 @@ def _gguf_tokens(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
 
 
 def _to_onnx(trained: TrainedModel, out: Path) -> list[Path]:
-    _extra("onnx")
-    _extra("onnxscript")
+    onnx, operations = _extra("onnx"), _extra("onnxscript").opset18
     file = out / "model.onnx"
     ids_bt = torch.zeros((2, min(4, trained.model.config.block_size)), dtype=torch.int64)
     sizes = {
@@ -302,10 +380,36 @@ def _to_onnx(trained: TrainedModel, out: Path) -> list[Path]:
             output_names=["logits"],
             dynamic_shapes={"ids_bt": sizes},
             dynamo=True,
+            custom_translation_table=_lines_in_onnx(operations, onnx.TensorProto),
             external_data=False,
             verbose=False,
         )
     return [file]
+
+
+def _lines_in_onnx(op: Any, kinds: Any) -> dict[Any, Any]:
+    """What places in lines are found with and PyTorch's exporter does not know, written in ONNX."""
+
+    def isin(ids_bt: Any, among_n: Any) -> Any:
+        equal_btn = op.Equal(op.Unsqueeze(ids_bt, [-1]), among_n)
+        # A sum, since there may be none to be among.
+        return op.Cast(
+            op.ReduceSum(op.Cast(equal_btn, to=kinds.INT64), [-1], keepdims=0), to=kinds.BOOL
+        )
+
+    def cummax(x_bt: Any, dim: int) -> tuple[Any, Any]:
+        assert dim == 1
+        t = op.Shape(x_bt, start=1)
+        square_tt = op.Expand(op.Constant(value_ints=[1]), op.Concat(t, t, axis=0))
+        seen_tt = op.Cast(op.Trilu(square_tt, upper=0), to=kinds.BOOL)
+        least = op.Constant(value_ints=[torch.iinfo(torch.int64).min])
+        each_btt = op.Where(seen_tt, op.Unsqueeze(x_bt, [1]), least)
+        largest_bt = op.ReduceMax(each_btt, [2], keepdims=0)
+        # PyTorch's gives the places too, for which nobody asks.
+        return largest_bt, largest_bt
+
+    aten = torch.ops.aten
+    return {aten.isin.Tensor_Tensor: isin, aten.cummax.default: cummax}
 
 
 def _extra(package: str) -> Any:

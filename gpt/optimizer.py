@@ -5,7 +5,7 @@ muon    Muon for the matrices of the blocks, AdamW for embeddings, head, norms a
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -13,15 +13,27 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from gpt.config import TrainConfig
-from gpt.distributed import like, whole
+from gpt.distributed import Group, like, whole
+
+# Muon takes matrices of one shape together, up to so many numbers.
+BATCH = 2**19
+# Of a large model it takes some layers at a time, half a gigabyte of updates, since FSDP has to
+# gather them.
+PORTION = 2**27
 
 
 def make_optimizers(
-    model: nn.Module, config: TrainConfig, device: str, *, bfloat16: bool = False
+    model: nn.Module,
+    config: TrainConfig,
+    device: str,
+    processes: Group | None = None,
+    *,
+    bfloat16: bool = False,
 ) -> list[torch.optim.Optimizer]:
     """The optimizers that train `model`; each group states its peak rate as `peak_lr`.
 
-    With `bfloat16` Muon, which is all products, iterates in that, as its author has it.
+    With `bfloat16` Muon, which is all products, iterates in that, as its author has it. The work
+    that all `processes` would do alike is shared out among them.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     muon = (
@@ -51,6 +63,7 @@ def make_optimizers(
                 lr=config.muon_learning_rate,
                 weight_decay=config.weight_decay,
                 bfloat16=bfloat16,
+                processes=processes,
             )
         )
     for optimizer in optimizers:
@@ -106,7 +119,9 @@ class Muon(torch.optim.Optimizer):
 
     All directions of a matrix then move at the same rate, whatever their gradients' sizes. Queries,
     keys and values, held in one matrix, are made orthogonal apart. Matrices of one shape go through
-    the iteration in one batch; one by one, small ones would take longer than the rest of a step.
+    the iteration in batches; one by one, small ones would take longer than the rest of a step.
+    Large ones go alone, so that processes can share them. What is in a batch does not depend on the
+    number of processes, and so neither do the bits.
     """
 
     def __init__(
@@ -117,9 +132,10 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float,
         momentum: float = 0.95,
         bfloat16: bool = False,
+        processes: Group | None = None,
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-        self._bfloat16 = bfloat16
+        self._bfloat16, self._processes = bfloat16, processes or Group()
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -138,18 +154,18 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_lerp_(averages, gradients, 1 - beta)
             updates = torch._foreach_lerp(gradients, averages, beta)
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            self._apply(parameters, updates, group["lr"])
+            for pairs in _portions(list(zip(parameters, updates, strict=True))):
+                self._apply(pairs, group["lr"])
 
-    def _apply(self, parameters: list[Tensor], updates: tuple[Tensor, ...], rate: float) -> None:
+    def _apply(self, pairs: list[tuple[Tensor, Tensor]], rate: float) -> None:
         # Square pieces of a fused matrix, and tall ones lying down, so that shapes coincide.
         by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
         sharded: list[tuple[Tensor, Tensor]] = []
-        for parameter, update in zip(parameters, updates, strict=True):
+        for parameter, update in pairs:
             rows, columns = parameter.shape
             pieces = 3 if rows == 3 * columns else 1
             if isinstance(parameter, DTensor):
-                # Only a whole matrix can be made orthogonal: each process does all of it, as DDP
-                # does, and keeps its part.
+                # Only a whole matrix can be made orthogonal; each process keeps its part.
                 update = whole(update)
                 change = torch.zeros_like(update)
                 sharded.append((parameter, change))
@@ -158,10 +174,16 @@ class Muon(torch.optim.Optimizer):
                 if piece.shape[0] > piece.shape[1]:
                     piece = piece.T
                 by_shape.setdefault((piece.shape[0], piece.shape[1]), []).append((target, piece))
-        for pairs in by_shape.values():
-            stacked = torch.stack([piece for _, piece in pairs])
-            orthogonal = orthogonalise(stacked.bfloat16() if self._bfloat16 else stacked)
-            for (target, _), matrix in zip(pairs, orthogonal, strict=True):
+        batches: list[list[tuple[Tensor, Tensor]]] = []
+        for (rows, columns), alike in by_shape.items():
+            together = max(1, BATCH // (rows * columns))
+            batches += [alike[at : at + together] for at in range(0, len(alike), together)]
+        stacks = (torch.stack([piece for _, piece in batch]) for batch in batches)
+        if self._bfloat16:
+            stacks = (stack.bfloat16() for stack in stacks)
+        done = self._processes.each_once(orthogonalise, stacks)
+        for batch, orthogonal in zip(batches, done, strict=True):
+            for (target, _), matrix in zip(batch, orthogonal, strict=True):
                 rows, columns = target.shape
                 scale = max(1.0, rows / columns) ** 0.5
                 target.sub_(
@@ -169,6 +191,19 @@ class Muon(torch.optim.Optimizer):
                 )
         for parameter, change in sharded:
             parameter.add_(like(change, parameter))
+
+
+def _portions(pairs: list[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """The same in order, cut where there would be more than PORTION numbers."""
+    portion: list[tuple[Tensor, Tensor]] = []
+    numbers = 0
+    for pair in pairs:
+        numbers += pair[0].numel()
+        if portion and numbers > PORTION:
+            yield portion
+            portion, numbers = [], pair[0].numel()
+        portion.append(pair)
+    yield portion
 
 
 def orthogonalise(x_nrc: Tensor, iterations: int = 5) -> Tensor:

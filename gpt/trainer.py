@@ -99,7 +99,7 @@ class Trainer:
         self._called = self.group.spread(self.model, config.sharding, blocks)
         self._parameters = list(self.model.parameters())
         self._optimizers = make_optimizers(
-            self.model, config, device.name, bfloat16=device.dtype == "bfloat16"
+            self.model, config, device.name, self.group, bfloat16=device.dtype == "bfloat16"
         )
         # In the order in which an optimizer's state counts them.
         self._trained = [

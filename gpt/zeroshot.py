@@ -1,10 +1,11 @@
 """Tests that were not trained for: endings to choose among, last words, and well-known texts.
 
-    hellaswag   which of four endings goes on from a text (Zellers et al. 2019)
-    lambada     the last word of a passage (Paperno et al. 2016), as OpenAI prepared it
-    wikitext    perplexity of a word (Merity et al. 2016), the text put back as it was written
-    enwik8      bits of a byte (Hutter), the last 5 % as test
-    text8       bits of a character, the same
+    hellaswag              which of four endings goes on from a text (Zellers et al. 2019)
+    lambada                the last word of a passage (Paperno et al. 2016), as OpenAI prepared it
+    wikitext-2, -103, ptb  perplexity of a word (Merity et al. 2016; Marcus et al. 1993, as Mikolov
+                           prepared it), the text put back as it was written
+    enwik8                 bits of a byte (Hutter), the last 5 % as test
+    text8                  bits of a character, the same
 
 Each file is read as its authors publish it. A choice is scored as EleutherAI's harness does it, so
 that figures can be laid beside theirs: the sum of the log-probabilities of its tokens after the
@@ -16,6 +17,8 @@ Shapes: n choices or windows, t positions.
 import json
 import math
 import re
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +36,17 @@ from gpt.texts import unreadable
 Progress = Callable[[int], None]
 # Of enwik8 and text8, their last part is what others test on.
 TEST_BYTES = 5_000_000
+# Texts cut into words, of which the perplexity is stated; they are put back as they were written.
+OF_WORDS = ("wikitext-2", "wikitext-103", "ptb")
+# What is read of the archives that some are published as.
+MEMBERS = {
+    "wikitext-2": "wikitext-2/wiki.test.tokens",
+    "wikitext-103": "wikitext-103/wiki.test.tokens",
+    "enwik8": "enwik8",
+    "text8": "text8",
+}
+# Far above any of them; an archive may say what it likes.
+LARGEST = 2**30
 
 
 @dataclass(frozen=True)
@@ -92,21 +106,24 @@ def _plain(text: str) -> str:
 
 
 def as_written(text: str) -> str:
-    """A text of WikiText as it was before it was cut into words.
+    """A text of WikiText or the Penn Treebank as it was before it was cut into words.
 
-    Its hyphens, commas and points inside numbers stand as ` @-@ `, ` @,@ `, ` @.@ `, and blanks
-    around punctuation; GPT-2's authors undid that with rules of their own, which they did not
-    publish.
+    Hyphens, commas and points inside numbers stand as ` @-@ `, ` @,@ `, ` @.@ `, and blanks around
+    punctuation and lines; GPT-2's authors undid that with rules of their own, which they did not
+    publish. Nothing but blanks and these signs is taken away.
     """
     text = re.sub(r" @([-,.])@ ", r"\1", text)
     text = re.sub(r" ([.,;:!?%)\]}])", r"\1", text)
     text = re.sub(r"([(\[{$£]) ", r"\1", text)
     text = re.sub(r" (n't|'(?:s|re|ve|ll|d|m)\b)", r"\1", text)
+    # After the s of a longer word: `the players ' union`; what else there is begins a quotation.
+    text = re.sub(r"(?<=\w{4}s) '(?= )", "'", text)
     # Quotation marks come in pairs: the first clings to what follows it, the second to what was.
     text = re.sub(r'" ([^"\n]*?) "', r'"\1"', text)
-    text = re.sub(r"(?<= )' ([^'\n]*?) '(?= )", r"'\1'", text)
+    text = re.sub(r"(?<= )' ([^'\n]*?) '(?!\w)", r"'\1'", text)
     # Headings: ` = = Name = = `.
-    return re.sub(r"(?<==) (?==)", "", text)
+    text = re.sub(r"(?<==) (?==)", "", text)
+    return re.sub(r"(?m)^ +| +$", "", text)
 
 
 # --- scoring --------------------------------------------------------------------------------------
@@ -204,12 +221,12 @@ def last_words(
 
 
 def read_text(path: Path, task: str) -> str:
-    """A text to score; of enwik8 and text8 the last five million bytes. Raises DataError."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise unreadable(path, error) from None
-    if task != "wikitext":
+    """A text to score; of enwik8 and text8 the last five million bytes. Raises DataError.
+
+    `path` may be the archive that the authors publish.
+    """
+    content = _unpacked(path, task)
+    if task not in OF_WORDS:
         content = content[-TEST_BYTES:]
         while content and content[0] & 0xC0 == 0x80:  # not from the middle of a character on
             content = content[1:]
@@ -217,6 +234,21 @@ def read_text(path: Path, task: str) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start} is not UTF-8; unpack it first") from None
+
+
+def _unpacked(path: Path, task: str) -> bytes:
+    try:
+        if task not in MEMBERS or not zipfile.is_zipfile(path):
+            return path.read_bytes()
+        with zipfile.ZipFile(path) as archive:
+            size = archive.getinfo(MEMBERS[task]).file_size
+            if size > LARGEST:
+                raise DataError(f"{path}: {MEMBERS[task]} would be {size:,} bytes; not this text")
+            return archive.read(MEMBERS[task])
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{path}: {MEMBERS[task]} is not in it whole ({error})") from None
 
 
 def _some(count: int) -> None:

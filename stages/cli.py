@@ -277,7 +277,9 @@ class Task(StrEnum):
 
     hellaswag = "hellaswag"
     lambada = "lambada"
-    wikitext = "wikitext"
+    wikitext_2 = "wikitext-2"
+    wikitext_103 = "wikitext-103"
+    ptb = "ptb"
     enwik8 = "enwik8"
     text8 = "text8"
 
@@ -285,7 +287,9 @@ class Task(StrEnum):
 @app.command("benchmark")
 def benchmark(
     task: Annotated[Task, typer.Argument(help="Which test.")],
-    file: Annotated[Path, typer.Argument(help="Its file, as its authors publish it.")],
+    file: Annotated[
+        Path | None, typer.Argument(help="Its file, as published; else it is downloaded.")
+    ] = None,
     model: Annotated[Path, typer.Option(help="A folder as the train stage writes it.")] = Path(
         "data/model"
     ),
@@ -294,11 +298,11 @@ def benchmark(
     """What the model knows that it was not trained for, as JSON: docs/scale.md has GPT-2's."""
     import json
 
-    file = file.resolve()
+    given = None if file is None else file.resolve()
     with _at_root():
         from stages.benchmark import run
 
-        print(json.dumps(run(task.value, file, model, limit), indent=2))
+        print(json.dumps(run(task.value, given, model, limit), indent=2))
 
 
 @app.command("harness")

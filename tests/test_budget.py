@@ -1,5 +1,6 @@
 """Arithmetic before training, against models that were built and PyTorch's own counter."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +189,35 @@ def test_every_preset_can_be_planned() -> None:
     for preset in PRESETS:
         shape, config, _ = resolve(preset, {}, {})
         assert parameter_count(shape, 65) > 0 < tokens_of(shape, config)
+
+
+def test_the_table_of_the_docs_is_what_is_computed_from_what_it_says() -> None:
+    page = (Path(__file__).parent.parent / "docs/scale.md").read_text(encoding="utf-8")
+    computed: dict[str, list[float]] = {}
+    for preset in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"):
+        model, train, _ = resolve(preset, {}, {})
+        parameters = parameter_count(model, 50_257)
+        operations, gradients = flops_per_token(model, 50_257) * 2**19, 4 * parameters
+        per_second = 0.4 * 312e12
+        longer = train.model_copy(update={"budget": "20 tokens/parameter"})
+        steps = steps_of(model, longer, 50_257, parameters)
+        for row, value in {
+            "operations a step of 2^19 tokens, 10^15": operations / 1e15,
+            "weights, gradients, moments and best weights, GB": state_bytes(model, train, 50_257)
+            / 1e9,
+            "gradients exchanged a step, GB": gradients / 1e9,
+            "8 GPUs: computing a step, s": operations / 8 / per_second,
+            "8 GPUs: exchanging gradients, s": 2 * 7 / 8 * gradients / 300e9,
+            "64 GPUs on 8 machines: computing, s": operations / 64 / per_second,
+            "64 GPUs on 8 machines: exchanging, s": 2 * 7 / 8 * gradients / 25e9,
+            "20 tokens a parameter: steps": steps,
+            "of these on 8 GPUs, hours": steps * operations / 8 / per_second / 3600,
+        }.items():
+            computed.setdefault(row, []).append(value)
+    for row, values in computed.items():
+        found = re.search(rf"^\| {re.escape(row)} \|(.*)\|$", page, re.M)
+        assert found is not None, row
+        shown = [cell.strip().replace(",", "") for cell in found[1].split("|")]
+        decimals = [len(cell.partition(".")[2]) for cell in shown]
+        expected = [f"{value:.{n}f}" for value, n in zip(values, decimals, strict=True)]
+        assert shown == expected, row

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_training import SmallTraining
+from small_training import REPOSITORY, SmallTraining
 
 from gpt.distributed import Group, Share, like, whole
 from gpt.errors import ParamsError
@@ -55,8 +56,30 @@ def test_a_group_of_one_changes_nothing() -> None:
     assert whole(tensor) is tensor
     assert like(tensor, tensor) is tensor
     assert group.largest(tensor) is tensor
+    assert group.each_once(lambda x: x + 1, [tensor])[0].tolist() == [1.0, 2.0, 3.0]
     layer = torch.nn.Linear(2, 2)
     assert group.spread(layer, "fsdp", []) is layer
+
+
+def test_shared_work_is_done_by_one_process_and_sent_to_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs = [torch.full((2,), float(number)) for number in range(5)]
+    did: dict[int, list[float]] = {}
+    sent: list[int] = []
+    monkeypatch.setattr("torch.distributed.broadcast", lambda tensor, src: sent.append(src))
+    for rank in range(3):
+        mine = did.setdefault(rank, [])
+
+        def work(x: torch.Tensor, mine: list[float] = mine) -> torch.Tensor:
+            mine.append(float(x[0]))
+            return x * 10
+
+        done = Group(rank, 3).each_once(work, inputs)
+        assert [float(done[int(number)][0]) for number in mine] == [10 * x for x in mine]
+    assert sorted(x for mine in did.values() for x in mine) == [0, 1, 2, 3, 4]
+    # Each process was told to take a result from whoever did it.
+    assert sent == 3 * [next(rank for rank in did if number in did[rank]) for number in range(5)]
 
 
 # --- whole trainings ------------------------------------------------------------------------------
@@ -113,17 +136,28 @@ def test_two_processes_give_the_bits_of_one_where_each_does_one_pass(
     assert '"processes": 2' in record
 
 
+MUON = {
+    "train__optimizer": "muon",
+    "model__architecture": "modern",
+    "model__line_sums": 2,
+    "model__ngram_rows": 64,
+}
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_muons_matrices_give_the_bits_of_one(
+    original: SmallTraining, tmp_path: Path
+) -> None:
+    one = trained(original, tmp_path / "1", **MUON)
+    two = trained(original, tmp_path / "2", **MUON, train__processes=2)
+    assert bits(one) == bits(two)
+
+
 @pytest.mark.slow
 def test_processes_share_models_and_rows_and_differ_in_the_last_digits(
     original: SmallTraining, tmp_path: Path
 ) -> None:
-    shape = {
-        "train__optimizer": "muon",
-        "model__architecture": "modern",
-        "model__line_sums": 2,
-        "model__ngram_rows": 64,
-    }
-    one = trained(original, tmp_path / "1", **shape)
+    one = trained(original, tmp_path / "1", **MUON)
     for name, params in {
         "passes and rows": {"train__processes": 4},
         "parts of each weight": {
@@ -133,8 +167,32 @@ def test_processes_share_models_and_rows_and_differ_in_the_last_digits(
             "runtime__sample_tokens": 5,
         },
     }.items():
-        other = trained(original, tmp_path / name, **shape, **params)
+        other = trained(original, tmp_path / name, **MUON, **params)
         assert apart(one, other) < TOLERANCE, name
+
+
+@pytest.mark.slow
+def test_the_job_for_slurm_trains_as_it_stands_in_the_docs(
+    original: SmallTraining, tmp_path: Path
+) -> None:
+    # Slurm's two commands are what is not real here: one names the hosts, one starts on each.
+    for name, script in {"scontrol": "echo localhost", "srun": 'exec "$@"'}.items():
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        path.chmod(0o755)
+    page = (REPOSITORY / "docs/scale.md").read_text(encoding="utf-8")
+    job = re.search(r"^    #!/bin/bash\n(?:    .*\n)+", page, re.M)
+    assert job is not None
+    lines = textwrap.dedent(job[0]).replace("--nproc-per-node 8", "--nproc-per-node 2")
+    one = trained(original, tmp_path / "one")
+    training = original.clone(tmp_path / "job")
+    slurm = {"SLURM_JOB_NODELIST": "here", "SLURM_NNODES": "1", "SLURM_JOB_ID": "7"}
+    folders = (tmp_path / "bin", Path(sys.executable).parent, os.environ["PATH"])
+    path = os.pathsep.join(map(str, folders))
+    environment = {**os.environ, **slurm, "PATH": path, "OMP_NUM_THREADS": "1"}
+    subprocess.run(["bash", "-c", lines], cwd=training.folder, env=environment, check=True)
+    assert bits(training) == bits(one)
 
 
 @pytest.mark.slow

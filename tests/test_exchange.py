@@ -1,5 +1,6 @@
 """Weights that come from others, and ours as others read them, each checked by the other side."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from small_training import SmallTraining
 
 from gpt.budget import parameter_count
@@ -42,9 +43,9 @@ def shape(**changes: object) -> ModelConfig:
     )
 
 
-def model_of(config: ModelConfig, vocab_size: int) -> GPT:
+def model_of(config: ModelConfig, vocab_size: int, line_breaks: tuple[int, ...] = ()) -> GPT:
     """A model whose biases and gains are not those it begins with."""
-    model = GPT(config, vocab_size, seed=3).eval()
+    model = GPT(config, vocab_size, seed=3, line_breaks=line_breaks).eval()
     noise = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -52,7 +53,9 @@ def model_of(config: ModelConfig, vocab_size: int) -> GPT:
     return model
 
 
-def trained(config: ModelConfig, tokenizer: Tokenizer) -> TrainedModel:
+def trained(
+    config: ModelConfig, tokenizer: Tokenizer, line_breaks: tuple[int, ...] = ()
+) -> TrainedModel:
     device = choose_device("cpu", "float32")
     train = TrainConfig(steps=1, batch_size=1, learning_rate=1e-3, min_learning_rate=0.0)
     record = ModelRecord(
@@ -65,7 +68,8 @@ def trained(config: ModelConfig, tokenizer: Tokenizer) -> TrainedModel:
         device=DeviceRecord(**device.as_dict()),
         tokenizer_sha256="0" * 64,
     )
-    return TrainedModel(model_of(config, tokenizer.vocab_size), tokenizer, record, device)
+    model = model_of(config, tokenizer.vocab_size, line_breaks)
+    return TrainedModel(model, tokenizer, record, device)
 
 
 def tokenizers() -> dict[str, Tokenizer]:
@@ -85,22 +89,56 @@ def tokenizers() -> dict[str, Tokenizer]:
 # --- what others read -----------------------------------------------------------------------------
 
 
+MODERN = {"architecture": "modern", "bias": False}
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # what their packages warn of is not ours to mend
-@pytest.mark.parametrize("bias", [True, False])
-def test_transformers_reads_the_export_and_gives_our_logits(tmp_path: Path, bias: bool) -> None:
+@pytest.mark.parametrize(
+    ("theirs", "changes"),
+    [
+        ("GPT2LMHeadModel", {"bias": True}),
+        ("GPT2LMHeadModel", {"bias": False}),
+        ("NanoChatForCausalLM", {**MODERN}),
+        # Long enough for the CPU's own kernels, and one head.
+        ("NanoChatForCausalLM", {**MODERN, "n_head": 1, "n_embd": 24, "block_size": 700}),
+    ],
+)
+def test_transformers_reads_the_export_and_gives_our_logits(
+    tmp_path: Path, theirs: str, changes: dict
+) -> None:
     pytest.importorskip("transformers", exc_type=ImportError)
-    from transformers import AutoModelForCausalLM, GPT2LMHeadModel
+    from transformers import AutoModelForCausalLM
 
-    ours = trained(shape(bias=bias), ByteTokenizer(has_bos=True))
+    ours = trained(shape(**changes), ByteTokenizer(has_bos=True))
     export(ours, "hf", tmp_path / "out")
-    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
-    assert isinstance(theirs, GPT2LMHeadModel)
-    ids = torch.randint(257, (3, 16), generator=torch.Generator().manual_seed(2))
+    read = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    assert type(read).__name__ == theirs
+    size = (3, ours.model.config.block_size)
+    ids = torch.randint(257, size, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        expected, found = ours.model(ids), theirs(ids).logits
+        expected, found = ours.model(ids), read(ids).logits
     assert float(expected.abs().max()) > 1
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("changes", [{}, MODERN])
+def test_transformers_writes_on_as_our_logits_have_it(tmp_path: Path, changes: dict) -> None:
+    # With its cache, from one token at a time, and past no end of text of its own.
+    pytest.importorskip("transformers", exc_type=ImportError)
+    from transformers import AutoModelForCausalLM
+
+    ours = trained(shape(**changes), ByteTokenizer(has_bos=True))
+    export(ours, "hf", tmp_path / "out")
+    read = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    ids = torch.tensor([[72, 101, 108]])
+    written = read.generate(ids, max_new_tokens=13, do_sample=False, eos_token_id=None)
+    for _ in range(13):
+        with torch.no_grad():
+            ids = torch.cat([ids, ours.model(ids)[:, -1:].argmax(-1)], dim=1)
+    assert torch.equal(written, ids)
 
 
 @pytest.mark.slow
@@ -176,25 +214,55 @@ def test_gguf_holds_the_same_tensors_and_tokens(tmp_path: Path, kind: str) -> No
     assert facts["tokenizer.ggml.eos_token_id"] == ours.tokenizer.bos
 
 
+LINES = {"ngram_rows": 64, "line_sums": 4}
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_onnx_gives_our_logits_for_any_number_of_sequences_and_positions(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "line_breaks"),
+    [
+        ({}, ()),
+        ({"architecture": "original"}, ()),
+        ({**MODERN, **LINES}, (10, 13)),
+        ({**MODERN, **LINES}, ()),  # a text without lines
+    ],
+)
+def test_onnx_gives_our_logits_for_any_number_of_sequences_and_positions(
+    tmp_path: Path, changes: dict, line_breaks: tuple[int, ...]
+) -> None:
     runtime = pytest.importorskip("onnxruntime")
-    ours = trained(shape(), ByteTokenizer(has_bos=True))
+    ours = trained(shape(**changes), ByteTokenizer(has_bos=True), line_breaks)
     (file,) = export(ours, "onnx", tmp_path / "out")
     session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
     for size in ((1, 1), (2, 7), (3, 16)):
-        ids = torch.randint(257, size, generator=torch.Generator().manual_seed(2))
+        # Of eight letters, so that there are lines.
+        ids = torch.randint(8, 16, size, generator=torch.Generator().manual_seed(2))
         with torch.no_grad():
             expected = ours.model(ids)
         (found,) = session.run(None, {"ids": ids.numpy()})
         torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=1e-4)
 
 
-def test_what_has_no_counterpart_is_refused(tmp_path: Path) -> None:
-    modern = trained(shape(architecture="modern", bias=False), ByteTokenizer(has_bos=True))
-    with pytest.raises(CheckpointError, match=r"architecture modern .*no counterpart in hf"):
-        export(modern, "hf", tmp_path)
+@pytest.mark.parametrize(
+    ("changes", "to", "said"),
+    [
+        ({**MODERN, **LINES}, "hf", "-S model.ngram_rows=0 -S model.line_sums=0"),
+        ({**MODERN, "bias": True}, "hf", "-S model.bias=false"),
+        ({"architecture": "original"}, "hf", "-S model.architecture=gpt2"),
+        ({**MODERN}, "gguf", "-S model.architecture=gpt2"),
+        ({"source": "scratchpad/model.py"}, "hf", "-S model.source=gpt/model.py"),
+    ],
+)
+def test_what_has_no_counterpart_is_refused_with_the_keys_to_set(
+    tmp_path: Path, changes: dict, to: str, said: str
+) -> None:
+    with pytest.raises(CheckpointError) as refused:
+        export(trained(shape(**changes), ByteTokenizer(has_bos=True)), to, tmp_path)
+    assert str(refused.value).endswith(f"no counterpart in {to}; train one that has: {said}")
+
+
+def test_tokenizers_that_have_no_counterpart_are_refused(tmp_path: Path) -> None:
     word = trained(shape(), WordTokenizer(["the"], "gpt2", has_bos=True))
     with pytest.raises(CheckpointError, match=r"tokenizer\.kind word"):
         export(word, "hf", tmp_path)
@@ -370,3 +438,22 @@ def test_a_training_goes_on_from_weights_and_says_so(
     assert record["pretrained_sha256"] == weights
     first_record = json.loads((training.folder / "data/model/config.json").read_bytes())
     assert first_record["pretrained_sha256"] == ""
+
+
+@pytest.mark.slow
+def test_the_names_of_gpt2_are_files_of_a_mirror_where_there_is_one(
+    training: SmallTraining, tmp_path: Path
+) -> None:
+    weights = load_file(training.folder / "data/model/model.safetensors")
+    (tmp_path / "mirror/gpt2-xl").mkdir(parents=True)
+    file = tmp_path / "mirror/gpt2-xl/model.safetensors"
+    save_file(to_gpt2(weights, 1), file)
+    other = training.clone(tmp_path / "other")
+    other.set(train__init_from="gpt2-xl", train__steps=0)
+    done = other.plain("train", GPT_MIRROR=str(tmp_path / "mirror"))
+    assert done.returncode == 0, done.stdout
+    assert "begins from gpt2-xl: pretrained" in done.stdout
+    found = load_file(other.folder / "data/model/model.safetensors")
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
+    record = json.loads((other.folder / "data/model/config.json").read_bytes())
+    assert record["pretrained_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gpt.config import ModelConfig, TrainConfig
+from gpt.distributed import Group
 from gpt.model import GPT
 from gpt.optimizer import Muon, make_optimizers, orthogonalise, schedule, set_learning_rate
+from gpt.presets import resolve
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -231,8 +233,15 @@ def test_a_matrix_of_zeros_stays_zero() -> None:
 SHAPES = {"square": (4, 4), "again": (4, 4), "tall": (16, 4), "wide": (4, 16), "qkv": (12, 4)}
 
 
-def test_updates_are_those_of_muon_written_out() -> None:
+# All of a shape together; two 4 x 4 at a time, which parts queries from values; each alone.
+# The last: of the five, two go in the first portion, and the others alone.
+@pytest.mark.parametrize(("batch", "portion"), [(2**19, 2**27), (32, 2**27), (1, 2**27), (32, 33)])
+def test_updates_are_those_of_muon_written_out(
+    batch: int, portion: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Jordan et al. 2024: Nesterov momentum, then the orthogonal matrix, larger for tall ones.
+    monkeypatch.setattr("gpt.optimizer.BATCH", batch)
+    monkeypatch.setattr("gpt.optimizer.PORTION", portion)
     torch.manual_seed(0)
     matrices = {name: nn.Parameter(torch.randn(*shape)) for name, shape in SHAPES.items()}
     model = nn.ModuleDict({"blocks": nn.ParameterDict(matrices), "rest": nn.Linear(1, 1)}).double()
@@ -257,6 +266,46 @@ def test_updates_are_those_of_muon_written_out() -> None:
             torch.testing.assert_close(
                 parameter.detach(), expected[name], rtol=1e-8, atol=1e-9, msg=name
             )
+
+
+def test_eight_processes_have_equally_many_of_gpt2s_matrices() -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    class Seeing(Group):
+        def each_once(self, work: Any, inputs: Any) -> list[Tensor]:
+            stacks = list(inputs)
+            shapes.extend(tuple(stack.shape) for stack in stacks)
+            return stacks
+
+    with torch.device("meta"):
+        model = GPT(resolve("gpt2", {}, {})[0], 50_257)
+    for parameter in model.parameters():
+        parameter.grad = torch.empty_like(parameter)
+    matrices = [p for name, p in model.named_parameters() if "blocks" in name and p.dim() == 2]
+    Muon(matrices, lr=0.02, weight_decay=0.0, processes=Seeing()).step()
+    # Queries, keys, values and what joins them; two layers of the MLP.
+    assert shapes == 48 * [(1, 768, 768)] + 24 * [(1, 768, 3072)]
+    first, *others = [sorted(shapes[rank::8]) for rank in range(8)]
+    assert all(share == first for share in others)
+
+
+def test_a_large_model_is_taken_in_portions_of_half_a_gigabyte() -> None:
+    gathered: list[int] = []
+
+    class Counting(Group):
+        def each_once(self, work: Any, inputs: Any) -> list[Tensor]:
+            stacks = list(inputs)
+            gathered.append(sum(stack.numel() for stack in stacks))
+            return stacks
+
+    with torch.device("meta"):
+        model = GPT(resolve("gpt2-xl", {}, {})[0], 50_257)
+    for parameter in model.parameters():
+        parameter.grad = torch.empty_like(parameter)
+    matrices = [p for name, p in model.named_parameters() if "blocks" in name and p.dim() == 2]
+    Muon(matrices, lr=0.02, weight_decay=0.0, processes=Counting()).step()
+    assert sum(gathered) == 48 * 12 * 1600**2
+    assert 2**25 < min(gathered[:-1]) <= max(gathered) <= 2**27
 
 
 def test_matrices_in_a_batch_move_as_they_would_alone() -> None:

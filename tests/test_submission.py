@@ -274,6 +274,14 @@ def test_a_wrong_lock_is_refused(submission: Path) -> None:
     assert "has not all of prepare" in with_lock(lambda stages: stages.pop("evaluate"))
 
 
+def test_a_model_that_began_from_other_weights_is_refused(submission: Path) -> None:
+    # As one is that train.init_from was set for and set back: all hashes agree, but for its record.
+    record = submission / "data/model/config.json"
+    edit(record, lambda facts: facts.update(pretrained_sha256="0" * 64))
+    cover_up(submission)
+    assert "pretrained weights take no part; train with train.init_from=''" in refused(submission)
+
+
 def test_better_scores_than_were_measured_are_refused(submission: Path) -> None:
     edit(submission / "submission.json", lambda facts: facts["scores"].update(bits_per_byte=0.5))
     assert "its scores are not those of metrics/evaluate.json" in refused(submission)

@@ -1,14 +1,20 @@
 """Tests that a model was not trained for, on small files with answers worked out by hand."""
 
+import dataclasses
+import hashlib
 import json
 import math
+import re
 import sys
+import zipfile
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from small_training import SmallTraining
 from typer.testing import CliRunner
@@ -20,6 +26,7 @@ from gpt.errors import DataError
 from gpt.model import GPT
 from gpt.tokenizer import CharTokenizer
 from gpt.zeroshot import (
+    MEMBERS,
     Question,
     answers,
     as_written,
@@ -29,7 +36,7 @@ from gpt.zeroshot import (
     read_lambada,
     read_text,
 )
-from stages.benchmark import text_figures
+from stages.benchmark import FILES, text_figures
 from stages.cli import app
 
 ALPHABET = " abc"
@@ -105,7 +112,7 @@ def test_texts_count_what_was_published(trained: TrainedModel) -> None:
     total = -math.log(chance(text))
     found = text_figures(trained, "text8", text, 100, lambda tokens: None)
     assert found["bits_per_byte"] == pytest.approx(total / math.log(2) / 7)
-    found = text_figures(trained, "wikitext", text, 100, lambda tokens: None)
+    found = text_figures(trained, "ptb", text, 100, lambda tokens: None)
     assert found["perplexity"] == pytest.approx(math.exp(total / 3))
 
 
@@ -158,12 +165,22 @@ def test_lambada_is_read_as_it_is_published(tmp_path: Path) -> None:
         ("In 1 @,@ 200 days , 3 @.@ 5 well @-@ known", "In 1,200 days, 3.5 well-known"),
         ("it is n't Bob 's ( or is it ? )", "it isn't Bob's (or is it?)"),
         ('he said " no way " , and left', 'he said "no way", and left'),
-        (" = = Early life = = ", " == Early life == "),
+        (" = = Early life = = \n \n", "== Early life ==\n\n"),
+        ("the players ' union is ' new ' .", "the players' union is 'new'."),
+        (" it was n't black monday \n $ N or N %\n", "it wasn't black monday\n$N or N%\n"),
         ("they 'll go .", "they'll go."),
     ],
 )
-def test_wikitext_is_put_back_as_it_was_written(cut: str, written: str) -> None:
+def test_words_are_put_back_as_they_were_written(cut: str, written: str) -> None:
     assert as_written(cut) == written
+
+
+@given(
+    st.lists(st.sampled_from(["a", "'s", "n't", '"', "'", ",", "(", ")", "@-@", "=", "\n", "$"]))
+)
+def test_putting_words_back_takes_away_nothing_but_blanks_and_signs(words: list[str]) -> None:
+    text = " ".join(words)
+    assert re.sub("[ @]", "", as_written(text)) == re.sub("[ @]", "", text)
 
 
 def test_only_the_end_of_enwik8_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,10 +188,37 @@ def test_only_the_end_of_enwik8_is_scored(tmp_path: Path, monkeypatch: pytest.Mo
     path = tmp_path / "enwik8"
     path.write_bytes("abcé€".encode())
     assert read_text(path, "enwik8") == "€"
-    assert read_text(path, "wikitext") == "abcé€"
+    assert read_text(path, "wikitext-2") == "abcé€"
     path.write_bytes(b"ab\xffcd")
     with pytest.raises(DataError, match="byte 2 is not UTF-8"):
-        read_text(path, "wikitext")
+        read_text(path, "wikitext-2")
+
+
+@pytest.mark.parametrize("task", sorted(MEMBERS))
+def test_an_archive_is_read_as_its_text(tmp_path: Path, task: str) -> None:
+    path = tmp_path / "published.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("README", "no text")
+        archive.writestr(MEMBERS[task], "a text of words")
+    assert read_text(path, task) == "a text of words"
+    content = bytearray(path.read_bytes())
+    content[content.index(MEMBERS[task].encode()) + len(MEMBERS[task]) + 4] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"{MEMBERS[task]} is not in it whole"):
+        read_text(path, task)
+
+
+def test_an_archive_of_another_text_or_of_far_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "other.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("text8", "ab" * 50)
+    with pytest.raises(DataError, match="enwik8 is not in it whole"):
+        read_text(path, "enwik8")
+    monkeypatch.setattr("gpt.zeroshot.LARGEST", 99)
+    with pytest.raises(DataError, match="text8 would be 100 bytes"):
+        read_text(path, "text8")
 
 
 def test_without_the_extra_the_harness_is_asked_for_in_one_line(
@@ -187,6 +231,10 @@ def test_without_the_extra_the_harness_is_asked_for_in_one_line(
     assert shown.output == (
         "gpt: lm_eval is not installed; pip install -c constraints.txt 'repro-gpt[harness]'\n"
     )
+
+
+def test_every_file_that_is_downloaded_has_a_pinned_hash() -> None:
+    assert all(re.fullmatch("[0-9a-f]{64}", file.sha256 or "") for file in FILES.values())
 
 
 @pytest.mark.slow
@@ -204,6 +252,22 @@ def test_the_command_tests_a_trained_model(tmp_path: Path, monkeypatch: pytest.M
     found = json.loads(shown.output)
     assert found["questions"] == 2
     assert found["acc"] in (0.0, 1.0)
+    # What it was measured on is named.
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert found["file_sha256"] == sha256
+    # Without a file it is the published one, here from a mirror, if it has the pinned hash.
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / "hellaswag_val.jsonl").write_bytes(file.read_bytes())
+    monkeypatch.setenv("GPT_MIRROR", str(mirror))
+    pinned = dataclasses.replace(FILES["hellaswag"], url="http://127.0.0.1:9/", sha256=sha256)
+    monkeypatch.setitem(FILES, "hellaswag", pinned)
+    shown = CliRunner().invoke(app, ["benchmark", "hellaswag", "--limit", "2"])
+    assert json.loads(shown.output) == found
+    shown = CliRunner().invoke(app, ["benchmark", "ptb"])
+    assert shown.output == (
+        "gpt: ptb is not free to download; name its file: gpt benchmark ptb FILE\n"
+    )
     weights = load_file("data/model/model.safetensors")
     assert weights["token_embedding.weight"].shape[0] in (256, 257)
     shown = CliRunner().invoke(app, ["benchmark", "lambada", str(file)])
