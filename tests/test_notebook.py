@@ -53,6 +53,17 @@ def test_a_page_becomes_text_examples_and_commands() -> None:
     ]
 
 
+def test_a_cell_that_names_an_experiment_can_be_run_again() -> None:
+    page = "    dvc exp run --name ours -S seed=2\n    dvc exp run -S seed=3\n"
+    assert [source for _, source in notebook.cells_of(page)] == [
+        "!dvc exp remove --quiet ours\n!dvc exp run --name ours -S seed=2",
+        "!dvc exp run -S seed=3",
+    ]
+    named = [source for source in sources(notebook.notebook()) if "--name" in source]
+    assert len(named) == 2
+    assert all(source.startswith("!dvc exp remove --quiet ") for source in named)
+
+
 def test_a_piece_takes_its_own_place(tmp_path: Path) -> None:
     path = check.start(tmp_path)[1]
     for number, text in ((1, "a = 1"), (3, "c = 3"), (2, "b = 2\n\n\n"), (1, "a = 4")):

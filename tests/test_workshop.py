@@ -152,6 +152,46 @@ MISTAKES: dict[str, tuple[str, dict[str, str], str]] = {
         {"tokens[i] for i in ids": "tokens[i - 1] for i in ids"},
         "decode_bpe is off by one",
     ),
+    "only the first of the pairs merged": (
+        "tokenizer.py",
+        {"            i += 2\n": "            return [*merged, *ids[i + 2 :]]\n"},
+        "only the first pair is merged",
+    ),
+    "a list compared with a tuple": (
+        "tokenizer.py",
+        {"tuple(ids[i : i + 2]) == pair": "ids[i : i + 2] == pair"},
+        "the pair is not found",
+    ),
+    "no return": (
+        "tokenizer.py",
+        {"    return merged\n": "    ids[:] = merged\n"},
+        "one of your functions gives None",
+    ),
+    "one merge too many": (
+        "tokenizer.py",
+        {"len(merges) < vocab_size": "len(merges) <= vocab_size"},
+        "the number of merges is wrong",
+    ),
+    "bytes not counted among the ids": (
+        "tokenizer.py",
+        {"while 256 + len(merges)": "while len(merges)"},
+        "the number of merges is wrong",
+    ),
+    "characters in place of bytes while learning": (
+        "tokenizer.py",
+        {"ids = list(text.encode())\n    merges": "ids = [ord(c) for c in text]\n    merges"},
+        "train_bpe does not begin with bytes",
+    ),
+    "ids of Unicode": (
+        "tokenizer.py",
+        {"[self.ids[character] for": "[ord(character) for"},
+        "the ids are those of Unicode",
+    ),
+    "a property without its decorator": (
+        "tokenizer.py",
+        {"    @property\n": ""},
+        "vocab_size is a method",
+    ),
     # --- part 2
     "no mask": ("model.py", {MASK: ""}, "the mask is missing"),
     "a mask off by one, too open": (
@@ -176,6 +216,46 @@ MISTAKES: dict[str, tuple[str, dict[str, str], str]] = {
         "model.py",
         {"/ math.sqrt(k)": "/ math.sqrt(d)"},
         "the scale is wrong: the scores are divided by sqrt(d)",
+    ),
+    "scale by k": (
+        "model.py",
+        {"/ math.sqrt(k)": "/ k"},
+        "the scale is wrong: the scores are divided by k",
+    ),
+    "scale by the number of heads": (
+        "model.py",
+        {"/ math.sqrt(k)": "/ math.sqrt(self.n_head)"},
+        "the scale is wrong: the scores are divided by sqrt(h)",
+    ),
+    "scale with a power that is none": (
+        "model.py",
+        {"/ math.sqrt(k)": "/ k**1/2"},
+        "the scale is wrong: the scores are divided by d, the width of the stream (or by 2 k",
+    ),
+    "scale after the softmax": (
+        "model.py",
+        {" / math.sqrt(k)": "", ".softmax(dim=-1))": ".softmax(dim=-1) / math.sqrt(k))"},
+        "the scale comes after the softmax",
+    ),
+    "softmax twice": (
+        "model.py",
+        {".softmax(dim=-1)": ".softmax(dim=-1).softmax(dim=-1)"},
+        "the softmax is done twice",
+    ),
+    "no softmax": (
+        "model.py",
+        {"scores_bhtt.softmax(dim=-1)": "scores_bhtt.masked_fill(later_tt, 0.0)"},
+        "the softmax is missing",
+    ),
+    "a finite mask off by one": (
+        "model.py",
+        {".triu(1)": ".triu(0)", "-math.inf": "-1e9"},
+        "the mask is off by one: a position may look at itself",
+    ),
+    "no heads": (
+        "model.py",
+        {"k = d // self.n_head": "k = d", CUT: "[:, None]"},
+        "there is one head",
     ),
     "scale multiplied": (
         "model.py",
@@ -232,6 +312,33 @@ MISTAKES: dict[str, tuple[str, dict[str, str], str]] = {
         {"x_btd = x_btd + self.mlp(": "x_btd = self.mlp("},
         "the residual is missing",
     ),
+    "one residual around both branches": (
+        "model.py",
+        {
+            "x_btd = x_btd + self.attention(": "y_btd = self.attention(",
+            "self.mlp(self.norm_2(x_btd))": "self.mlp(self.norm_2(y_btd))",
+        },
+        "a residual is missing",
+    ),
+    "the stream added twice": (
+        "model.py",
+        {"x_btd + self.mlp(": "x_btd + x_btd + self.mlp("},
+        "the stream is added too often",
+    ),
+    "a block without return": (
+        "model.py",
+        {
+            "        x_btd = x_btd + self.mlp(self.norm_2(x_btd))\n        return x_btd\n": (
+                "        x_btd = x_btd + self.mlp(self.norm_2(x_btd))\n"
+            )
+        },
+        "forward of Block gives None",
+    ),
+    "residuals in place": (
+        "model.py",
+        {"x_btd = x_btd + self.": "x_btd += self."},
+        "the stream is changed in place",
+    ),
     "no norm before the MLP": (
         "model.py",
         {"self.mlp(self.norm_2(x_btd))": "self.mlp(x_btd)"},
@@ -262,6 +369,58 @@ MISTAKES: dict[str, tuple[str, dict[str, str], str]] = {
             "self.token_embedding.weight)\n": "self.head.weight)\n",
         },
         "the weights are not tied",
+    ),
+    "a head with a bias": (
+        "model.py",
+        {
+            "        for name, parameter in self.named_parameters():\n": (
+                "        self.head = nn.Linear(config.n_embd, vocab_size)\n"
+                "        for name, parameter in self.named_parameters():\n"
+            ),
+            "F.linear(self.norm(x_btd), self.token_embedding.weight)\n": (
+                "self.head(self.norm(x_btd))\n"
+            ),
+        },
+        "the weights are not tied",
+    ),
+    "a head that does not learn": (
+        "model.py",
+        {"self.token_embedding.weight)\n": "self.token_embedding.weight.detach())\n"},
+        "learning does not reach all of token_embedding.weight",
+    ),
+    "blocks in a plain list": (
+        "model.py",
+        {"nn.ModuleList(Block(config) for _ in range(config.n_layer))": "[Block(config)]"},
+        "the blocks are not seen by PyTorch",
+    ),
+    "one block several times": (
+        "model.py",
+        {"Block(config) for _ in range(config.n_layer)": "[Block(config)] * config.n_layer"},
+        "one block is there several times over",
+    ),
+    "a loss beside the logits": (
+        "model.py",
+        {"self.token_embedding.weight)\n": "self.token_embedding.weight), None\n"},
+        "forward of GPT gives a tuple",
+    ),
+    "a whole block refused": (
+        "model.py",
+        {"if t > self.config.block_size": "if t >= self.config.block_size"},
+        "12 positions are refused",
+    ),
+    "all positions, however short the text": (
+        "model.py",
+        {"position_embedding.weight[:t]": "position_embedding.weight"},
+        "the shapes do not fit, with ids (2, 7)",
+    ),
+    "all tokens begin alike": (
+        "model.py",
+        {
+            "                nn.init.normal_(parameter, 0.0, config.init_std)\n": (
+                "                nn.init.zeros_(parameter)\n"
+            )
+        },
+        "the init is wrong: all tokens begin with the same numbers",
     ),
     "the init of PyTorch": (
         "model.py",
@@ -322,6 +481,64 @@ MISTAKES: dict[str, tuple[str, dict[str, str], str]] = {
         "train.py",
         {"ids_n[1 : blocks * block_size + 1]": "ids_n[: blocks * block_size]"},
         "the targets of the validation are not shifted",
+    ),
+    "targets turned round": (
+        "train.py",
+        {
+            "torch.stack([ids_n[start + 1 : start + block_size + 1] for start in starts])": (
+                "inputs_bt.roll(-1, dims=1)"
+            )
+        },
+        "the targets are not shifted by one",
+    ),
+    "the fraction in place of the rest": (
+        "train.py",
+        {"(1 - val_fraction)": "val_fraction"},
+        "a tenth is trained on",
+    ),
+    "a loss without gradients": (
+        "train.py",
+        {"targets_bt.flatten())\n": "targets_bt.flatten()).item()\n"},
+        "the loss is a plain float",
+    ),
+    "a warm-up a step too long": (
+        "train.py",
+        {"if step < warmup_steps": "if step <= warmup_steps"},
+        "the warm-up is a step too long",
+    ),
+    "the rate of another step": (
+        "train.py",
+        {"learning_rate_at(step, steps": "learning_rate_at(step + 1, steps"},
+        "the learning rate is not that of its step",
+    ),
+    "clipped to a norm of its own": (
+        "train.py",
+        {"model.parameters(), grad_clip)": "model.parameters(), 1.0)"},
+        "gradients are clipped to 1.00, and not to grad_clip",
+    ),
+    "zero_grad once": (
+        "train.py",
+        {
+            "        optimizer.zero_grad()\n": "",
+            "    model.train()\n    for step": (
+                "    model.train()\n    optimizer.zero_grad()\n    for step"
+            ),
+        },
+        "zero_grad is missing in the loop",
+    ),
+    "a last block without its last target": (
+        "train.py",
+        {"(len(ids_n) - 1) // block_size": "len(ids_n) // block_size"},
+        "the blocks do not fit",
+    ),
+    "one thing in place of two": (
+        "train.py",
+        {
+            "return losses, validation_loss(model, val_n, block_size)": (
+                "validation_loss(model, val_n, block_size)\n    return losses"
+            )
+        },
+        "train is to give two things",
     ),
     "starts beyond the end": (
         "train.py",
@@ -481,6 +698,20 @@ MISTAKES: dict[str, tuple[str, dict[str, str], str]] = {
         {"ids[-block_size:]": "ids"},
         "the text is not cropped to the last block_size",
     ),
+    "the text itself cropped": (
+        "generate.py",
+        {
+            "        read_1t = torch.tensor([ids[-block_size:]])\n": (
+                "        ids = ids[-block_size:]\n        read_1t = torch.tensor([ids])\n"
+            )
+        },
+        "the beginning of the text is lost",
+    ),
+    "a short text cropped too": (
+        "generate.py",
+        {"ids[-block_size:]": "ids[len(ids) - block_size :]"},
+        "too little is read, 2 of 4 ids",
+    ),
     "the beginning read in place of the end": (
         "generate.py",
         {"ids[-block_size:]": "ids[:block_size]"},
@@ -569,6 +800,22 @@ AS_RIGHT: dict[str, tuple[str, dict[str, str]]] = {
             MASK: "",
             "y_bhtk = weights_bhtt @ v_bhtk": (
                 "y_bhtk = F.scaled_dot_product_attention(q_bhtk, k_bhtk, v_bhtk, is_causal=True)"
+            ),
+        },
+    ),
+    "a matrix that is the head's first": (
+        "model.py",
+        {
+            "        self.token_embedding = nn": (
+                "        self.head = nn.Linear(config.n_embd, vocab_size, bias=False)\n"
+                "        self.token_embedding = nn"
+            ),
+            "        self.position_embedding = nn": (
+                "        self.token_embedding.weight = self.head.weight\n"
+                "        self.position_embedding = nn"
+            ),
+            "F.linear(self.norm(x_btd), self.token_embedding.weight)": (
+                "self.head(self.norm(x_btd))"
             ),
         },
     ),

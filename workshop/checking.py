@@ -99,5 +99,7 @@ def said_by(error: Exception, path: Path) -> str:
         return f"not written yet:{name} ({where})"
     if isinstance(error, SyntaxError):
         where = f"{path.name}, line {error.lineno}"
+    if not lines and "NoneType" in str(error):
+        return f"one of your functions gives None: is its `return` missing? ({where})"
     said = " ".join(str(error).split())[:200]
     return f"{type(error).__name__}: {said} ({where})"

@@ -78,6 +78,21 @@ def attentions(reference: ours.CausalSelfAttention, x_btd: Tensor) -> Iterator[N
         "the scale is upside down: the scores are multiplied by sqrt(k); divide them",
         attend(scale=math.sqrt(k)),
     )
+    for said, by in (
+        ("d, the width of the stream (or by 2 k: for Python k**1/2 is k / 2)", d),
+        ("sqrt(h), of the number of heads", math.sqrt(h)),
+        ("sqrt(t), of the number of positions", math.sqrt(t)),
+    ):
+        yield (
+            f"the scale is wrong: the scores are divided by {said}; it should be sqrt(k), the size "
+            "of a head",
+            attend(scale=1 / by),
+        )
+    yield (
+        "the scale comes after the softmax: the scores are divided by sqrt(k), before it, and the "
+        "weights by nothing",
+        attend(scale=1.0, weigh=lambda scores: weigh(scores) / math.sqrt(k)),
+    )
 
     for axis in (-2, 1, 0):
         yield (
@@ -98,6 +113,24 @@ def attentions(reference: ours.CausalSelfAttention, x_btd: Tensor) -> Iterator[N
     yield (
         "the mask is off by one: a position sees one token ahead, the very one it is to predict",
         attend(weigh=lambda s: s.masked_fill(later_tt.triu(2), -math.inf).softmax(-1)),
+    )
+    yield (
+        "the mask is off by one: a position may look at itself, and yours may not; position 0 is "
+        "left with nothing, so that all of its scores are the same, those of the future too",
+        attend(weigh=lambda s: s.masked_fill(later_tt | eye_tt, -1e9).softmax(-1)),
+    )
+    yield (
+        "the softmax is done twice: the second makes all weights about the same, those of the "
+        "future too",
+        attend(weigh=lambda scores: weigh(scores).softmax(-1)),
+    )
+    yield (
+        "the softmax is missing: scores are any numbers, and weights are positive and sum to 1",
+        attend(weigh=lambda scores: scores.masked_fill(later_tt, 0.0)),
+    )
+    yield (
+        "the softmax is a log_softmax: weights are shares, not their logarithms",
+        attend(weigh=lambda scores: masked(scores).log_softmax(-1)),
     )
     yield (
         "the mask comes after the softmax: the weights left do not sum to 1; scores of later "
@@ -139,6 +172,15 @@ def attentions(reference: ours.CausalSelfAttention, x_btd: Tensor) -> Iterator[N
             "query, then come the key and the value; query times key is the score",
             attend(order=order),
         )
+    yield (
+        "there is one head: the d numbers are cut into h heads of k = d / h, and each looks by "
+        "itself",
+        attend(
+            cut=lambda x_btd: x_btd[:, None],
+            join=lambda x_bhtk: x_bhtk[:, 0],
+            scale=1 / math.sqrt(d),
+        ),
+    )
     yield "proj is missing: what the heads found is not mixed", attend(proj=lambda x_btd: x_btd)
 
 
@@ -168,6 +210,10 @@ def blocks(of: ours.GPT2Block, x_btd: Tensor) -> Iterator[Named]:
     yield (
         "attention and MLP are in the wrong order: attention comes first",
         (y := x_btd + of.mlp(of.norm_2(x_btd))) + of.attention(of.norm_1(y)),
+    )
+    yield (
+        "a residual is missing: each branch is added by itself, and yours adds once, around both",
+        x_btd + of.mlp(of.norm_2(of.attention(of.norm_1(x_btd)))),
     )
     yield (
         "the MLP reads the old stream: it should get what attention has already been added to",

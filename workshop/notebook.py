@@ -4,8 +4,8 @@
 
 Prose becomes text cells. A block of Python becomes a code cell: part of one of the learner's files
 with %%piece, an example without its prompts and answers. A command becomes a cell with `!`, but for
-those that need a terminal, an answer, gigabytes or somebody else's files: they stay in the text.
-Nothing is run here.
+those that need a terminal, an answer, gigabytes or somebody else's files: they stay in the text. A
+cell may be run again, so one that names an experiment frees the name first. Nothing is run here.
 """
 
 import json
@@ -69,6 +69,9 @@ def cells_of(page: str) -> Iterator[Cell]:
             command = part.strip()
             if not IN_A_TERMINAL.match(command):
                 source = "!" + command
+                if named := re.match(r"dvc exp run .*--name (\S+)", command):
+                    # Of an experiment that is not there yet it says nothing, being quiet.
+                    source = f"!dvc exp remove --quiet {named[1]}\n{source}"
         elif kind == "python":
             opening, _, code = part.partition("\n")
             if file := re.search(r'title="(.*)"', opening):

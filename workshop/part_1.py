@@ -8,7 +8,7 @@ from gpt import bpe
 from workshop.checking import Part, Wrong
 
 PART = Part("tokenizer.py")
-TEXT = "hello, world\n"
+TEXT = "Hello, world\n"
 ALPHABET = sorted(set(TEXT))
 SONG = "low lower lowest, slow slower slowest, blow blower"
 
@@ -16,12 +16,18 @@ SONG = "low lower lowest, slow slower slowest, blow blower"
 @PART.check("the vocabulary is the characters of the text, sorted")
 def vocabulary(theirs: Any) -> None:
     tokenizer = theirs.CharTokenizer(TEXT)
+    if callable(tokenizer.vocab_size):
+        raise Wrong("vocab_size is a method: with @property above it, it is read without brackets")
     if tokenizer.vocab_size != len(ALPHABET):
         raise Wrong(
             f"{TEXT!r} has {len(ALPHABET)} different characters, and your vocabulary "
             f"{tokenizer.vocab_size}: a set has each of them once"
         )
     ids = tokenizer.encode("".join(ALPHABET))
+    if len(ids) != len(ALPHABET):
+        raise Wrong(f"{len(ALPHABET)} characters became {len(ids)} ids: each of them has one")
+    if list(ids) == [ord(character) for character in ALPHABET]:
+        raise Wrong("the ids are those of Unicode: an id is the place in the sorted vocabulary")
     if list(ids) == list(range(1, len(ALPHABET) + 1)):
         raise Wrong("the ids begin at 1: they are places in a list, and the first of them is 0")
     if list(ids) != list(range(len(ALPHABET))):
@@ -60,7 +66,7 @@ def round_trip(theirs: Any) -> None:
 def unknown(theirs: Any) -> None:
     tokenizer = theirs.CharTokenizer(TEXT)
     try:
-        ids = tokenizer.encode("hexo")
+        ids = tokenizer.encode("Hexo")
     except ValueError as error:
         if "x" not in str(error):
             raise Wrong(f"the error should name the character x; it says {str(error)!r}") from None
@@ -70,7 +76,7 @@ def unknown(theirs: Any) -> None:
             "an unknown character ends in a KeyError: raise a ValueError that names it"
         ) from None
     raise Wrong(
-        f"an unknown character is {'dropped' if len(ids) < 4 else 'replaced'}: 'hexo' has an x "
+        f"an unknown character is {'dropped' if len(ids) < 4 else 'replaced'}: 'Hexo' has an x "
         f"that the text lacks, and became {len(ids)} ids without a word. What is dropped or "
         "replaced is lost for good; raise ValueError"
     )
@@ -103,6 +109,12 @@ def pairs(theirs: Any) -> None:
             )
 
 
+def once(ids: list[int], pair: tuple[int, int]) -> list[int]:
+    """`ids` with 9 in the place of the first `pair` alone."""
+    at = next((i for i in range(len(ids)) if tuple(ids[i : i + 2]) == pair), len(ids))
+    return [*ids[:at], 9, *ids[at + 2 :]] if at < len(ids) else ids
+
+
 @PART.check("a pair is merged from left to right")
 def merging(theirs: Any) -> None:
     for ids, pair, expected in (
@@ -113,6 +125,13 @@ def merging(theirs: Any) -> None:
     ):
         found = list(theirs.merge(list(ids), pair, 9))
         seen = f"{pair} in {ids} should give {expected}, not {found}"
+        if found == ids and expected != ids:
+            raise Wrong(
+                f"the pair is not found: {seen}; a list is never equal to a tuple, so compare "
+                "tuple(ids[i : i + 2]) with the pair"
+            )
+        if found == once(ids, pair) != expected:
+            raise Wrong(f"only the first pair is merged: {seen}")
         if found == expected[:-1]:
             raise Wrong(f"the last id is lost: {seen}")
         if len(found) > len(expected):
@@ -137,6 +156,19 @@ def merges(theirs: Any) -> None:
         )
     if len(theirs.train_bpe("abc", 300)):
         raise Wrong("in 'abc' no pair stands twice, so there is nothing to merge")
+    many = len(theirs.train_bpe(SONG, 256 + 3))
+    if many != 3:
+        raise Wrong(
+            "the number of merges is wrong: a vocabulary of 259 ids is 256 bytes and 3 merges, and "
+            f"yours learned {many}"
+        )
+    accented = "été, été"
+    expected = bpe.train({accented.encode(): 1}, 300, min_frequency=2)
+    if [tuple(pair) for pair in theirs.train_bpe(accented, 300)] != expected:
+        raise Wrong(
+            f"train_bpe does not begin with bytes: {accented!r} is {len(accented)} characters and "
+            f"{len(accented.encode())} bytes (text.encode())"
+        )
 
 
 @PART.check("byte pairs give every text back, in fewer ids")

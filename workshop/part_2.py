@@ -16,6 +16,7 @@ PART = Part("model.py")
 CONFIG = ModelConfig(n_layer=2, n_head=2, n_embd=16, block_size=12, init_std=0.02)
 VOCAB_SIZE = 65
 CLOSE = 1e-4
+EMBEDDING = "token_embedding.weight"
 ALWAYS_DROPPED = (
     "dropout is on in eval mode: two readings of one text differ (nn.Dropout knows the mode; "
     "F.dropout has to be told: training=self.training)"
@@ -25,7 +26,9 @@ ALWAYS_DROPPED = (
 def alike(mine: Any, reference: nn.Module) -> None:
     """Gives both the same weights, by name: large enough for a mistake to show, always the same."""
     what = type(mine).__name__
-    found = {name: tuple(p.shape) for name, p in mine.named_parameters()}
+    # A matrix that serves twice may have its other name first.
+    every = mine.named_parameters(remove_duplicate=False)
+    found = {name: tuple(p.shape) for name, p in every}
     generator = torch.Generator().manual_seed(7)
     for name, parameter in sorted(reference.named_parameters()):
         if name not in found:
@@ -36,6 +39,17 @@ def alike(mine: Any, reference: nn.Module) -> None:
     mine.load_state_dict(reference.state_dict(), strict=False)
     mine.eval()
     reference.eval()
+
+
+def given(mine: Any, x: Tensor) -> Tensor:
+    """What `mine` makes of x. Raises Wrong where that is no tensor."""
+    y = mine(x)
+    what = type(mine).__name__
+    if y is None:
+        raise Wrong(f"forward of {what} gives None: is its `return` missing?")
+    if not isinstance(y, Tensor):
+        raise Wrong(f"forward of {what} gives a {type(y).__name__}, and should give one tensor")
+    return y
 
 
 def stream(seed: int = 0) -> Tensor:
@@ -64,7 +78,7 @@ def attention_fault(theirs: Any, otherwise: str) -> Wrong:
 def attention_shape(theirs: Any) -> None:
     mine, _ = attentions(theirs)
     try:
-        found = tuple(mine(stream()).shape)
+        found = tuple(given(mine, stream()).shape)
     except NotImplementedError:
         raise
     except RuntimeError as error:
@@ -158,7 +172,7 @@ def scale(theirs: Any) -> None:
 def mlp(theirs: Any) -> None:
     mine, reference = theirs.MLP(CONFIG), ours.MLP(CONFIG, gelu)
     alike(mine, reference)
-    found, x_btd = mine(stream()), stream()
+    found, x_btd = given(mine, stream()), stream()
     apart = float((found - reference(x_btd)).abs().max())
     if apart <= 0.01:
         return
@@ -166,6 +180,8 @@ def mlp(theirs: Any) -> None:
         raise Wrong("the GELU is missing: without a bend two linear layers are no more than one")
     if float((found - reference.down(reference.up(x_btd).relu())).abs().max()) < CLOSE:
         raise Wrong("the bend is a ReLU: GPT-2 has GELU, which is smooth at 0 (F.gelu)")
+    if float((found - reference.down(reference.up(gelu(x_btd)))).abs().max()) < 0.01:
+        raise Wrong("the GELU is in the wrong place: it stands between up and down")
     raise Wrong(f"the MLP differs from the reference by {apart:.3f}: down(gelu(up(x)))")
 
 
@@ -181,9 +197,15 @@ def residual(theirs: Any) -> None:
     mine, _ = blocks(theirs)
     mine.attention.proj.weight.zero_()
     mine.mlp.down.weight.zero_()
-    found = mine(stream())
+    found = given(mine, stream())
     if float((found - stream()).abs().max()) < CLOSE:
         return
+    for times in (2, 3, 4):
+        if float((found - times * stream()).abs().max()) < CLOSE:
+            raise Wrong(
+                f"the stream is added too often: with branches that give 0 it comes out {times} "
+                "times as large (x = x + branch(norm(x)), once)"
+            )
     if float(found.abs().max()) < CLOSE:
         raise Wrong(
             "the residual is missing: with branches that give 0 the stream should go on past them "
@@ -224,7 +246,20 @@ def some_ids(t: int = 12) -> Tensor:
 def logits_shape(theirs: Any) -> None:
     mine = theirs.GPT(CONFIG, VOCAB_SIZE)
     for t in (12, 7):
-        found = tuple(mine(some_ids(t)).shape)
+        try:
+            found = tuple(given(mine, some_ids(t)).shape)
+        except ValueError as error:
+            raise Wrong(
+                f"{t} positions are refused, and block_size is {CONFIG.block_size}: only more than "
+                "that are too many"
+            ) from error
+        except NotImplementedError:
+            raise
+        except RuntimeError as error:
+            raise Wrong(
+                f"the shapes do not fit, with ids (2, {t}): there are as many positions as ids, "
+                "(t, d), and the head is F.linear(x, weight), which turns its matrix (v, d) itself"
+            ) from error
         if found != (2, t, VOCAB_SIZE):
             raise Wrong(f"ids (2, {t}) gave {found}; it should be (2, {t}, {VOCAB_SIZE}) logits")
 
@@ -234,16 +269,28 @@ def tied(theirs: Any) -> None:
     mine = theirs.GPT(CONFIG, VOCAB_SIZE)
     reference = ours.GPT(CONFIG, VOCAB_SIZE)
     count = sum(parameter.numel() for parameter in mine.parameters())
+    heads = [
+        name
+        for name, parameter in mine.named_parameters()
+        if tuple(parameter.shape) == (VOCAB_SIZE, CONFIG.n_embd) and "embedding" not in name
+    ]
     expected = sum(parameter.numel() for parameter in reference.parameters())
     matrix = VOCAB_SIZE * CONFIG.n_embd
-    if count == expected + matrix:
+    if count == expected + matrix or (count > expected and heads):
         raise Wrong(
-            f"the weights are not tied: your model has {count:,} parameters, {matrix:,} more than "
-            "the reference. The head is the matrix of token_embedding"
+            f"the weights are not tied: your model has {count:,} parameters, {count - expected:,} "
+            "more than the reference. The head is the matrix of token_embedding, without a bias"
         )
     if count != expected:
         names = {name for name, _ in mine.named_parameters()}
         lacking = [name for name, _ in reference.named_parameters() if name not in names]
+        if any(name.startswith("blocks.") for name in lacking):
+            once = "one block is there several times over: make each anew, for _ in range(n_layer)"
+            unseen = "the blocks are not seen by PyTorch: put them into an nn.ModuleList"
+            raise Wrong(
+                f"{once if any(name.startswith('blocks.') for name in names) else unseen}; your "
+                f"model has {count:,} parameters, the reference {expected:,}"
+            )
         what = f"your model lacks {lacking[0]}: it" if lacking else "your model"
         raise Wrong(f"{what} has {count:,} parameters, the reference {expected:,}")
 
@@ -268,6 +315,11 @@ def first_loss(theirs: Any) -> None:
     ids_bt = some_ids()
     loss = float(cross_entropy(mine(ids_bt)[:, :-1], ids_bt[:, 1:]))
     guessing = math.log(VOCAB_SIZE)
+    if not float(dict(mine.named_parameters(remove_duplicate=False))[EMBEDDING].std()):
+        raise Wrong(
+            "the init is wrong: all tokens begin with the same numbers, and weights that begin "
+            "alike stay alike; draw them (nn.init.normal_)"
+        )
     if abs(loss - guessing) > 0.3:
         raise Wrong(
             f"the init is wrong: your loss starts at {loss:.1f}, and ln {VOCAB_SIZE} is "
@@ -311,3 +363,34 @@ def logits(theirs: Any) -> None:
             or f"with the reference's weights your logits differ by {apart:.1%}: embeddings, "
             "blocks, norm, head"
         )
+
+
+@PART.check("learning reaches every weight")
+def gradients(theirs: Any) -> None:
+    mine, reference = gpts(theirs)
+    ids_bt = some_ids()
+    for model in (mine, reference):
+        loss = cross_entropy(model(ids_bt)[:, :-1], ids_bt[:, 1:])
+        try:
+            loss.backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            if "inplace" in str(error):
+                raise Wrong(
+                    "the stream is changed in place, and its gradients need what it was: write "
+                    "x = x + branch(...), not x += branch(...)"
+                ) from error
+            raise Wrong(
+                "nothing can be learned: the logits know nothing of the weights that they were "
+                "computed by; is there a no_grad, a detach or an item in forward?"
+            ) from error
+    found = dict(mine.named_parameters(remove_duplicate=False))
+    for name, parameter in reference.named_parameters():
+        expected, grad = parameter.grad, found[name].grad
+        assert expected is not None
+        if grad is None or not torch.allclose(
+            grad, expected, rtol=0.0, atol=0.02 * float(expected.abs().max())
+        ):
+            raise Wrong(
+                f"learning does not reach all of {name}: its gradient is not the reference's, "
+                "though the logits are; is there a detach, a .data or a copy of it in forward?"
+            )

@@ -49,7 +49,12 @@ def ids_of(n: int = 400) -> Tensor:
 def trained(theirs: Any, model: nn.Module, **changes: Any) -> tuple[list[float], float]:
     settings = {"batch_size": 4, "block_size": BLOCK, **RATES} | changes
     generator = torch.Generator().manual_seed(1)
-    losses, held_out = theirs.train(model, ids_of(), generator=generator, **settings)
+    given = theirs.train(model, ids_of(), generator=generator, **settings)
+    if not isinstance(given, tuple) or len(given) != 2:
+        raise Wrong(
+            "train is to give two things: the list of each step's loss, and the validation loss"
+        )
+    losses, held_out = given
     if any(isinstance(loss, Tensor) for loss in losses):
         raise Wrong(
             "the losses are tensors, each of which keeps all that it was computed from in memory: "
@@ -68,6 +73,8 @@ def split(theirs: Any) -> None:
     seen += f"{len(train)} to train on"
     if set(train) & set(val):
         raise Wrong(f"what is held out is trained on too: nothing may be in both parts; {seen}")
+    if train == list(range(10)):
+        raise Wrong(f"a tenth is trained on, and the rest held out: it is 1 - val_fraction; {seen}")
     if len(train) < len(val):
         raise Wrong(f"the two parts are swapped: {seen}")
     if val == list(range(10)):
@@ -106,10 +113,12 @@ def shifted(theirs: Any) -> None:
             "it just read; targets are the ids one further"
         )
     if not torch.equal(inputs_bt + 1, targets_bt):
+        at = int((inputs_bt + 1 != targets_bt)[0].nonzero()[0, 0])
+        part = slice(max(at - 2, 0), max(at + 1, 3))
         raise Wrong(
             f"the targets are not shifted by one: in 0, 1, 2, ... inputs "
-            f"{inputs_bt[0, :3].tolist()} should have the targets "
-            f"{(inputs_bt[0, :3] + 1).tolist()}, not {targets_bt[0, :3].tolist()}"
+            f"{inputs_bt[0, part].tolist()} should have the targets "
+            f"{(inputs_bt[0, part] + 1).tolist()}, not {targets_bt[0, part].tolist()}"
         )
 
 
@@ -118,7 +127,10 @@ def everywhere(theirs: Any) -> None:
     if not torch.equal(batch(theirs, 1)[0], batch(theirs, 1)[0]):
         raise Wrong("the same generator gave two batches: draw with generator=generator")
     if torch.equal(batch(theirs, 1)[0], batch(theirs, 2)[0]):
-        raise Wrong("two seeds gave one batch: draw the places with torch.randint")
+        raise Wrong(
+            "two seeds gave one batch: draw the places with torch.randint, by the generator that "
+            "is given"
+        )
     # So short that each start is drawn.
     starts = {int(t) for seed in range(9) for t in batch(theirs, seed, torch.arange(12))[0][:, 0]}
     if starts != {0, 1, 2, 3}:
@@ -146,6 +158,11 @@ def loss(theirs: Any) -> None:
         raise Wrong(
             f"the loss is not averaged: it has {given.numel()} numbers, one for each target"
         )
+    if not isinstance(given, Tensor):
+        raise Wrong(
+            f"the loss is a plain {type(given).__name__}, of which no gradients can be computed: "
+            "give the tensor"
+        )
     found = float(given)
     if abs(found - expected) < 1e-4:
         return
@@ -159,6 +176,7 @@ def loss(theirs: Any) -> None:
         ("the loss is averaged over t alone: divide by all b x t targets", expected * 2),
         ("the loss has the wrong sign: it is minus the logarithm", -expected),
         ("the loss is in bits: take the natural logarithm", expected / math.log(2)),
+        ("the loss is e to the power of what it should be (perplexity)", math.exp(expected)),
         (
             "the softmax is done twice: F.cross_entropy takes logits, not probabilities",
             mean_of(logits_btv.softmax(-1).log_softmax(-1)),
@@ -216,6 +234,8 @@ def schedule(theirs: Any) -> None:
         said = "the cosine is not halved: 1 + cos runs from 2 to 0"
     elif same(found[warm:], [(rate - end) * peak / (peak - end) for rate in fallen]):
         said = "the cosine falls to 0, not to `end`"
+    elif same(found, [*risen, rising(warm), *fallen[1:]]):
+        said = "the warm-up is a step too long, and goes beyond the peak: steps are counted from 0"
     elif same(found[:warm], risen):
         said = "the cosine is wrong"
     raise Wrong(
@@ -224,12 +244,24 @@ def schedule(theirs: Any) -> None:
     )
 
 
+def validated(theirs: Any, model: Spy, ids_n: Tensor) -> float:
+    try:
+        return float(theirs.validation_loss(model, ids_n, BLOCK))
+    except NotImplementedError:
+        raise
+    except RuntimeError as error:
+        raise Wrong(
+            f"the blocks do not fit: {len(ids_n)} ids hold {(len(ids_n) - 1) // BLOCK} whole "
+            f"blocks of {BLOCK}, since the last id of a block needs one behind it as its target"
+        ) from error
+
+
 @PART.check("validation is done without dropout, over everything, and changes nothing")
 def validation(theirs: Any) -> None:
     model = Spy(dropout=0.5)
     model.train()
     ids_n = torch.arange(3 * BLOCK + 3) % 10
-    found = float(theirs.validation_loss(model, ids_n, BLOCK))
+    found = validated(theirs, model, ids_n)
     modes = list(model.modes)
     if any(training for training, _ in modes):
         raise Wrong(
@@ -249,6 +281,8 @@ def validation(theirs: Any) -> None:
 
     expected = loss_on(ids_n[1 : 3 * BLOCK + 1])
     if abs(found - expected) < 1e-4:
+        # Where the text ends with a block, that has no target for its last id.
+        validated(theirs, Spy(), ids_n[: 3 * BLOCK])
         return
     if abs(found - loss_on(ids_n[: 3 * BLOCK])) < 1e-4:
         raise Wrong(
@@ -367,13 +401,21 @@ def updates(theirs: Any) -> None:
     wrong = [step for step, rate in enumerate(rates) if abs(rate - expected[step]) > 1e-9]
     if wrong:
         late = all(abs(a - b) < 1e-9 for a, b in zip(rates[1:], expected[:-1], strict=True))
+        said = "is set too late" if late else "is not that of its step"
+        if len({round(rate, 9) for rate in rates}) == 1:
+            said = "is not scheduled"
         raise Wrong(
-            ("the learning rate is set too late" if late else "the learning rate is not scheduled")
-            + f": at step {wrong[0]} it was {rates[wrong[0]]:.6f}, and learning_rate_at gives "
-            f"{expected[wrong[0]]:.6f}; set it in optimizer.param_groups before each update"
+            f"the learning rate {said}: at step {wrong[0]} it was {rates[wrong[0]]:.6f}, and "
+            f"learning_rate_at gives {expected[wrong[0]]:.6f}; set it in optimizer.param_groups "
+            "before each update"
         )
     if max(norms) > 0.5 * 1.01:
         number_by_number = max(largest) <= 0.5 * 1.01
+        at_most = max(norms)
+        if not number_by_number and sum(norm > at_most * 0.99 for norm in norms) > 5:
+            raise Wrong(
+                f"gradients are clipped to {at_most:.2f}, and not to grad_clip, which was 0.5"
+            )
         raise Wrong(
             "each number of the gradients is clipped by itself, which turns their direction: clip "
             f"their norm, which was {max(norms):.2f} with grad_clip 0.5"

@@ -248,24 +248,39 @@ def goes_on(theirs: Any) -> None:
 
 @PART.check("of a long text the last block is read")
 def cropped(theirs: Any) -> None:
-    model = Counting()
-    found = written(theirs, model, list(range(9)), 8)
     numbers = [n % 10 for n in range(17)]
-    for number, given in enumerate(model.given):
-        text = [*range(9), *found[9:]][: 9 + number]
+    # First a text that is too long from its beginning on, then one that grows.
+    for begun in (9, 1):
+        model = Counting()
+        found = written(theirs, model, numbers[:begun], 17 - begun)
+        reads_the_end(begun, found, model.given)
+        if found == numbers:
+            continue
+        if found == numbers[17 - len(found) :]:
+            raise Wrong(
+                "the beginning of the text is lost: crop what the model reads, not the text; of 17 "
+                f"ids {len(found)} are left"
+            )
+        raise Wrong(f"from 0 ... {begun - 1} it should count on to 6; it wrote {found[begun:]}")
+
+
+def reads_the_end(begun: int, found: list[int], given_each: list[list[int]]) -> None:
+    """Raises Wrong where not the last block of the text was read for each new id."""
+    if len(found) < 17:
+        return
+    for number, given in enumerate(given_each):
+        text = found[: begun + number]
         expected = text[-BLOCK:]
         if given == expected:
             continue
         said = "the wrong part of the text is read"
         if given == text[:BLOCK]:
             said = "the beginning is read, not the end"
-        elif len(given) < BLOCK and given == text[-len(given) :]:
-            said = f"too little is read, {len(given)} of {BLOCK} ids"
+        elif len(given) < len(expected) and given == text[len(text) - len(given) :]:
+            said = f"too little is read, {len(given)} of {len(expected)} ids"
         raise Wrong(
             f"{said}: for new id {number} the model should be given {expected}, and was {given}"
         )
-    if found != numbers:
-        raise Wrong(f"from 0 ... 8 it should count on to 6; it wrote {found[9:]}")
 
 
 @PART.check("the dials reach every choice")
