@@ -69,7 +69,7 @@ def generate(
     model.eval()
     device = next(model.parameters()).device
     block_size = model.config.block_size
-    generators = [_generator(seed, index) for index in indices]
+    uniforms_nb = _uniforms(seed, indices, sampling)
     writers = [_Writer(tokenizer, sampling.stop) for _ in indices]
     decoder: Decoder | Rereader = Rereader(model)
     if isinstance(model, GPT):
@@ -77,12 +77,12 @@ def generate(
     first = first_ids(tokenizer, prompt)[-block_size:]
     new_bt = torch.tensor(first, dtype=torch.int64).expand(len(indices), -1)
     recent = deque(new_bt.unbind(1), maxlen=max(1, block_size // 2))
-    for _ in range(sampling.max_new_tokens):
+    for uniforms_b in uniforms_nb:
         if decoder.length + new_bt.shape[1] > block_size:
             decoder.clear()
             new_bt = torch.stack(list(recent), dim=1)
         logits_bv = decoder.read(new_bt.to(device)).float().cpu()
-        next_b = choose(logits_bv, sampling, generators)
+        next_b = choose(logits_bv, sampling, uniforms_b)
         recent.append(next_b)
         new_bt = next_b[:, None]
         for index, writer, token in zip(indices, writers, next_b.tolist(), strict=True):
@@ -138,8 +138,8 @@ def search(
     return samples
 
 
-def choose(logits_bv: Tensor, sampling: Sampling, generators: list[torch.Generator]) -> Tensor:
-    """The next token (b,) of each row of logits, drawn with the row's own generator.
+def choose(logits_bv: Tensor, sampling: Sampling, uniforms_b: NDArray[np.float64]) -> Tensor:
+    """The next token (b,) of each row of logits, drawn by the row's number from 0 up to 1.
 
     temperature divides the logits, top_k keeps the k likeliest tokens, and top_p (the nucleus of
     Holtzman et al. 2020) the fewest likeliest tokens whose probabilities reach p; in this order.
@@ -150,8 +150,8 @@ def choose(logits_bv: Tensor, sampling: Sampling, generators: list[torch.Generat
     rows = logits_bv.numpy().astype(np.float64)
     with np.errstate(over="ignore"):  # to minus infinity, of which nothing is drawn
         drawn = [
-            _drawn(row, sampling, torch.rand((), generator=generator, dtype=torch.float64).item())
-            for row, generator in zip(rows, generators, strict=True)
+            _drawn(row, sampling, uniform)
+            for row, uniform in zip(rows, uniforms_b.tolist(), strict=True)
         ]
     return torch.from_numpy(np.array(drawn))
 
@@ -195,9 +195,16 @@ def first_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
         return [0]
 
 
-def _generator(seed: int, index: int) -> torch.Generator:
-    # A large odd factor keeps (seed, index) pairs apart for any index one would ask for.
-    return torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
+def _uniforms(seed: int, indices: Sequence[int], sampling: Sampling) -> NDArray[np.float64]:
+    """A number from 0 up to 1 for each new token of each sample, (n, b), a stream a sample."""
+    numbers_bn = np.empty((len(indices), sampling.max_new_tokens))
+    for row, index in enumerate(indices):
+        # A large odd factor keeps (seed, index) pairs apart for any index one would ask for.
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
+        torch.rand(
+            sampling.max_new_tokens, generator=generator, out=torch.from_numpy(numbers_bn[row])
+        )
+    return numbers_bn.T
 
 
 class _Writer:
