@@ -35,8 +35,9 @@ _FAST: dict[str, Any] = {
     "packing": "epochs",
     "optimizer": "muon",
     "learning_rate": 5e-3,
-    "min_learning_rate": 2e-4,
+    "min_learning_rate": 0.0,
     "muon_learning_rate": 0.02,
+    "schedule": "linear",
 }
 
 # GPT-2's shapes (Radford et al. 2019, table 2) with nanoGPT's recipe for 124M (its
@@ -78,8 +79,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     # The best of Shakespeare in the time that `nanogpt-cpu` takes.
     "speedrun": {
-        "model": {**_FAST_MODEL, "ngram_rows": 32749},
-        "train": {**_FAST, "steps": 1300, "eval_every": 325},
+        "model": {**_FAST_MODEL, "ngram_rows": 16381},
+        "train": {**_FAST, "steps": 1800, "eval_every": 450},
     },
     # The model of gpt/micro.py, for `names`.
     "micro": {
