@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from gpt.dataset import Part, ShardedIds
 from gpt.errors import DataError
 from gpt.packing import PackedBatches, document_starts
+from gpt.presets import resolve
+from gpt.tokenizer import CharTokenizer
+from stages.train import make_batches
 
 BOS = 0
 
@@ -109,3 +112,23 @@ def test_rows_come_from_several_files_as_from_one() -> None:
     whole = PackedBatches(ids, bos=BOS, block_size=9, batch_size=4, seed=1)
     pieces = PackedBatches(sharded, bos=BOS, block_size=9, batch_size=4, seed=1)
     assert all(torch.equal(rows_of(whole, step), rows_of(pieces, step)) for step in range(5))
+
+
+def test_epochs_of_weighted_sources_are_refused_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weighted = {
+        "weights": {"own": 3.0, "names": 1.0},
+        "splits": {
+            "train": {"shards": [{"corpus": name, "tokens": 50} for name in ("own", "names")]}
+        },
+    }
+    monkeypatch.setattr("stages.train.manifest", lambda folder: weighted)
+    tokenizer = CharTokenizer("ab", has_bos=False)
+    for packing in ("stream", "epochs"):
+        model, config, _ = resolve("tiny", {"block_size": 8}, {"packing": packing})
+        if packing == "stream":
+            make_batches(np.zeros(100, np.uint16), model, config, tokenizer, seed=0)
+            continue
+        with pytest.raises(DataError, match=r"data\.weights=\[\] or train\.packing=stream"):
+            make_batches(np.zeros(100, np.uint16), model, config, tokenizer, seed=0)
