@@ -23,6 +23,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gpt.config import ModelConfig
+from gpt.decoder import COMPILED_FROM
 from gpt.device import choose_device
 from gpt.generation import Sampling, generate
 from gpt.int8 import to_int8
@@ -71,10 +72,10 @@ def main() -> None:
 def timed(
     writers: dict[str, Callable[[int], None]], tokens: int, rounds: int
 ) -> dict[str, list[float]]:
-    """Seconds of each writer, in turns, after a short text to warm up."""
+    """Seconds of each writer, in turns, after a text long enough that the loops are compiled."""
     seconds: dict[str, list[float]] = {name: [] for name in writers}
     for write in writers.values():
-        write(5)
+        write(COMPILED_FROM)
     for _ in range(rounds):
         for name, write in writers.items():
             start = time.perf_counter()
