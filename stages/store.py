@@ -131,7 +131,7 @@ class Store:
 
 
 def quiet_mlflow() -> None:
-    """Set before MLflow is imported: no telemetry, no chatter, and no waiting for minutes."""
+    """Before MLflow is imported: no telemetry, no chatter, and no waiting for minutes."""
     # A server that does not answer must not hold up a stage for minutes, MLflow's default.
     for name, value in {
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -145,6 +145,8 @@ def quiet_mlflow() -> None:
     }.items():
         os.environ.setdefault(name, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # MLflow reads it as it is imported, which somebody in this process may have done before.
+    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
 
 
 def store_uri() -> str:

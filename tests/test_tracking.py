@@ -514,6 +514,15 @@ def test_tracking_changes_no_global_state(trial: TrialRepository) -> None:
     assert state() == before
 
 
+def test_a_process_in_which_mlflow_talks_hears_nothing_of_it_in_a_stage(
+    trial: TrialRepository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.Store()  # MLflow is imported by now
+    logging.getLogger("mlflow").setLevel(logging.INFO)
+    trial.run("train")
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("stage", ["train", "sample"])
 def test_a_row_that_is_off_takes_everything(trial: TrialRepository, stage: str) -> None:
     trial.set(tracking="false")
