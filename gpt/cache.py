@@ -30,30 +30,30 @@ class Cache:
         self.recent_bt: Tensor | None = None
         self._line: tuple[Tensor, Tensor] | None = None
         self._size = size
-        # Made once for `size` positions: (layers, b, keys and values, h, size, k).
+        # Made once for `size` positions: (b, layers, keys and values, h, size, k).
         self._kv: Tensor | None = None
 
     def extend(self, layer: int, k_bhtk: Tensor, v_bhtk: Tensor) -> tuple[Tensor, Tensor]:
         """Adds new positions of a layer; they count as read once the last layer has them."""
         b, h, t, size = k_bhtk.shape
         if self._kv is None:
-            self._kv = k_bhtk.new_empty(len(self.layers), b, 2, h, self._size, size)
+            self._kv = k_bhtk.new_empty(b, len(self.layers), 2, h, self._size, size)
         end = self.length + t
-        keys, values = self._kv[layer].unbind(1)
+        keys, values = self._kv[:, layer].unbind(1)
         keys[:, :, self.length : end] = k_bhtk
         values[:, :, self.length : end] = v_bhtk
         if layer == len(self.layers) - 1:
             self.length = end
         return keys[:, :, :end], values[:, :, :end]
 
-    def room_for_one(self) -> NDArray[np.float32]:
-        """Makes room for one more position on a CPU, whose keys and values are to be filled in.
+    def room_for(self, b: int, t: int, h: int, size: int) -> NDArray[np.float32]:
+        """Makes room for new positions on a CPU, whose keys and values are to be filled in.
 
-        All of them, (layers, b, 2, h, block_size, k), in memory that is the cache's. There has to
-        be something that was read before.
+        All of them, (b, layers, 2, h, block_size, size), in memory that is the cache's.
         """
-        assert self._kv is not None
-        self.length += 1
+        if self._kv is None:
+            self._kv = torch.empty(b, len(self.layers), 2, h, self._size, size)
+        self.length += t
         return self._kv.numpy()
 
     def clear(self) -> None:
@@ -64,7 +64,7 @@ class Cache:
     def reorder(self, rows_n: Tensor) -> None:
         """Goes on from the rows `rows_n` (n,) of what was read; one may be taken several times."""
         if self._kv is not None:
-            self._kv = self._kv[:, rows_n]
+            self._kv = self._kv[rows_n]
         if self.recent_bt is not None:
             self.recent_bt = self.recent_bt[rows_n]
         if self._line is not None:

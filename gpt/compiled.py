@@ -1,15 +1,16 @@
-"""What the model computes of a single token, as plain loops that Numba compiles for the processor.
+"""What the model computes of a few new tokens, as plain loops that Numba compiles for this machine.
 
 Token by token a small model would spend its time on calls, not on arithmetic, and a larger one on
-getting its weights from memory. Here a block is one call, and each row of a matrix is met once, in
-the order in which it lies. The formulas are those of gpt/model.py and gpt/functional.py, the three
-blocks stand side by side as they do there, and the tests hold them to it. For inference alone.
+getting its weights from memory. Here the whole model is one call, and each row of a matrix is met
+once, in the order in which it lies. The formulas are those of gpt/model.py and gpt/functional.py,
+the three blocks stand side by side as they do there, and the tests hold them to it. For inference
+alone.
 
 The first use on a machine compiles for some seconds; the result is kept beside this file, or in
 NUMBA_CACHE_DIR.
 
-Shapes: b sequences, d = n_embd, h heads, k = d / h, s positions so far, i inputs, o outputs,
-v = vocab_size.
+Shapes: l layers, b sequences, t new positions, n = b t, d = n_embd, h heads, k = d / h, s positions
+so far, c = k / 2, i inputs, o outputs, v = vocab_size.
 """
 
 import math
@@ -21,9 +22,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
-# A matrix (o, i) of float32 or int8, what each of its rows is multiplied with (o,), the bias (o,).
+# Of each layer a matrix (l, o, i) of float32 or int8, what each of its rows is multiplied with
+# (l, o), and the bias (l, o).
 Linear = tuple[NDArray[Any], Array, Array]
-# Weight (d,) and bias (d,) of a LayerNorm.
+# A block's four matrices: queries, keys and values; projection; up; down.
+Linears = tuple[Linear, Linear, Linear, Linear]
+# Of each layer the weight (l, d) and bias (l, d) of a LayerNorm.
 Norm = tuple[Array, Array]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -35,7 +39,11 @@ GELU_SLOPE = np.float32(2 * math.sqrt(2 / math.pi))
 GELU_CUBE = np.float32(0.044715)
 
 # Sums may be made in any order, as in any product of matrices; not a number stays what it is.
-_OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"reassoc", "contract"}}
+_OPTIONS: dict[str, Any] = {
+    "error_model": "numpy",
+    "fastmath": {"reassoc", "contract"},
+    "nogil": True,  # so that two threads may each write texts of their own
+}
 
 
 def _compiled(function: Function) -> Function:
@@ -50,52 +58,71 @@ def _compiled(function: Function) -> Function:
 
 
 @_compiled
-def _linear(x_bi: Array, linear: Linear) -> Array:
-    weight_oi, scale_o, bias_o = linear
-    batch, inputs = x_bi.shape
-    y_bo = np.empty((batch, len(weight_oi)), np.float32)
-    fours = batch // 4 * 4
-    for o in range(len(weight_oi)):
-        # A weight that was fetched serves four sequences at a time.
-        for b in range(0, fours, 4):
-            sum_0, sum_1, sum_2, sum_3 = ZERO, ZERO, ZERO, ZERO
-            for i in range(inputs):
-                weight = np.float32(weight_oi[o, i])
-                sum_0 += weight * x_bi[b, i]
-                sum_1 += weight * x_bi[b + 1, i]
-                sum_2 += weight * x_bi[b + 2, i]
-                sum_3 += weight * x_bi[b + 3, i]
-            y_bo[b, o], y_bo[b + 1, o], y_bo[b + 2, o], y_bo[b + 3, o] = sum_0, sum_1, sum_2, sum_3
-        for b in range(fours, batch):
+def _linear(x_ni: Array, linear: Linear, layer: int) -> Array:
+    weights_loi, scales_lo, biases_lo = linear
+    weight_oi, scale_o, bias_o = weights_loi[layer], scales_lo[layer], biases_lo[layer]
+    count, outputs = len(x_ni), len(weight_oi)
+    y_no = np.empty((count, outputs), np.float32)
+    fours_n, fours_o = count // 4 * 4, outputs // 4 * 4
+    if fours_n:
+        rows_4i = np.empty((4, x_ni.shape[1]), np.float32)
+        for o in range(0, fours_o, 4):
+            # From memory in the order in which they lie; four rows at a time come slower.
+            for row in range(4):
+                for i in range(x_ni.shape[1]):
+                    rows_4i[row, i] = weight_oi[o + row, i]
+            for n in range(0, fours_n, 4):
+                _four_by_four(x_ni, n, rows_4i, y_no, o)
+    for o in range(outputs):
+        for n in range(fours_n if o < fours_o else 0, count):
             total = ZERO
-            for i in range(inputs):
-                total += np.float32(weight_oi[o, i]) * x_bi[b, i]
-            y_bo[b, o] = total
-        for b in range(batch):
-            y_bo[b, o] = y_bo[b, o] * scale_o[o] + bias_o[o]
-    return y_bo
+            for i in range(x_ni.shape[1]):
+                total += np.float32(weight_oi[o, i]) * x_ni[n, i]
+            y_no[n, o] = total
+    for n in range(count):
+        for o in range(outputs):
+            y_no[n, o] = y_no[n, o] * scale_o[o] + bias_o[o]
+    return y_no
+
+
+@_compiled
+def _four_by_four(x_ni: Array, n: int, rows_4i: Array, y_no: Array, o: int) -> None:
+    """Four outputs from `o` on of four positions from `n` on: each number fetched serves four."""
+    (a0, a1, a2, a3), (b0, b1, b2, b3) = (ZERO, ZERO, ZERO, ZERO), (ZERO, ZERO, ZERO, ZERO)
+    (c0, c1, c2, c3), (d0, d1, d2, d3) = (ZERO, ZERO, ZERO, ZERO), (ZERO, ZERO, ZERO, ZERO)
+    for i in range(x_ni.shape[1]):
+        x0, x1, x2, x3 = x_ni[n, i], x_ni[n + 1, i], x_ni[n + 2, i], x_ni[n + 3, i]
+        w0, w1, w2, w3 = rows_4i[0, i], rows_4i[1, i], rows_4i[2, i], rows_4i[3, i]
+        a0, a1, a2, a3 = a0 + x0 * w0, a1 + x0 * w1, a2 + x0 * w2, a3 + x0 * w3
+        b0, b1, b2, b3 = b0 + x1 * w0, b1 + x1 * w1, b2 + x1 * w2, b3 + x1 * w3
+        c0, c1, c2, c3 = c0 + x2 * w0, c1 + x2 * w1, c2 + x2 * w2, c3 + x2 * w3
+        d0, d1, d2, d3 = d0 + x3 * w0, d1 + x3 * w1, d2 + x3 * w2, d3 + x3 * w3
+    y_no[n, o], y_no[n, o + 1], y_no[n, o + 2], y_no[n, o + 3] = a0, a1, a2, a3
+    y_no[n + 1, o], y_no[n + 1, o + 1], y_no[n + 1, o + 2], y_no[n + 1, o + 3] = b0, b1, b2, b3
+    y_no[n + 2, o], y_no[n + 2, o + 1], y_no[n + 2, o + 2], y_no[n + 2, o + 3] = c0, c1, c2, c3
+    y_no[n + 3, o], y_no[n + 3, o + 1], y_no[n + 3, o + 2], y_no[n + 3, o + 3] = d0, d1, d2, d3
 
 
 # --- between them ---------------------------------------------------------------------------------
 
 
 @_compiled
-def _layer_norm(x_bd: Array, norm: Norm) -> Array:
-    weight_d, bias_d = norm
-    y_bd = np.empty_like(x_bd)
-    size = np.float32(x_bd.shape[1])
-    for b in range(x_bd.shape[0]):
+def _layer_norm(x_nd: Array, norm: Norm, layer: int) -> Array:
+    weight_d, bias_d = norm[0][layer], norm[1][layer]
+    y_nd = np.empty_like(x_nd)
+    size = np.float32(x_nd.shape[1])
+    for n in range(x_nd.shape[0]):
         mean = ZERO
-        for d in range(x_bd.shape[1]):
-            mean += x_bd[b, d]
+        for d in range(x_nd.shape[1]):
+            mean += x_nd[n, d]
         mean /= size
         variance = ZERO
-        for d in range(x_bd.shape[1]):
-            variance += (x_bd[b, d] - mean) ** 2
+        for d in range(x_nd.shape[1]):
+            variance += (x_nd[n, d] - mean) ** 2
         scale = ONE / np.sqrt(variance / size + LAYER_NORM_EPS)
-        for d in range(x_bd.shape[1]):
-            y_bd[b, d] = (x_bd[b, d] - mean) * scale * weight_d[d] + bias_d[d]
-    return y_bd
+        for d in range(x_nd.shape[1]):
+            y_nd[n, d] = (x_nd[n, d] - mean) * scale * weight_d[d] + bias_d[d]
+    return y_nd
 
 
 @_compiled
@@ -108,13 +135,13 @@ def _rms_scale(x_d: Array) -> np.float32:
 
 
 @_compiled
-def _rms_norm(x_bd: Array) -> Array:
-    y_bd = np.empty_like(x_bd)
-    for b in range(x_bd.shape[0]):
-        scale = _rms_scale(x_bd[b])
-        for d in range(x_bd.shape[1]):
-            y_bd[b, d] = x_bd[b, d] * scale
-    return y_bd
+def _rms_norm(x_nd: Array) -> Array:
+    y_nd = np.empty_like(x_nd)
+    for n in range(x_nd.shape[0]):
+        scale = _rms_scale(x_nd[n])
+        for d in range(x_nd.shape[1]):
+            y_nd[n, d] = x_nd[n, d] * scale
+    return y_nd
 
 
 @_compiled
@@ -128,18 +155,21 @@ def _normalise_and_turn(x_k: Array, turn_2c: Array) -> None:
 
 
 @_compiled
-def _attend(qkv_b3hk: Array, kv_b2hsk: Array, position: int) -> Array:
-    """Writes the new keys and values to their place; what the new position sees, (b, d)."""
-    batch, _, heads, size = qkv_b3hk.shape
-    y_bhk = np.zeros((batch, heads, size), np.float32)
-    weights_s = np.empty(position + 1, np.float32)
+def _attend(qkv_no: Array, kv_bl2hsk: Array, layer: int, start: int) -> Array:
+    """Writes the new keys and values to their places; what the new positions see, (n, d)."""
+    batch, _, _, heads, _, size = kv_bl2hsk.shape
+    count = len(qkv_no) // batch
+    qkv_n3hk = qkv_no.reshape(len(qkv_no), 3, heads, size)
+    y_nhk = np.zeros((len(qkv_no), heads, size), np.float32)
+    weights_s = np.empty(start + count, np.float32)
     shrink = ONE / np.sqrt(np.float32(size))
-    for b in range(batch):
+    for n in range(len(qkv_no)):
+        b, position = n // count, start + n % count
         for h in range(heads):
-            for k in range(size):
-                kv_b2hsk[b, 0, h, position, k] = qkv_b3hk[b, 1, h, k]
-                kv_b2hsk[b, 1, h, position, k] = qkv_b3hk[b, 2, h, k]
-            query_k, keys_sk, values_sk = qkv_b3hk[b, 0, h], kv_b2hsk[b, 0, h], kv_b2hsk[b, 1, h]
+            query_k = qkv_n3hk[n, 0, h]
+            keys_sk, values_sk = kv_bl2hsk[b, layer, 0, h], kv_bl2hsk[b, layer, 1, h]
+            keys_sk[position] = qkv_n3hk[n, 1, h]
+            values_sk[position] = qkv_n3hk[n, 2, h]
             largest = np.float32(-np.inf)
             for s in range(position + 1):
                 score = ZERO
@@ -155,96 +185,145 @@ def _attend(qkv_b3hk: Array, kv_b2hsk: Array, position: int) -> Array:
             for s in range(position + 1):
                 weight = weights_s[s] / total
                 for k in range(size):
-                    y_bhk[b, h, k] += weight * values_sk[s, k]
-    return y_bhk.reshape(batch, heads * size)
-
-
-@_compiled
-def _heads(qkv_bo: Array, kv_b2hsk: Array) -> Array:
-    return qkv_bo.reshape(qkv_bo.shape[0], 3, kv_b2hsk.shape[2], kv_b2hsk.shape[4])
+                    y_nhk[n, h, k] += weight * values_sk[s, k]
+    return y_nhk.reshape(len(qkv_no), heads * size)
 
 
 # --- blocks ---------------------------------------------------------------------------------------
 
 
 @_compiled
-def original_block(
-    x_bd: Array,
-    kv_b2hsk: Array,
-    position: int,
-    turn_2c: Array,
-    linears: tuple[Linear, Linear, Linear, Linear],
+def _original_block(
+    x_nd: Array,
+    kv_bl2hsk: Array,
+    start: int,
+    turns_t2c: Array,
+    layer: int,
+    linears: Linears,
     norms: tuple[Norm, Norm],
 ) -> Array:
-    """The stream (b, d) after a block, which adds the position's key and value to `kv_b2hsk`."""
+    """The stream (n, d) after a block, which adds the positions' keys and values to `kv_bl2hsk`."""
     qkv, proj, up, down = linears
-    heads_b3hk = _heads(_linear(x_bd, qkv), kv_b2hsk)
-    x_bd = _layer_norm(x_bd + _linear(_attend(heads_b3hk, kv_b2hsk, position), proj), norms[0])
-    hidden_bi = np.maximum(_linear(x_bd, up), ZERO)
-    return _layer_norm(x_bd + _linear(hidden_bi, down), norms[1])
+    seen_nd = _attend(_linear(x_nd, qkv, layer), kv_bl2hsk, layer, start)
+    x_nd = _layer_norm(x_nd + _linear(seen_nd, proj, layer), norms[0], layer)
+    hidden_ni = np.maximum(_linear(x_nd, up, layer), ZERO)
+    return _layer_norm(x_nd + _linear(hidden_ni, down, layer), norms[1], layer)
 
 
 @_compiled
-def gpt2_block(
-    x_bd: Array,
-    kv_b2hsk: Array,
-    position: int,
-    turn_2c: Array,
-    linears: tuple[Linear, Linear, Linear, Linear],
+def _gpt2_block(
+    x_nd: Array,
+    kv_bl2hsk: Array,
+    start: int,
+    turns_t2c: Array,
+    layer: int,
+    linears: Linears,
     norms: tuple[Norm, Norm],
 ) -> Array:
-    """The stream (b, d) after a block, which adds the position's key and value to `kv_b2hsk`."""
+    """The stream (n, d) after a block, which adds the positions' keys and values to `kv_bl2hsk`."""
     qkv, proj, up, down = linears
-    heads_b3hk = _heads(_linear(_layer_norm(x_bd, norms[0]), qkv), kv_b2hsk)
-    x_bd = x_bd + _linear(_attend(heads_b3hk, kv_b2hsk, position), proj)
-    hidden_bi = _linear(_layer_norm(x_bd, norms[1]), up)
-    for b in range(hidden_bi.shape[0]):
-        for i in range(hidden_bi.shape[1]):
-            x = hidden_bi[b, i]
+    qkv_no = _linear(_layer_norm(x_nd, norms[0], layer), qkv, layer)
+    x_nd = x_nd + _linear(_attend(qkv_no, kv_bl2hsk, layer, start), proj, layer)
+    hidden_ni = _linear(_layer_norm(x_nd, norms[1], layer), up, layer)
+    for n in range(hidden_ni.shape[0]):
+        for i in range(hidden_ni.shape[1]):
+            x = hidden_ni[n, i]
             # x sigmoid(u), which is GELU by its tanh; u may go to infinity.
             u = GELU_SLOPE * (x + GELU_CUBE * x * x * x)
-            hidden_bi[b, i] = x / (ONE + np.exp(-u))
-    return x_bd + _linear(hidden_bi, down)
+            hidden_ni[n, i] = x / (ONE + np.exp(-u))
+    return x_nd + _linear(hidden_ni, down, layer)
 
 
 @_compiled
-def modern_block(
-    x_bd: Array,
-    kv_b2hsk: Array,
-    position: int,
-    turn_2c: Array,
-    linears: tuple[Linear, Linear, Linear, Linear],
+def _modern_block(
+    x_nd: Array,
+    kv_bl2hsk: Array,
+    start: int,
+    turns_t2c: Array,
+    layer: int,
+    linears: Linears,
     norms: tuple[Norm, Norm],
 ) -> Array:
-    """The stream (b, d) after a block, which adds the position's key and value to `kv_b2hsk`."""
+    """The stream (n, d) after a block, which adds the positions' keys and values to `kv_bl2hsk`."""
     qkv, proj, up, down = linears
-    heads_b3hk = _heads(_linear(_rms_norm(x_bd), qkv), kv_b2hsk)
-    for b in range(heads_b3hk.shape[0]):
-        for part in range(2):
-            for h in range(heads_b3hk.shape[2]):
-                _normalise_and_turn(heads_b3hk[b, part, h], turn_2c)
-    x_bd = x_bd + _linear(_attend(heads_b3hk, kv_b2hsk, position), proj)
-    hidden_bi = _linear(_rms_norm(x_bd), up)
-    hidden_bi = np.maximum(hidden_bi, ZERO) ** 2
-    return x_bd + _linear(hidden_bi, down)
+    qkv_no = _linear(_rms_norm(x_nd), qkv, layer)
+    batch, heads, size = len(kv_bl2hsk), kv_bl2hsk.shape[3], kv_bl2hsk.shape[5]
+    for n in range(len(qkv_no)):
+        turn_2c = turns_t2c[start + n % (len(qkv_no) // batch)]
+        # The heads' queries, then their keys; the values behind them stay.
+        for head in range(2 * heads):
+            _normalise_and_turn(qkv_no[n, head * size : (head + 1) * size], turn_2c)
+    x_nd = x_nd + _linear(_attend(qkv_no, kv_bl2hsk, layer, start), proj, layer)
+    hidden_ni = _linear(_rms_norm(x_nd), up, layer)
+    hidden_ni = np.maximum(hidden_ni, ZERO) ** 2
+    return x_nd + _linear(hidden_ni, down, layer)
 
 
-# --- the end --------------------------------------------------------------------------------------
-
-
-@_compiled
-def original_head(x_bd: Array, linear: Linear, norm: Norm) -> Array:
-    """The logits (b, v) of the stream as the last block leaves it; `norm` is not used."""
-    return _linear(x_bd, linear)
+# --- models ---------------------------------------------------------------------------------------
 
 
 @_compiled
-def gpt2_head(x_bd: Array, linear: Linear, norm: Norm) -> Array:
-    """The logits (b, v) of the stream as the last block leaves it."""
-    return _linear(_layer_norm(x_bd, norm), linear)
+def _last(x_nd: Array, x_btd: Array) -> Array:
+    """The last position of each sequence, (b, d)."""
+    last_bd = np.empty((len(x_btd), x_nd.shape[1]), np.float32)
+    for b in range(len(x_btd)):
+        last_bd[b] = x_nd[(b + 1) * x_btd.shape[1] - 1]
+    return last_bd
 
 
 @_compiled
-def modern_head(x_bd: Array, linear: Linear, norm: Norm) -> Array:
-    """The logits (b, v) of the stream as the last block leaves it; `norm` is not used."""
-    return _linear(_rms_norm(x_bd), linear)
+def original(
+    x_btd: Array,
+    kv_bl2hsk: Array,
+    start: int,
+    turns_t2c: Array,
+    linears: Linears,
+    norms: tuple[Norm, Norm],
+    head: Linear,
+    norm: Norm,
+) -> Array:
+    """The logits (b, v) after the last of the embedded tokens `x_btd`, which begin at `start`.
+
+    `kv_bl2hsk` holds the keys and the values of the positions before, and gets those of these.
+    `norm`, the one before the head, is not used.
+    """
+    x_nd = x_btd.reshape(-1, x_btd.shape[2])
+    for layer in range(kv_bl2hsk.shape[1]):
+        x_nd = _original_block(x_nd, kv_bl2hsk, start, turns_t2c, layer, linears, norms)
+    return _linear(_last(x_nd, x_btd), head, 0)
+
+
+@_compiled
+def gpt2(
+    x_btd: Array,
+    kv_bl2hsk: Array,
+    start: int,
+    turns_t2c: Array,
+    linears: Linears,
+    norms: tuple[Norm, Norm],
+    head: Linear,
+    norm: Norm,
+) -> Array:
+    """As `original`, with a norm before the head."""
+    x_nd = x_btd.reshape(-1, x_btd.shape[2])
+    for layer in range(kv_bl2hsk.shape[1]):
+        x_nd = _gpt2_block(x_nd, kv_bl2hsk, start, turns_t2c, layer, linears, norms)
+    return _linear(_layer_norm(_last(x_nd, x_btd), norm, 0), head, 0)
+
+
+@_compiled
+def modern(
+    x_btd: Array,
+    kv_bl2hsk: Array,
+    start: int,
+    turns_t2c: Array,
+    linears: Linears,
+    norms: tuple[Norm, Norm],
+    head: Linear,
+    norm: Norm,
+) -> Array:
+    """As `original`; `turns_t2c` are the cosines and sines of each position's rotation."""
+    x_nd = x_btd.reshape(-1, x_btd.shape[2])
+    for layer in range(kv_bl2hsk.shape[1]):
+        x_nd = _modern_block(x_nd, kv_bl2hsk, start, turns_t2c, layer, linears, norms)
+    return _linear(_rms_norm(_last(x_nd, x_btd)), head, 0)

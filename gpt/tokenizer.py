@@ -338,10 +338,12 @@ class WordTokenizer(_TokensOfBytes):
 
 class _CharacterStream:
     def __init__(self, tokenizer: CharTokenizer) -> None:
-        self._tokenizer = tokenizer
+        self._pieces = list(tokenizer.characters)
+        if tokenizer.bos is not None:
+            self._pieces.append("")
 
     def feed(self, token: int) -> str:
-        return self._tokenizer.decode([token])
+        return self._pieces[token]
 
 
 class _ByteStream:

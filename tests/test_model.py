@@ -424,7 +424,7 @@ def test_reading_in_pieces_gives_the_logits_of_reading_at_once(
         torch.testing.assert_close(found, model(ids), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("batch", [1, 3, 4, 6])
+@pytest.mark.parametrize("batch", [1, 3, 4, 11])
 @pytest.mark.parametrize(
     "extras",
     [
@@ -433,32 +433,47 @@ def test_reading_in_pieces_gives_the_logits_of_reading_at_once(
         {"architecture": "modern", "ngram_rows": 100, "line_sums": 4},
     ],
 )
-def test_compiled_loops_give_the_logits_of_the_model_for_a_single_token(
+def test_compiled_loops_give_the_logits_of_the_model(
     extras: dict[str, Any], batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, ids = randomised(make(**extras)), ids_bt()
+    model, ids = randomised(make(**extras)).float(), ids_bt()
     ids[0, 1], ids[1, 6] = 3, 5
-    ids = ids.repeat(4, 1)[:batch]
+    ids = ids.repeat(6, 1)[:batch]
     expected = model(ids)
     decoder = Decoder(model)
+    # Eleven sequences are two threads' work.
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(GPT, "stream", lambda *_: pytest.fail("the long way was taken"))
     with torch.inference_mode():
-        for _ in range(2):
-            torch.testing.assert_close(decoder.read(ids[:, :4]), expected[:, 3])
-            with monkeypatch.context() as patch:
-                patch.setattr(GPT, "forward", lambda *_: pytest.fail("the long way was taken"))
-                for t in range(4, 12):
-                    assert decoder.length == t
-                    torch.testing.assert_close(decoder.read(ids[:, t : t + 1]), expected[:, t])
+        for pieces in ([1] * 12, [4] + [1] * 8, [3, 2, 5, 1, 1]):
+            for part in ids.split(pieces, dim=1):
+                found = decoder.read(part)
+                wanted = expected[:, decoder.length - 1]
+                torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+            assert decoder.length == 12
             decoder.clear()
 
 
+def test_many_tokens_are_read_by_the_model_and_go_on_in_loops() -> None:
+    model, ids = randomised(make()).float(), ids_bt()
+    expected, decoder = model(ids), Decoder(model)
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpt.decoder.FEW", 1)
+        patch.setattr("gpt.decoder._Loops.__call__", lambda *_: pytest.fail("loops were taken"))
+        torch.testing.assert_close(decoder.read(ids[:, :5]), expected[:, 4])
+        patch.undo()
+        torch.testing.assert_close(decoder.read(ids[:, 5:6]), expected[:, 5])
+        torch.testing.assert_close(decoder.read(ids[:, 6:9]), expected[:, 8])
+
+
 def test_few_tokens_are_read_by_the_model_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, ids = randomised(make()), ids_bt()
-    monkeypatch.setattr("gpt.decoder._ShortWay", lambda _: pytest.fail("loops were compiled"))
+    model, ids = randomised(make()).float(), ids_bt()
+    monkeypatch.setattr("gpt.decoder._Loops", lambda _: pytest.fail("loops were compiled"))
     decoder, expected = Decoder(model, tokens=COMPILED_FROM - 1), model(ids)
     with torch.inference_mode():
         for t in range(8):
-            torch.testing.assert_close(decoder.read(ids[:, t : t + 1]), expected[:, t])
+            found = decoder.read(ids[:, t : t + 1])
+            torch.testing.assert_close(found, expected[:, t], rtol=1e-4, atol=1e-4)
 
 
 class Doubled(GPT):
