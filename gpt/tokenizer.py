@@ -126,11 +126,19 @@ class CharTokenizer:
         size = max(256, int(self._code_points.max(initial=0)) + 2)
         self._ids = np.full(size, self._unknown, wide)
         self._ids[self._code_points] = np.arange(len(characters))
+        # The same for a byte a character, which is mostly enough, where an id fits into one too.
+        self._bytes: bytes | None = None
+        if len(characters) <= 255:
+            self._bytes = np.minimum(self._ids[:256], 255).astype(np.uint8).tobytes()
 
     def encode(self, text: str) -> Ids:
         try:
-            # A byte a character where that is enough, which it mostly is.
-            ids = self._ids.take(np.frombuffer(text.encode("latin-1"), np.uint8))
+            latin = text.encode("latin-1")
+            if self._bytes is not None:
+                narrow = latin.translate(self._bytes)
+                if 255 not in narrow:
+                    return np.frombuffer(narrow, np.uint8).astype(self.dtype)
+            ids = self._ids.take(np.frombuffer(latin, np.uint8))
         except UnicodeEncodeError:
             raw = _encoded(text, "utf-32-le")
             ids = self._ids.take(np.frombuffer(raw, np.uint32), mode="clip")

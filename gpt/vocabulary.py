@@ -31,8 +31,14 @@ GPT2_FILE = hashlib.sha1(GPT2_URL.encode(), usedforsecurity=False).hexdigest()
 def characters(texts: Iterable[str]) -> str:
     """Every character that occurs, once, sorted."""
     seen = np.zeros(0x110000, dtype=bool)
+    known = b""
     for text in texts:
-        seen[np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)] = True
+        try:
+            # Without the characters known by now hardly any text is left to look at.
+            known += bytes(set(text.encode("latin-1").translate(None, known)))
+        except UnicodeEncodeError:
+            seen[np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)] = True
+    seen[list(known)] = True
     return np.flatnonzero(seen).astype(np.uint32).tobytes().decode("utf-32-le")
 
 

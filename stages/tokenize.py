@@ -55,8 +55,10 @@ FORMAT = 1
 BATCH = 2**20
 # What an id must be seen in training for its vector to be more than noise, about.
 SELDOM = 10
-# Ids of a file that was made before, counted at once.
-COUNTED = 2**24
+# Ids counted at once: NumPy makes numbers of eight bytes of them, which should stay in a cache.
+COUNTED = 2**16
+# Ids of a file that was made before, looked at at once.
+READ = 2**24
 # Enough of the validation text for a comparison with GPT-2's tokens, in bytes.
 COMPARED = 2**23
 
@@ -195,7 +197,7 @@ def write_ids(path: Path, ids: Iterator[Ids], dtype: np.dtype[Any]) -> tuple[int
     with path.open("wb") as file:
         header(file, 0)
         for piece in ids:
-            file.write(piece.astype(dtype, copy=False).tobytes())
+            file.write(piece.astype(dtype, copy=False).data)
             count += len(piece)
         file.seek(0)
         header(file, count)
@@ -289,7 +291,9 @@ def tokenize(params: Params, row: Row) -> None:
         for work in all_work():
 
             def seen(piece: Ids, split: str = work.split) -> None:
-                counts[split] += np.bincount(piece, minlength=tokenizer.vocab_size)
+                for start in range(0, len(piece), COUNTED):
+                    some = piece[start : start + COUNTED]
+                    counts[split] += np.bincount(some, minlength=tokenizer.vocab_size)
                 bar.update(len(piece))
 
             files[work.split].append(one_file(work, tokenizer, seen))
@@ -324,8 +328,8 @@ def one_file(work: Work, tokenizer: Tokenizer, seen: Callable[[Ids], None]) -> d
     if before.exists():
         shutil.move(before, path)
         ids = np.load(path, mmap_mode="r", allow_pickle=False)
-        for start in range(0, len(ids), COUNTED):
-            seen(ids[start : start + COUNTED])
+        for start in range(0, len(ids), READ):
+            seen(ids[start : start + READ])
         with path.open("rb") as file:
             count, sha256 = len(ids), hashlib.file_digest(file, "sha256").hexdigest()
     else:
