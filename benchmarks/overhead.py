@@ -22,6 +22,9 @@ import tempfile
 import time
 from pathlib import Path
 
+# dvc's stages call python, and both lie beside the Python that runs this.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 TEXT = "Where'er the silver moon shall rise, the sea will follow.\n" * 10
 TINY = {

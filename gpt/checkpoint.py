@@ -32,7 +32,7 @@ from gpt.corpus import write_json
 from gpt.device import Device, choose_device
 from gpt.errors import CheckpointError, ParamsError
 from gpt.model import GPT
-from gpt.source import make_model
+from gpt.source import make_model, without_weights
 from gpt.tokenizer import Tokenizer, line_breaks, load_tokenizer
 
 FORMAT = 1
@@ -159,7 +159,7 @@ def _untrained(
     # A layer is several tensors; far more layers than those would take long to build.
     if shape.n_layer > len(found):
         raise CheckpointError(f"{weights}: has fewer layers than config.json describes")
-    with torch.device("meta"):
+    with without_weights():
         return make_model(shape, record.vocab_size, line_breaks=line_breaks(tokenizer))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gpt.config import ModelConfig
 from gpt.errors import CheckpointError
-from gpt.source import make_model
+from gpt.source import make_model, without_weights
 
 Weights = dict[str, Tensor]
 
@@ -79,7 +79,7 @@ def read_pretrained(path: Path, config: ModelConfig, vocab_size: int) -> Weights
         weights = _as_ours(file, weights)
     elif "token_embedding.weight" not in weights:
         raise CheckpointError(f"{file}: its tensors are not those of a GPT-2")
-    with torch.device("meta"):
+    with without_weights():
         expected = make_model(config, vocab_size).state_dict()
     for name, length in (
         ("position_embedding.weight", config.block_size),

@@ -7,16 +7,37 @@ says of it is compared, never imported.
 
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from gpt.config import OUR_SOURCE, ModelConfig
 from gpt.errors import ParamsError
 from gpt.model import GPT
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """In it modules are made without memory for their weights (on the device "meta").
+
+    Nor is anything drawn for them: PyTorch would load its compiler for that, which takes a second.
+    """
+    with torch.device("meta"), _NoDraws():
+        yield
+
+
+class _NoDraws(TorchFunctionMode):
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(function, "__name__", "") in ("normal_", "uniform_", "kaiming_uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
 
 
 def make_model(

@@ -17,6 +17,7 @@ from typing import Any
 import planted
 import pytest
 import torch
+from conftest import REPOSITORY
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -110,6 +111,15 @@ def test_a_model_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert torch.equal(loaded.model(ids_bt), model(ids_bt))
     assert loaded.tokenizer.spec() == TOKENIZER.spec()
     assert not loaded.model.training
+
+
+def test_loading_a_model_loads_no_compiler(tmp_path: Path) -> None:
+    saved_model(tmp_path / "model")
+    code = (
+        "import sys; from pathlib import Path; from gpt.checkpoint import load_model; "
+        f"load_model(Path({str(tmp_path / 'model')!r})); sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
 
 
 def test_a_loaded_model_can_be_trained_on(folder: Path) -> None:
