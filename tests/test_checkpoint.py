@@ -17,7 +17,6 @@ from typing import Any
 import planted
 import pytest
 import torch
-from conftest import REPOSITORY
 from safetensors.torch import save_file
 from torch import Tensor
 
