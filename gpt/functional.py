@@ -9,6 +9,8 @@ k numbers a head, c = k / 2 pairs.
 """
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +21,10 @@ from torch import Tensor
 SHORT = 128
 # Below so many numbers the calls cost more than the arithmetic, and PyTorch's own has fewer calls.
 MANY = 2**15
+# From so many numbers on, 32 MB, memory is dearer than computing a function a second time,
+LARGE = 2**23
+# which is done for so many at a time, which stay in a cache.
+PIECE = 2**16
 
 
 def causal_attention(
@@ -123,21 +129,73 @@ class _GELUOnCPU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        slope = x.new_tensor(_GELUOnCPU.SLOPE)
-        cubic = _GELUOnCPU.CUBIC
-        gate = torch.addcmul(slope, x, x, value=cubic).mul_(x).sigmoid_()
-        y: Tensor = x * gate
+        if x.numel() >= LARGE:
+            ctx.save_for_backward(x)
+            return gelu_in_pieces(x)
+        y, gate = _GELUOnCPU.value(x)
         if ctx.needs_input_grad[0]:
-            # d(x g)/dx = g + x g (1 - g) u', found here, where all of it is at hand.
-            rest = torch.addcmul(y, y, gate, value=-1)
-            ctx.save_for_backward(torch.addcmul(slope, x, x, value=3 * cubic).mul_(rest).add_(gate))
+            ctx.save_for_backward(_GELUOnCPU.slope(x, y, gate))
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (slope,) = ctx.saved_tensors
-        scaled: Tensor = gradient * slope
+        (kept,) = ctx.saved_tensors
+        if kept.numel() < LARGE:
+            scaled: Tensor = gradient * kept
+            return scaled
+        scaled = torch.empty_like(kept)
+        pieces = zip(_pieces(kept), _pieces(gradient), _pieces(scaled), strict=True)
+        for x, some, target in pieces:
+            torch.mul(some, _GELUOnCPU.slope(x, *_GELUOnCPU.value(x)), out=target)
         return scaled
+
+    @staticmethod
+    def value(x: Tensor) -> tuple[Tensor, Tensor]:
+        """x g, and g."""
+        slope = x.new_tensor(_GELUOnCPU.SLOPE)
+        gate = torch.addcmul(slope, x, x, value=_GELUOnCPU.CUBIC).mul_(x).sigmoid_()
+        return x * gate, gate
+
+    @staticmethod
+    def slope(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+        """d(x g)/dx = g + x g (1 - g) u'."""
+        slope = x.new_tensor(_GELUOnCPU.SLOPE)
+        rest = torch.addcmul(y, y, gate, value=-1)
+        return torch.addcmul(slope, x, x, value=3 * _GELUOnCPU.CUBIC).mul_(rest).add_(gate)
+
+
+def gelu_in_pieces(x: Tensor) -> Tensor:
+    """GELU of very many numbers, without memory for many times as many."""
+    y = torch.empty_like(x)
+    for piece, target in zip(_pieces(x), _pieces(y), strict=True):
+        target.copy_(_GELUOnCPU.value(piece)[0])
+    return y
+
+
+def _pieces(x: Tensor) -> Sequence[Tensor]:
+    pieces: Sequence[Tensor] = torch.split(x.reshape(-1), PIECE)
+    return pieces
+
+
+@contextmanager
+def gelu_not_kept(x: Tensor, y: Tensor) -> Iterator[None]:
+    """What would keep y = gelu(x) inside, if it is large, computes it again instead."""
+    if not (y.requires_grad and y.device.type == "cpu" and y.numel() >= LARGE):
+        yield
+        return
+    address = y.data_ptr()
+
+    def pack(kept: Tensor) -> Tensor | tuple[torch.Size]:
+        same = kept.data_ptr() == address and kept.numel() == x.numel()
+        return (kept.shape,) if same else kept
+
+    def unpack(packed: Tensor | tuple[torch.Size]) -> Tensor:
+        if isinstance(packed, Tensor):
+            return packed
+        return gelu_in_pieces(x.detach()).view(packed[0])
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield
 
 
 def cross_entropy(logits_btv: Tensor, targets_bt: Tensor) -> Tensor:

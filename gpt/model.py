@@ -15,6 +15,7 @@ Shapes: b sequences, t positions, d = n_embd, h heads, k = d / h, c = k / 2, v =
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,14 @@ from torch.utils.checkpoint import checkpoint
 from gpt.cache import Cache, LayerCache
 from gpt.config import ModelConfig
 from gpt.embedding import LinePosition, NgramEmbedding
-from gpt.functional import causal_attention, gelu, relu_squared, rms_norm, rotate
+from gpt.functional import (
+    causal_attention,
+    gelu,
+    gelu_not_kept,
+    relu_squared,
+    rms_norm,
+    rotate,
+)
 
 # Cosines and sines of the angles (t, c) by which rotary positions turn pairs of numbers.
 Angles = tuple[Tensor, Tensor]
@@ -77,7 +85,10 @@ class MLP(nn.Module):
         self.down = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(self, x_btd: Tensor) -> Tensor:
-        y_btd: Tensor = self.down(self.bend(self.up(x_btd)))
+        before = self.up(x_btd)
+        after = self.bend(before)
+        with gelu_not_kept(before, after) if self.bend is gelu else nullcontext():
+            y_btd: Tensor = self.down(after)
         return F.dropout(y_btd, self.dropout) if self.dropout and self.training else y_btd
 
 

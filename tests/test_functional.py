@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt import functional
-from gpt.functional import causal_attention, gelu, relu_squared, rms_norm, rotate
+from gpt.functional import (
+    causal_attention,
+    gelu,
+    gelu_not_kept,
+    relu_squared,
+    rms_norm,
+    rotate,
+)
 
 Function = Callable[[Tensor], Tensor]
 
@@ -43,6 +50,34 @@ def test_a_cpu_has_the_values_and_slopes_of_pytorch(
     (slope,) = torch.autograd.grad((ours(x) * weights).sum(), x)
     (expected,) = torch.autograd.grad((theirs(x) * weights).sum(), x)
     torch.testing.assert_close(slope, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_large_gelu_has_the_values_of_a_small_one_and_is_not_kept(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(functional, "MANY", 1)
+    monkeypatch.setattr(functional, "PIECE", 7)
+    x, weight = torch.randn(5, 3, 8).to(dtype), torch.randn(8, 8).to(dtype)
+
+    def made(large: int) -> tuple[list[Tensor], int]:
+        """y, the slopes of x and of the weight; and how many kept tensors are the size of y."""
+        monkeypatch.setattr(functional, "LARGE", large)
+        inputs = [x.clone().requires_grad_(), weight.clone().requires_grad_()]
+        # Not a leaf, as a layer's output is none.
+        before = inputs[0] * 1
+        kept: list[Tensor] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+            after = gelu(before)
+            with gelu_not_kept(before, after):
+                y = F.linear(after, inputs[1])
+        slopes = torch.autograd.grad(y.float().square().sum(), inputs)
+        return [y, *slopes], sum(t.numel() == x.numel() for t in kept)
+
+    (small, two), (large, one) = made(x.numel() + 1), made(x.numel())
+    assert (two, one) == (2, 1)
+    for ours, expected in zip(large, small, strict=True):
+        torch.testing.assert_close(ours, expected)
 
 
 @pytest.mark.parametrize("name", POINTWISE)
