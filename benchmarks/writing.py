@@ -1,14 +1,23 @@
 """Tokens written per second, beside nanoGPT's own sampler.
 
-    python benchmarks/writing.py [PATH_TO_NANOGPT] [--rounds 3] [--tokens 500]
+    python benchmarks/writing.py [PATH_TO_NANOGPT] [--rounds 3] [--tokens 500] [--model FOLDER]...
 
 Both write from one token on, temperature 0.8 and top_k 200 as nanoGPT's sample.py has them, one
 text at a time, ours with whole weights and with weights in int8; then ours writes 20 in one batch.
-Weights are random: the arithmetic does not depend on them. All take turns, so that a slow spell of
-the machine hits each. Without a path ours is measured alone.
+All take turns, so that a slow spell of the machine hits each. Without a path ours is measured
+alone.
+
+Weights are random, which the arithmetic does not depend on. But a large model's text is drafted
+(gpt/draft.py), and how often in vain does depend on what it has learned: of random weights always.
+With --model ours are those of a folder data/model with that shape, which for 6/6/384 a short
+training makes:
+
+    dvc exp run -S data.corpus=shakespeare -S preset=nanogpt -S train.steps=400 \\
+        -S train.batch_size=12 -S train.warmup_steps=20 -S model.dropout=0 -S train.dtype=bfloat16
 """
 
 import argparse
+import copy
 import os
 import platform
 import statistics
@@ -22,6 +31,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from gpt.checkpoint import TrainedModel, load_model
 from gpt.config import ModelConfig
 from gpt.decoder import COMPILED_FROM
 from gpt.device import choose_device
@@ -31,7 +41,8 @@ from gpt.model import GPT
 from gpt.tokenizer import CharTokenizer
 
 # Layers, heads, width, block: nanoGPT's recipe for a CPU and the one for a GPU; 65 characters.
-SHAPES = {"4/4/128": (4, 4, 128, 64), "6/6/384": (6, 6, 384, 256)}
+Shape = tuple[int, int, int, int]
+SHAPES: dict[str, Shape] = {"4/4/128": (4, 4, 128, 64), "6/6/384": (6, 6, 384, 256)}
 ALPHABET = "\n" + "".join(chr(33 + number) for number in range(64))
 
 
@@ -40,6 +51,7 @@ def main() -> None:
     parser.add_argument("nanogpt", type=Path, nargs="?")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=500)
+    parser.add_argument("--model", type=Path, action="append", default=[])
     options = parser.parse_args()
     choose_device("cpu")
     print(
@@ -47,11 +59,14 @@ def main() -> None:
         f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads, "
         f"torch {torch.__version__}, {options.tokens} tokens a text"
     )
+    trained = {shape_of(model.model.config): model for model in map(load_model, options.model)}
     for name, shape in SHAPES.items():
+        model = trained.get(shape) or untrained(shape)
+        print(f"{name}: {'trained' if shape in trained else 'random'} weights")
         writers = {
-            "ours": our_writer(shape, 1),
-            "ours, int8": our_writer(shape, 1, int8=True),
-            "ours, 20 at once": our_writer(shape, 20),
+            "ours": our_writer(model, 1),
+            "ours, int8": our_writer(model, 1, int8=True),
+            "ours, 20 at once": our_writer(model, 20),
         }
         if options.nanogpt:
             writers["nanoGPT"] = their_writer(options.nanogpt, shape)
@@ -88,24 +103,29 @@ def middle_ratio(ones: list[float], others: list[float]) -> float:
     return statistics.median(one / other for one, other in zip(ones, others, strict=True))
 
 
-def our_writer(
-    shape: tuple[int, int, int, int], count: int, int8: bool = False
-) -> Callable[[int], None]:
+def shape_of(config: ModelConfig) -> Shape:
+    return config.n_layer, config.n_head, config.n_embd, config.block_size
+
+
+def untrained(shape: Shape) -> TrainedModel:
     layers, heads, width, block = shape
     config = ModelConfig(n_layer=layers, n_head=heads, n_embd=width, block_size=block)
-    model, tokenizer = GPT(config, 65), CharTokenizer(ALPHABET, has_bos=False)
-    model.eval()
+    return TrainedModel(GPT(config, 65), CharTokenizer(ALPHABET, has_bos=False))
+
+
+def our_writer(trained: TrainedModel, count: int, int8: bool = False) -> Callable[[int], None]:
+    model = copy.deepcopy(trained.model).eval()
     if int8:
         to_int8(model)
 
     def write(tokens: int) -> None:
         sampling = Sampling(max_new_tokens=tokens, temperature=0.8, top_k=200)
-        generate(model, tokenizer, "\n", sampling, seed=1337, indices=range(count))
+        generate(model, trained.tokenizer, "\n", sampling, seed=1337, indices=range(count))
 
     return write
 
 
-def their_writer(checkout: Path, shape: tuple[int, int, int, int]) -> Callable[[int], None]:
+def their_writer(checkout: Path, shape: Shape) -> Callable[[int], None]:
     sys.path.insert(0, str(checkout))
     import model as nanogpt  # type: ignore[import-not-found]
 

@@ -8,6 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+# The positions read, and of the input what embeddings look back at.
+Mark = tuple[int, Tensor | None, tuple[Tensor, Tensor] | None]
+
 
 class LayerCache:
     """One layer's view of a cache, as its attention needs it."""
@@ -55,6 +58,22 @@ class Cache:
             self._kv = torch.empty(b, len(self.layers), 2, h, self._size, size)
         self.length += t
         return self._kv.numpy()
+
+    def mark(self) -> Mark:
+        """Where it stands, to go back to."""
+        return self.length, self.recent_bt, self._line
+
+    def back_to(self, mark: Mark) -> None:
+        """Forgets what was read since `mark`."""
+        self.length, self.recent_bt, self._line = mark
+
+    def copy_positions(self, other: "Cache", start: int, end: int) -> None:
+        """Takes the keys and values of positions from `start` to `end` as `other` has them."""
+        assert other._kv is not None
+        if self._kv is None:
+            self._kv = torch.empty_like(other._kv)
+        # In NumPy, on this thread: PyTorch's second thread would keep a core from another's work.
+        self._kv.numpy()[..., start:end, :] = other._kv.numpy()[..., start:end, :]
 
     def clear(self) -> None:
         """Forgets everything read and keeps the buffers."""

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
@@ -33,8 +34,11 @@ Norm = tuple[Array, Array]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 ZERO, ONE = np.float32(0), np.float32(1)
+TINY = np.float32(np.finfo(np.float32).tiny)
 EPS = np.float32(np.finfo(np.float32).eps)
 LAYER_NORM_EPS = np.float32(1e-5)
+LN_2, LOG2_E = np.float32(math.log(2)), np.float32(1 / math.log(2))
+SMALLEST_POWER, LARGEST_POWER = np.float32(-87), np.float32(88)
 GELU_SLOPE = np.float32(2 * math.sqrt(2 / math.pi))
 GELU_CUBE = np.float32(0.044715)
 
@@ -57,10 +61,20 @@ def _compiled(function: Function) -> Function:
 # --- products -------------------------------------------------------------------------------------
 
 
-@_compiled
 def _linear(x_ni: Array, linear: Linear, layer: int) -> Array:
-    weights_loi, scales_lo, biases_lo = linear
-    weight_oi, scale_o, bias_o = weights_loi[layer], scales_lo[layer], biases_lo[layer]
+    """A layer's matrix times each position, (n, o): one of the next two, by the matrix's type."""
+    raise NotImplementedError
+
+
+@overload(_linear, jit_options=_OPTIONS)
+def _by_type(x_ni, linear, layer):  # type: ignore[no-untyped-def]  # Numba wants it bare
+    product = _of_integers if linear[0].dtype == types.int8 else _of_floats
+    return lambda x_ni, linear, layer: product(x_ni, linear, layer)
+
+
+@_compiled
+def _of_floats(x_ni: Array, linear: Linear, layer: int) -> Array:
+    weight_oi, bias_o = linear[0][layer], linear[2][layer]
     count, outputs = len(x_ni), len(weight_oi)
     y_no = np.empty((count, outputs), np.float32)
     fours_n, fours_o = count // 4 * 4, outputs // 4 * 4
@@ -77,11 +91,11 @@ def _linear(x_ni: Array, linear: Linear, layer: int) -> Array:
         for n in range(fours_n if o < fours_o else 0, count):
             total = ZERO
             for i in range(x_ni.shape[1]):
-                total += np.float32(weight_oi[o, i]) * x_ni[n, i]
+                total += weight_oi[o, i] * x_ni[n, i]
             y_no[n, o] = total
     for n in range(count):
         for o in range(outputs):
-            y_no[n, o] = y_no[n, o] * scale_o[o] + bias_o[o]
+            y_no[n, o] += bias_o[o]
     return y_no
 
 
@@ -101,6 +115,36 @@ def _four_by_four(x_ni: Array, n: int, rows_4i: Array, y_no: Array, o: int) -> N
     y_no[n + 1, o], y_no[n + 1, o + 1], y_no[n + 1, o + 2], y_no[n + 1, o + 3] = b0, b1, b2, b3
     y_no[n + 2, o], y_no[n + 2, o + 1], y_no[n + 2, o + 2], y_no[n + 2, o + 3] = c0, c1, c2, c3
     y_no[n + 3, o], y_no[n + 3, o + 1], y_no[n + 3, o + 2], y_no[n + 3, o + 3] = d0, d1, d2, d3
+
+
+@_compiled
+def _of_integers(x_ni: Array, linear: Linear, layer: int) -> Array:
+    """Rounds what is multiplied too, to as many of 16 bits as keep the sum within 32.
+
+    Those steps are far finer than the weights'. Processors multiply and add such pairs twice as
+    fast as floats, and no weight has to become a float first.
+    """
+    weight_oi, scale_o, bias_o = linear[0][layer], linear[1][layer], linear[2][layer]
+    count, inputs = x_ni.shape
+    largest = min(2**15 - 1, (2**31 - 1) // (127 * inputs))
+    rounded_ni = np.empty((count, inputs), np.int16)
+    steps_n = np.empty(count, np.float32)
+    for n in range(count):
+        size = TINY
+        for i in range(inputs):
+            size = max(size, abs(x_ni[n, i]))
+        steps_n[n] = size / np.float32(largest)
+        for i in range(inputs):
+            rounded_ni[n, i] = np.int16(np.rint(x_ni[n, i] / size * np.float32(largest)))
+    y_no = np.empty((count, len(weight_oi)), np.float32)
+    for o in range(len(weight_oi)):
+        for n in range(count):
+            total = np.int32(0)
+            for i in range(inputs):
+                # NumPy's rules make 64 bits of a product, which are not needed.
+                total = np.int32(total + np.int32(weight_oi[o, i]) * np.int32(rounded_ni[n, i]))
+            y_no[n, o] = np.float32(total) * (steps_n[n] * scale_o[o]) + bias_o[o]
+    return y_no
 
 
 # --- between them ---------------------------------------------------------------------------------
@@ -123,6 +167,45 @@ def _layer_norm(x_nd: Array, norm: Norm, layer: int) -> Array:
         for d in range(x_nd.shape[1]):
             y_nd[n, d] = (x_nd[n, d] - mean) * scale * weight_d[d] + bias_d[d]
     return y_nd
+
+
+@_compiled
+def _to_exponentials(x_n: Array) -> None:
+    """e to the power of each number, in its place; a call of the system's exp a number is slower.
+
+    With x = n ln 2 + r, it is 2^n e^r: n goes into the exponent's bits, and r is so small (0.35 at
+    most) that seven terms of the series are all that a float32 holds.
+    """
+    powers_n = np.empty(len(x_n), np.int32)
+    for i in range(len(x_n)):
+        # What a float32 holds as a normal number.
+        x = min(max(x_n[i], SMALLEST_POWER), LARGEST_POWER)
+        n = np.rint(x * LOG2_E)
+        r = x - n * LN_2
+        powers_n[i] = (np.int32(n) + np.int32(127)) << np.int32(23)
+        series = ONE + r / np.float32(7)
+        series = ONE + series * r / np.float32(6)
+        series = ONE + series * r / np.float32(5)
+        series = ONE + series * r / np.float32(4)
+        series = ONE + series * r / np.float32(3)
+        series = ONE + series * r / np.float32(2)
+        x_n[i] = ONE + series * r
+    factors_n = powers_n.view(np.float32)
+    for i in range(len(x_n)):
+        x_n[i] *= factors_n[i]
+
+
+@_compiled
+def _gelu(x_ni: Array) -> None:
+    """In place; x sigmoid(u), which is GELU by its tanh."""
+    powers_i = np.empty(x_ni.shape[1], np.float32)
+    for n in range(x_ni.shape[0]):
+        for i in range(x_ni.shape[1]):
+            x = x_ni[n, i]
+            powers_i[i] = -GELU_SLOPE * (x + GELU_CUBE * x * x * x)
+        _to_exponentials(powers_i)
+        for i in range(x_ni.shape[1]):
+            x_ni[n, i] /= ONE + powers_i[i]
 
 
 @_compiled
@@ -155,6 +238,42 @@ def _normalise_and_turn(x_k: Array, turn_2c: Array) -> None:
 
 
 @_compiled
+def _scores(query_k: Array, keys_sk: Array, scores_s: Array) -> None:
+    """The query times each key; four at a time, which wait less for one another."""
+    count = len(scores_s)
+    for s in range(0, count // 4 * 4, 4):
+        a, b, c, d = ZERO, ZERO, ZERO, ZERO
+        for k in range(len(query_k)):
+            q = query_k[k]
+            a, b = a + q * keys_sk[s, k], b + q * keys_sk[s + 1, k]
+            c, d = c + q * keys_sk[s + 2, k], d + q * keys_sk[s + 3, k]
+        scores_s[s], scores_s[s + 1], scores_s[s + 2], scores_s[s + 3] = a, b, c, d
+    for s in range(count // 4 * 4, count):
+        a = ZERO
+        for k in range(len(query_k)):
+            a += query_k[k] * keys_sk[s, k]
+        scores_s[s] = a
+
+
+@_compiled
+def _add_weighted(weights_s: Array, values_sk: Array, y_k: Array) -> None:
+    """Adds each value times its weight to y (k,)."""
+    count = len(weights_s)
+    for s in range(0, count // 4 * 4, 4):
+        a, b, c, d = weights_s[s], weights_s[s + 1], weights_s[s + 2], weights_s[s + 3]
+        for k in range(len(y_k)):
+            y_k[k] += (
+                a * values_sk[s, k]
+                + b * values_sk[s + 1, k]
+                + c * values_sk[s + 2, k]
+                + d * values_sk[s + 3, k]
+            )
+    for s in range(count // 4 * 4, count):
+        for k in range(len(y_k)):
+            y_k[k] += weights_s[s] * values_sk[s, k]
+
+
+@_compiled
 def _attend(qkv_no: Array, kv_bl2hsk: Array, layer: int, start: int) -> Array:
     """Writes the new keys and values to their places; what the new positions see, (n, d)."""
     batch, _, _, heads, _, size = kv_bl2hsk.shape
@@ -170,22 +289,21 @@ def _attend(qkv_no: Array, kv_bl2hsk: Array, layer: int, start: int) -> Array:
             keys_sk, values_sk = kv_bl2hsk[b, layer, 0, h], kv_bl2hsk[b, layer, 1, h]
             keys_sk[position] = qkv_n3hk[n, 1, h]
             values_sk[position] = qkv_n3hk[n, 2, h]
+            seen_s = weights_s[: position + 1]
+            _scores(query_k, keys_sk, seen_s)
             largest = np.float32(-np.inf)
             for s in range(position + 1):
-                score = ZERO
-                for k in range(size):
-                    score += query_k[k] * keys_sk[s, k]
-                weights_s[s] = score * shrink
-                largest = max(largest, weights_s[s])
+                seen_s[s] *= shrink
+                largest = max(largest, seen_s[s])
+            for s in range(position + 1):
+                seen_s[s] -= largest  # so that none overflows
+            _to_exponentials(seen_s)
             total = ZERO
             for s in range(position + 1):
-                # Below the largest, so that none overflows.
-                weights_s[s] = np.exp(weights_s[s] - largest)
-                total += weights_s[s]
+                total += seen_s[s]
             for s in range(position + 1):
-                weight = weights_s[s] / total
-                for k in range(size):
-                    y_nhk[n, h, k] += weight * values_sk[s, k]
+                seen_s[s] /= total
+            _add_weighted(seen_s, values_sk, y_nhk[n, h])
     return y_nhk.reshape(len(qkv_no), heads * size)
 
 
@@ -225,12 +343,7 @@ def _gpt2_block(
     qkv_no = _linear(_layer_norm(x_nd, norms[0], layer), qkv, layer)
     x_nd = x_nd + _linear(_attend(qkv_no, kv_bl2hsk, layer, start), proj, layer)
     hidden_ni = _linear(_layer_norm(x_nd, norms[1], layer), up, layer)
-    for n in range(hidden_ni.shape[0]):
-        for i in range(hidden_ni.shape[1]):
-            x = hidden_ni[n, i]
-            # x sigmoid(u), which is GELU by its tanh; u may go to infinity.
-            u = GELU_SLOPE * (x + GELU_CUBE * x * x * x)
-            hidden_ni[n, i] = x / (ONE + np.exp(-u))
+    _gelu(hidden_ni)
     return x_nd + _linear(hidden_ni, down, layer)
 
 
@@ -263,12 +376,13 @@ def _modern_block(
 
 
 @_compiled
-def _last(x_nd: Array, x_btd: Array) -> Array:
-    """The last position of each sequence, (b, d)."""
-    last_bd = np.empty((len(x_btd), x_nd.shape[1]), np.float32)
+def _last(x_nd: Array, x_btd: Array, wanted: int) -> Array:
+    """The last `wanted` positions of each sequence, (b wanted, d)."""
+    last_nd = np.empty((len(x_btd) * wanted, x_nd.shape[1]), np.float32)
     for b in range(len(x_btd)):
-        last_bd[b] = x_nd[(b + 1) * x_btd.shape[1] - 1]
-    return last_bd
+        end = (b + 1) * x_btd.shape[1]
+        last_nd[b * wanted : (b + 1) * wanted] = x_nd[end - wanted : end]
+    return last_nd
 
 
 @_compiled
@@ -276,13 +390,14 @@ def original(
     x_btd: Array,
     kv_bl2hsk: Array,
     start: int,
+    wanted: int,
     turns_t2c: Array,
     linears: Linears,
     norms: tuple[Norm, Norm],
     head: Linear,
     norm: Norm,
 ) -> Array:
-    """The logits (b, v) after the last of the embedded tokens `x_btd`, which begin at `start`.
+    """The logits (b wanted, v) after the last embedded tokens of `x_btd`, which begin at `start`.
 
     `kv_bl2hsk` holds the keys and the values of the positions before, and gets those of these.
     `norm`, the one before the head, is not used.
@@ -290,7 +405,7 @@ def original(
     x_nd = x_btd.reshape(-1, x_btd.shape[2])
     for layer in range(kv_bl2hsk.shape[1]):
         x_nd = _original_block(x_nd, kv_bl2hsk, start, turns_t2c, layer, linears, norms)
-    return _linear(_last(x_nd, x_btd), head, 0)
+    return _linear(_last(x_nd, x_btd, wanted), head, 0)
 
 
 @_compiled
@@ -298,6 +413,7 @@ def gpt2(
     x_btd: Array,
     kv_bl2hsk: Array,
     start: int,
+    wanted: int,
     turns_t2c: Array,
     linears: Linears,
     norms: tuple[Norm, Norm],
@@ -308,7 +424,7 @@ def gpt2(
     x_nd = x_btd.reshape(-1, x_btd.shape[2])
     for layer in range(kv_bl2hsk.shape[1]):
         x_nd = _gpt2_block(x_nd, kv_bl2hsk, start, turns_t2c, layer, linears, norms)
-    return _linear(_layer_norm(_last(x_nd, x_btd), norm, 0), head, 0)
+    return _linear(_layer_norm(_last(x_nd, x_btd, wanted), norm, 0), head, 0)
 
 
 @_compiled
@@ -316,6 +432,7 @@ def modern(
     x_btd: Array,
     kv_bl2hsk: Array,
     start: int,
+    wanted: int,
     turns_t2c: Array,
     linears: Linears,
     norms: tuple[Norm, Norm],
@@ -326,4 +443,4 @@ def modern(
     x_nd = x_btd.reshape(-1, x_btd.shape[2])
     for layer in range(kv_bl2hsk.shape[1]):
         x_nd = _modern_block(x_nd, kv_bl2hsk, start, turns_t2c, layer, linears, norms)
-    return _linear(_rms_norm(_last(x_nd, x_btd)), head, 0)
+    return _linear(_rms_norm(_last(x_nd, x_btd, wanted)), head, 0)

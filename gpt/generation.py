@@ -7,7 +7,7 @@ Shapes: b samples, t positions, v = vocab_size.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gpt.beam import beam_search
 from gpt.decoder import Decoder, Rereader
+from gpt.draft import Drafter, worth_drafting
 from gpt.errors import TokenizerError
 from gpt.model import GPT
 from gpt.tokenizer import Tokenizer
@@ -67,25 +68,9 @@ def generate(
     """
     training = model.training
     model.eval()
-    device = next(model.parameters()).device
-    block_size = model.config.block_size
-    uniforms_nb = _uniforms(seed, indices, sampling)
     writers = [_Writer(tokenizer, sampling.stop) for _ in indices]
-    decoder: Decoder | Rereader = Rereader(model)
-    if isinstance(model, GPT):
-        decoder = Decoder(model, tokens=sampling.max_new_tokens)
-    first = first_ids(tokenizer, prompt)[-block_size:]
-    new_bt = torch.tensor(first, dtype=torch.int64).expand(len(indices), -1)
-    recent = deque(new_bt.unbind(1), maxlen=max(1, block_size // 2))
-    for uniforms_b in uniforms_nb:
-        if decoder.length + new_bt.shape[1] > block_size:
-            decoder.clear()
-            new_bt = torch.stack(list(recent), dim=1)
-        logits_bv = decoder.read(new_bt.to(device)).float().cpu()
-        next_b = choose(logits_bv, sampling, uniforms_b)
-        recent.append(next_b)
-        new_bt = next_b[:, None]
-        for index, writer, token in zip(indices, writers, next_b.tolist(), strict=True):
+    for next_b in _tokens(model, first_ids(tokenizer, prompt), sampling, seed, indices):
+        for index, writer, token in zip(indices, writers, next_b, strict=True):
             if (text := writer.feed(token)) != "":
                 on_text(index, text)
         if all(writer.stop_reason for writer in writers):
@@ -98,6 +83,38 @@ def generate(
         samples.append(Sample(prompt + writer.text, prompt, reason, writer.tokens))
     model.train(training)
     return samples
+
+
+def _tokens(
+    model: GPT, first: list[int], sampling: Sampling, seed: int, indices: Sequence[int]
+) -> Iterator[list[int]]:
+    """The next token of each sample (b,), one after the other, behind the ids `first`."""
+    device, block_size = next(model.parameters()).device, model.config.block_size
+    count, first = sampling.max_new_tokens, first[-block_size:]
+    uniforms_nb = _uniforms(seed, indices, sampling)
+    decoder: Decoder | Rereader = Rereader(model)
+    if isinstance(model, GPT):
+        decoder = Decoder(model, tokens=count)
+        if len(indices) == 1 and worth_drafting(model, decoder):
+            uniforms_n = uniforms_nb[:, 0]
+
+            def draw(logits_nv: Tensor, number: int) -> Tensor:
+                return choose(logits_nv, sampling, uniforms_n[number : number + len(logits_nv)])
+
+            for token in Drafter(model, decoder, draw).write(first, count):
+                yield [token]
+            return
+    new_bt = torch.tensor(first, dtype=torch.int64).expand(len(indices), -1)
+    recent = deque(new_bt.unbind(1), maxlen=max(1, block_size // 2))
+    for uniforms_b in uniforms_nb:
+        if decoder.length + new_bt.shape[1] > block_size:
+            decoder.clear()
+            new_bt = torch.stack(list(recent), dim=1)
+        logits_bv = decoder.read(new_bt.to(device)).float().cpu()
+        next_b = choose(logits_bv, sampling, uniforms_b)
+        recent.append(next_b)
+        new_bt = next_b[:, None]
+        yield next_b.tolist()
 
 
 def search(

@@ -15,20 +15,23 @@ LARGEST = 127
 
 
 class Int8Linear(nn.Module):
-    """nn.Linear whose matrix (out, in) is `weight * scale[:, None]`: integers, the row's step."""
+    """nn.Linear whose matrix (out, in) is `weight * scale[:, None]`: integers, the row's step.
+
+    Made from the matrix and the bias (out,) of another.
+    """
 
     weight: Tensor
     scale: Tensor
     bias: Tensor | None
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, matrix: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        matrix = linear.weight.detach()
+        matrix = matrix.detach()
         # A row of zeros has any step.
         scale = (matrix.abs().amax(dim=1) / LARGEST).clamp(min=torch.finfo(matrix.dtype).tiny)
         self.register_buffer("weight", (matrix / scale[:, None]).round().to(torch.int8))
         self.register_buffer("scale", scale)
-        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
+        self.register_buffer("bias", None if bias is None else bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight.to(x.dtype) * self.scale[:, None], self.bias)
@@ -39,5 +42,5 @@ def to_int8(model: GPT) -> GPT:
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear:
-                setattr(module, name, Int8Linear(child))
+                setattr(module, name, Int8Linear(child.weight, child.bias))
     return model.eval()

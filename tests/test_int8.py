@@ -37,7 +37,7 @@ def test_a_weight_is_off_by_half_a_step_of_its_row_at_most(bias: bool) -> None:
     with torch.no_grad():
         linear.weight[2] = 0.0
         linear.weight[3] *= 1000
-    rounded = Int8Linear(linear)
+    rounded = Int8Linear(linear.weight, linear.bias)
     assert rounded.weight.dtype == torch.int8
     found = rounded.weight * rounded.scale[:, None]
     largest = linear.weight.abs().amax(dim=1, keepdim=True)
@@ -57,14 +57,13 @@ def test_compiled_loops_compute_of_integers_what_the_model_does(
     ids_bt = torch.arange(3 * 16).view(3, 16) % 9
     with torch.inference_mode():
         expected = model(ids_bt)
-        spread = expected.std()
-        assert (expected - whole(ids_bt)).square().mean().sqrt() < 0.05 * spread
-        assert not torch.equal(expected, whole(ids_bt))
+        by_weights = (expected - whole(ids_bt)).std()
+        assert 0 < by_weights < 0.05 * expected.std()
         decoder = Decoder(model)
         decoder.read(ids_bt[:, :3])
-        for t in range(3, 16):
-            found = decoder.read(ids_bt[:, t : t + 1])
-            torch.testing.assert_close(found, expected[:, t], rtol=1e-3, atol=1e-4)
+        found = torch.stack([decoder.read(ids_bt[:, t : t + 1]) for t in range(3, 16)], dim=1)
+        # The loops round what the weights are multiplied with as well, in far finer steps.
+        assert 0 < (found - expected[:, 3:]).std() < by_weights / 20
 
 
 def test_all_products_of_the_blocks_are_in_int8_and_text_is_written() -> None:

@@ -459,7 +459,7 @@ def test_many_tokens_are_read_by_the_model_and_go_on_in_loops() -> None:
     expected, decoder = model(ids), Decoder(model)
     with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("gpt.decoder.FEW", 1)
-        patch.setattr("gpt.decoder._Loops.__call__", lambda *_: pytest.fail("loops were taken"))
+        patch.setattr("gpt.decoder.Loops.__call__", lambda *_: pytest.fail("loops were taken"))
         torch.testing.assert_close(decoder.read(ids[:, :5]), expected[:, 4])
         patch.undo()
         torch.testing.assert_close(decoder.read(ids[:, 5:6]), expected[:, 5])
@@ -468,7 +468,7 @@ def test_many_tokens_are_read_by_the_model_and_go_on_in_loops() -> None:
 
 def test_few_tokens_are_read_by_the_model_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     model, ids = randomised(make()).float(), ids_bt()
-    monkeypatch.setattr("gpt.decoder._Loops", lambda _: pytest.fail("loops were compiled"))
+    monkeypatch.setattr("gpt.decoder.Loops", lambda _: pytest.fail("loops were compiled"))
     decoder, expected = Decoder(model, tokens=COMPILED_FROM - 1), model(ids)
     with torch.inference_mode():
         for t in range(8):
