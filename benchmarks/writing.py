@@ -31,14 +31,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gpt.checkpoint import TrainedModel, load_model
+from gpt.checkpoint import load_model
 from gpt.config import ModelConfig
 from gpt.decoder import COMPILED_FROM
 from gpt.device import choose_device
 from gpt.generation import Sampling, generate
 from gpt.int8 import to_int8
 from gpt.model import GPT
-from gpt.tokenizer import CharTokenizer
+from gpt.tokenizer import CharTokenizer, Tokenizer
 
 # Layers, heads, width, block: nanoGPT's recipe for a CPU and the one for a GPU; 65 characters.
 Shape = tuple[int, int, int, int]
@@ -59,14 +59,16 @@ def main() -> None:
         f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads, "
         f"torch {torch.__version__}, {options.tokens} tokens a text"
     )
-    trained = {shape_of(model.model.config): model for model in map(load_model, options.model)}
+    trained = {shape_of(one.model.config): one for one in map(load_model, options.model)}
     for name, shape in SHAPES.items():
-        model = trained.get(shape) or untrained(shape)
+        model, tokenizer = untrained(shape)
+        if shape in trained:
+            model, tokenizer = trained[shape].model, trained[shape].tokenizer
         print(f"{name}: {'trained' if shape in trained else 'random'} weights")
         writers = {
-            "ours": our_writer(model, 1),
-            "ours, int8": our_writer(model, 1, int8=True),
-            "ours, 20 at once": our_writer(model, 20),
+            "ours": our_writer(model, tokenizer, 1),
+            "ours, int8": our_writer(model, tokenizer, 1, int8=True),
+            "ours, 20 at once": our_writer(model, tokenizer, 20),
         }
         if options.nanogpt:
             writers["nanoGPT"] = their_writer(options.nanogpt, shape)
@@ -107,20 +109,22 @@ def shape_of(config: ModelConfig) -> Shape:
     return config.n_layer, config.n_head, config.n_embd, config.block_size
 
 
-def untrained(shape: Shape) -> TrainedModel:
+def untrained(shape: Shape) -> tuple[GPT, Tokenizer]:
     layers, heads, width, block = shape
     config = ModelConfig(n_layer=layers, n_head=heads, n_embd=width, block_size=block)
-    return TrainedModel(GPT(config, 65), CharTokenizer(ALPHABET, has_bos=False))
+    return GPT(config, 65), CharTokenizer(ALPHABET, has_bos=False)
 
 
-def our_writer(trained: TrainedModel, count: int, int8: bool = False) -> Callable[[int], None]:
-    model = copy.deepcopy(trained.model).eval()
+def our_writer(
+    model: GPT, tokenizer: Tokenizer, count: int, int8: bool = False
+) -> Callable[[int], None]:
+    model = copy.deepcopy(model).eval()
     if int8:
         to_int8(model)
 
     def write(tokens: int) -> None:
         sampling = Sampling(max_new_tokens=tokens, temperature=0.8, top_k=200)
-        generate(model, trained.tokenizer, "\n", sampling, seed=1337, indices=range(count))
+        generate(model, tokenizer, "\n", sampling, seed=1337, indices=range(count))
 
     return write
 
