@@ -9,20 +9,22 @@ passes of gpt/dataset.py, and only who computes them differs.
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from gpt.errors import ParamsError
+
+# FSDP's modules are imported where several processes need them: they take a second.
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,9 @@ class Group:
         if sharding == "ddp":
             # One bucket view a gradient saves a copy of the gradients.
             return DistributedDataParallel(model, gradient_as_bucket_view=True)
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
         kind = next(model.parameters()).device.type
         mesh = init_device_mesh(kind, (self.size,))
         for block in blocks:
@@ -133,11 +138,14 @@ class Group:
     @contextmanager
     def gradients(self, called: nn.Module, last: bool) -> Iterator[None]:
         """Around a backward pass; only that of the `last` pass of an update is exchanged."""
-        if isinstance(called, DistributedDataParallel) and not last:
-            with called.no_sync():
+        if isinstance(called, DistributedDataParallel):
+            with nullcontext() if last else called.no_sync():
                 yield
             return
-        if isinstance(called, FSDPModule):
+        if self.size > 1:
+            from torch.distributed.fsdp import FSDPModule
+
+            assert isinstance(called, FSDPModule)
             called.set_requires_gradient_sync(last)
         yield
 
@@ -179,15 +187,23 @@ class Group:
         return tensors, facts["facts"]
 
 
+def in_parts(tensor: Tensor) -> TypeGuard["DTensor"]:
+    """Whether each process has a part of the tensor."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor that may lie in parts; then every process has to ask for it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if in_parts(tensor) else tensor
 
 
 def like(tensor: Tensor, model: Tensor) -> Tensor:
     """A whole tensor taken apart as `model` is, if it is."""
-    if not isinstance(model, DTensor):
+    if not in_parts(model):
         return tensor
+    from torch.distributed.tensor import distribute_tensor
+
     # Each process has all of it, so nothing is sent.
     return distribute_tensor(
         tensor.to(model.device), model.device_mesh, model.placements, src_data_rank=None

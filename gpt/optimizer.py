@@ -10,16 +10,33 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from gpt.config import TrainConfig
-from gpt.distributed import Group, like, whole
+from gpt.distributed import Group, in_parts, like, whole
 
 # Muon takes matrices of one shape together, up to so many numbers.
 BATCH = 2**19
 # Of a large model it takes some layers at a time, half a gigabyte of updates, since FSDP has to
 # gather them.
 PORTION = 2**27
+
+
+# PyTorch marks these for its compiler at their first call, and imports it for that: a second of
+# every training, which compiles nothing. The mark says to leave them as they are. Should PyTorch
+# look for it elsewhere one day, only that second is lost.
+for method in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+    plain = getattr(getattr(torch.optim.Optimizer, method), "__wrapped__", None)
+    if plain is not None:
+        vars(plain).setdefault("__dynamo_disable", plain)
+
+
+class AdamW(torch.optim.AdamW):
+    """PyTorch's (Loshchilov & Hutter 2019), without the import of its compiler in every first step.
+
+    What wraps PyTorch's step does nothing else but to switch gradients off.
+    """
+
+    step = torch.no_grad()(getattr(torch.optim.AdamW.step, "__wrapped__", torch.optim.AdamW.step))
 
 
 def make_optimizers(
@@ -47,8 +64,7 @@ def make_optimizers(
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
     ]
     optimizers: list[torch.optim.Optimizer] = [
-        # Loshchilov & Hutter 2019.
-        torch.optim.AdamW(
+        AdamW(
             [group for group in groups if group["params"]],
             lr=config.learning_rate,
             betas=(config.beta1, config.beta2),
@@ -164,7 +180,7 @@ class Muon(torch.optim.Optimizer):
         for parameter, update in pairs:
             rows, columns = parameter.shape
             pieces = 3 if rows == 3 * columns else 1
-            if isinstance(parameter, DTensor):
+            if in_parts(parameter):
                 # Only a whole matrix can be made orthogonal; each process keeps its part.
                 update = whole(update)
                 change = torch.zeros_like(update)

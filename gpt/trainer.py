@@ -14,13 +14,12 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.utils.hooks import RemovableHandle
 
 from gpt.config import TrainConfig
 from gpt.dataset import Batches, EpochBatches
 from gpt.device import Device
-from gpt.distributed import Group, like, load_whole, whole
+from gpt.distributed import Group, in_parts, like, load_whole, whole
 from gpt.errors import TrainingError
 from gpt.functional import cross_entropy
 from gpt.model import GPT
@@ -271,7 +270,7 @@ class Trainer:
 
         Where it lies in parts that is a copy of it.
         """
-        if not isinstance(self._parameters[0], DTensor):
+        if not in_parts(self._parameters[0]):
             return self.model
         weights = self.weights()
         if not self.group.first:

@@ -1,6 +1,9 @@
 """The learning rate at every step, and the updates of AdamW and Muon, against their formulas."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -188,6 +191,24 @@ def test_updates_are_those_of_adamw_written_out() -> None:
 
 
 # --- Muon -----------------------------------------------------------------------------------------
+
+
+def test_a_training_loads_neither_the_compiler_nor_what_shards_a_model() -> None:
+    code = (
+        "import sys, torch; from gpt.config import TrainConfig; import gpt.trainer; "
+        "from gpt.optimizer import make_optimizers; from gpt.distributed import Group; "
+        "settings = TrainConfig(steps=1, batch_size=1, learning_rate=1e-3, "
+        "min_learning_rate=0.0, optimizer='muon'); "
+        "model = torch.nn.ModuleDict({'blocks': torch.nn.Linear(4, 4)}); "
+        "optimizers = make_optimizers(model, settings, 'cpu', Group()); "
+        "model['blocks'](torch.ones(1, 4)).sum().backward(); "
+        "[(one.step(), one.zero_grad(), one.load_state_dict(one.state_dict())) "
+        "for one in optimizers]; "
+        "sys.exit(len(optimizers) != 2 or 'torch._dynamo' in sys.modules "
+        "or 'torch.distributed.tensor' in sys.modules)"
+    )
+    repository = Path(__file__).parent.parent
+    assert subprocess.run([sys.executable, "-c", code], cwd=repository, check=False).returncode == 0
 
 
 def newton_schulz_by_svd(matrix: Tensor) -> Tensor:
