@@ -2,7 +2,8 @@
 
 Each row of a matrix is rounded to 255 steps of its own size (absmax, symmetric; Dettmers et al.
 2022 call it row-wise). Embeddings and norms stay as they are. The text of such a model is close to
-what the whole model writes, and not the same.
+what the whole model writes, and not the same; as a draft that the whole model checks it costs
+nothing of that (gpt/draft.py).
 """
 
 import torch
