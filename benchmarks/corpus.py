@@ -55,6 +55,8 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", default=["char", "bpe", "gpt2"])
     parser.add_argument("--folder", type=Path, help="for what is written and deleted again")
     options = parser.parse_args()
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         size = make_corpus(folder / "corpus.jsonl", options.megabytes * 1e6) / 1e6
