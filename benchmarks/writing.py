@@ -124,7 +124,11 @@ def our_writer(
 
     def write(tokens: int) -> None:
         sampling = Sampling(max_new_tokens=tokens, temperature=0.8, top_k=200)
-        generate(model, tokenizer, "\n", sampling, seed=1337, indices=range(count))
+        samples = generate(model, tokenizer, "\n", sampling, seed=1337, indices=range(count))
+        if any(sample.new_tokens < tokens for sample in samples):
+            sys.exit(
+                "this model ends its texts: take one of a single document, such as Shakespeare"
+            )
 
     return write
 

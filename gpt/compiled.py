@@ -121,8 +121,9 @@ def _four_by_four(x_ni: Array, n: int, rows_4i: Array, y_no: Array, o: int) -> N
 def _of_integers(x_ni: Array, linear: Linear, layer: int) -> Array:
     """Rounds what is multiplied too, to as many of 16 bits as keep the sum within 32.
 
-    Those steps are far finer than the weights'. Processors multiply and add such pairs twice as
-    fast as floats, and no weight has to become a float first.
+    Those steps are far finer than the weights': 32,767 up to the largest number of a position of
+    384, 5,504 where there are 3,072. Processors multiply and add such pairs twice as fast as
+    floats, and no weight has to become a float first.
     """
     weight_oi, scale_o, bias_o = linear[0][layer], linear[1][layer], linear[2][layer]
     count, inputs = x_ni.shape
@@ -130,10 +131,11 @@ def _of_integers(x_ni: Array, linear: Linear, layer: int) -> Array:
     rounded_ni = np.empty((count, inputs), np.int16)
     steps_n = np.empty(count, np.float32)
     for n in range(count):
-        size = TINY
+        size, spoiled = TINY, ZERO
         for i in range(inputs):
             size = max(size, abs(x_ni[n, i]))
-        steps_n[n] = size / np.float32(largest)
+            spoiled += x_ni[n, i] * ZERO  # an integer cannot say that it is not a number
+        steps_n[n] = size / np.float32(largest) + spoiled
         for i in range(inputs):
             rounded_ni[n, i] = np.int16(np.rint(x_ni[n, i] / size * np.float32(largest)))
     y_no = np.empty((count, len(weight_oi)), np.float32)

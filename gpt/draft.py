@@ -1,11 +1,12 @@
 """One text of a larger model: a rounded copy drafts it, and the model reads many tokens at once.
 
-A token costs a large model the reading of all its weights from memory; eight tokens cost one such
-reading too. So the weights in int8, a quarter of the bytes, write the next eight tokens one by one,
-then the model itself reads them all and draws at each place by the same random number. As long as
-both draw the same, that is the text; from the first other token on the draft is thrown away. The
-text is therefore the model's own, whatever the draft was worth. While the model reads a draft, the
-next one is written on another thread.
+A token costs a large model the reading of all its weights from memory; a dozen tokens cost one such
+reading too. So the weights in int8, a quarter of the bytes, write the next dozen one by one, then
+the model itself reads them all and draws at each place by the same random number. As long as both
+draw the same, that is the text; from the first other token on the draft is thrown away. The text is
+therefore the model's own, whatever the draft was worth (but for the last digits of sums, which the
+model makes in another order where it reads several tokens). While the model reads a draft, the next
+one is written on another thread.
 
 This is speculative decoding (Leviathan et al. 2023), in which one random number a token for both
 takes the place of accepting by chance.
@@ -36,12 +37,12 @@ if TYPE_CHECKING:
 # then costs no time; of longer ones more is in vain after another token.
 TOKENS = 12
 
-# A token drawn otherwise than in the draft costs as much as drafts save in about eleven others. A
-# text is written without them once it has more of these than one in so many and a few.
+# A token drawn otherwise than in the draft, a miss, costs as much as drafts save in about eleven
+# others. With more than half as many they are given up; the first few may be bad luck.
 TOKENS_A_MISS = 24
 MISSES_AT_FIRST = 8
 
-# Matrices of fewer numbers fit in a processor's cache, and need not be fetched from memory.
+# Blocks of fewer weights fit in a processor's cache, and need not be fetched from memory.
 LARGE = 4_000_000
 
 # Draws from logits (n, v) the text's n new tokens from the given one on, (n,).
@@ -77,7 +78,7 @@ class Drafter:
         self._block_size = model.config.block_size
         self._cache = Cache(model.config.n_layer, self._block_size)
         self._thread = ThreadPoolExecutor(1)
-        self._misses = 0
+        self._misses = self._by_draft = 0
 
     def write(self, ids: list[int], count: int) -> Iterator[int]:
         """`count` new tokens after `ids`, of which there are from one to block_size.
@@ -110,10 +111,12 @@ class Drafter:
 
     def _by_drafts(self, token: int, number: int, count: int) -> Iterator[list[int]]:
         """What the model itself draws after `token`, draft by draft, while these are worth it."""
+        if not self._worth():
+            return
         whole = self._decoder.cache
         self._cache.copy_positions(whole, 0, whole.length)
         self._cache.back_to(whole.mark())
-        draft = self._drafted(token, number, count) if self._worth(number) else None
+        draft = self._drafted(token, number, count)
         while draft:
             drawing = self._beside(self._drawn, draft)
             following = self._drafted(draft.ids[-1], draft.number + len(draft.ids), count)
@@ -127,14 +130,15 @@ class Drafter:
             start = whole.length - len(draft.ids)
             self._cache.copy_positions(whole, start, start + len(ids))
             whole.back_to(draft.marks[len(ids) - 1])
+            self._by_draft += len(ids)
             yield ids
-            number = draft.number + len(ids)
             if missed:
-                following = self._drafted(ids[-1], number, count) if self._worth(number) else None
+                number = draft.number + len(ids)
+                following = self._drafted(ids[-1], number, count) if self._worth() else None
             draft = following
 
-    def _worth(self, number: int) -> bool:
-        return self._misses < MISSES_AT_FIRST + number / TOKENS_A_MISS
+    def _worth(self) -> bool:
+        return self._misses < MISSES_AT_FIRST + self._by_draft / TOKENS_A_MISS
 
     def _drafted(self, token: int, number: int, count: int) -> _Draft | None:
         """As many tokens after `token` as there is room for and as are wanted, if any."""

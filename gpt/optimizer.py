@@ -22,18 +22,23 @@ PORTION = 2**27
 
 
 # PyTorch marks these for its compiler at their first call, and imports it for that: a second of
-# every training, which compiles nothing. The mark says to leave them as they are. Should PyTorch
-# look for it elsewhere one day, only that second is lost.
-for method in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
-    plain = getattr(getattr(torch.optim.Optimizer, method), "__wrapped__", None)
-    if plain is not None:
-        vars(plain).setdefault("__dynamo_disable", plain)
+# every training, which compiles nothing. The mark says to leave them as they are, to all optimizers
+# of the process. Should PyTorch look for it elsewhere one day, only that second is lost.
+def _mark_for_the_compiler() -> None:
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        method = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
+        if method is not None:
+            vars(method).setdefault("__dynamo_disable", method)
+
+
+_mark_for_the_compiler()
 
 
 class AdamW(torch.optim.AdamW):
     """PyTorch's (Loshchilov & Hutter 2019), without the import of its compiler in every first step.
 
-    What wraps PyTorch's step does nothing else but to switch gradients off.
+    What is around PyTorch's step switches gradients off, as here, and tells the compiler of it. A
+    test holds the updates to PyTorch's own.
     """
 
     step = torch.no_grad()(getattr(torch.optim.AdamW.step, "__wrapped__", torch.optim.AdamW.step))

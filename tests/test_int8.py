@@ -1,6 +1,7 @@
 """Weights in eight bits: how far they are from the whole ones, and that they write."""
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -64,6 +65,16 @@ def test_compiled_loops_compute_of_integers_what_the_model_does(
         found = torch.stack([decoder.read(ids_bt[:, t : t + 1]) for t in range(3, 16)], dim=1)
         # The loops round what the weights are multiplied with as well, in far finer steps.
         assert 0 < (found - expected[:, 3:]).std() < by_weights / 20
+
+
+def test_what_is_not_a_number_stays_so_among_integers() -> None:
+    model = to_int8(made("modern", bias=False))
+    with torch.no_grad():
+        model.token_embedding.weight[3, 5] = math.nan
+    decoder = Decoder(model)
+    with torch.inference_mode():
+        assert decoder.read(torch.tensor([[2]])).isfinite().all()
+        assert decoder.read(torch.tensor([[3]])).isnan().all()
 
 
 def test_all_products_of_the_blocks_are_in_int8_and_text_is_written() -> None:

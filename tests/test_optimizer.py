@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gpt.config import ModelConfig, TrainConfig
 from gpt.distributed import Group
 from gpt.model import GPT
-from gpt.optimizer import Muon, make_optimizers, orthogonalise, schedule, set_learning_rate
+from gpt.optimizer import AdamW, Muon, make_optimizers, orthogonalise, schedule, set_learning_rate
 from gpt.presets import resolve
 
 
@@ -191,6 +191,22 @@ def test_updates_are_those_of_adamw_written_out() -> None:
 
 
 # --- Muon -----------------------------------------------------------------------------------------
+
+
+def test_updates_are_to_the_bit_those_of_torchs_own_adamw() -> None:
+    made = {}
+    for kind in (AdamW, torch.optim.AdamW):
+        weight = nn.Parameter(torch.linspace(-1, 1, 12).view(3, 4))
+        optimizer = kind([weight], lr=0.01, betas=(0.9, 0.99), weight_decay=0.1, fused=True)
+        for step in range(5):
+            optimizer.zero_grad()
+            (weight**3 * (step + 1)).sum().backward()
+            optimizer.step()
+        made[kind] = weight.detach(), optimizer.state_dict()
+        assert not weight.detach().equal(torch.linspace(-1, 1, 12).view(3, 4))
+    (ours, our_state), (theirs, their_state) = made.values()
+    assert torch.equal(ours, theirs)
+    assert our_state["param_groups"] == their_state["param_groups"]
 
 
 def test_a_training_loads_neither_the_compiler_nor_what_shards_a_model() -> None:
