@@ -74,6 +74,11 @@ def group(config: TrainConfig, timeout_seconds: int) -> Iterator[Group]:
             raise ParamsError(f"{here} processes on a machine of {gpus} GPUs; start {gpus} here")
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "nccl"
+    if _may_meet_old_addresses():
+        print(
+            "warning: processes that begin again may look for those before them, and fail; start "
+            "torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (docs/scale.md)"
+        )
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
     try:
         yield Group(dist.get_rank(), dist.get_world_size())
@@ -83,6 +88,15 @@ def group(config: TrainConfig, timeout_seconds: int) -> Iterator[Group]:
 
 def _started_by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _may_meet_old_addresses() -> bool:
+    """Whether processes that begin again use the store of those before them.
+
+    torchrun keeps one for all restarts, and gloo's addresses in it have no number of the attempt.
+    """
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return shared and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
 
 
 def _asked() -> int:

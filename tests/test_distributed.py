@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import load_file
 from small_training import REPOSITORY, SmallTraining
 
+from gpt.config import TrainConfig
 from gpt.distributed import Group, Share, like, whole
 from gpt.errors import ParamsError
-from stages.launch import ALONE, _first_to_end
+from stages.launch import ALONE, _first_to_end, group
 
 # Weights are of the size of 0.02 to 1; an update at the peak rate moves them by 0.001.
 TOLERANCE = 2e-5
@@ -191,8 +192,42 @@ def test_the_job_for_slurm_trains_as_it_stands_in_the_docs(
     folders = (tmp_path / "bin", Path(sys.executable).parent, os.environ["PATH"])
     path = os.pathsep.join(map(str, folders))
     environment = {**os.environ, **slurm, "PATH": path, "OMP_NUM_THREADS": "1"}
-    subprocess.run(["bash", "-c", lines], cwd=training.folder, env=environment, check=True)
+    done = subprocess.run(
+        ["bash", "-c", lines],
+        cwd=training.folder,
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    assert "2 processes" in done.stdout and "warning" not in done.stdout
     assert bits(training) == bits(one)
+
+
+@pytest.mark.parametrize(
+    ("store", "restarts", "warned"),
+    [("True", "3", True), ("False", "3", False), ("True", "0", False)],
+)
+def test_a_torchrun_whose_restarts_share_a_store_is_warned_of(
+    store: str,
+    restarts: str,
+    warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", store)
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", restarts)
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(torch.distributed, name, lambda *_, **__: None)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    config = TrainConfig(
+        steps=1, batch_size=1, learning_rate=1e-3, min_learning_rate=0.0, device="cpu"
+    )
+    with group(config, timeout_seconds=30) as found:
+        assert found.size == 2
+    assert ("TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in capsys.readouterr().out) == warned
 
 
 @pytest.mark.slow

@@ -39,6 +39,11 @@ class Host:
         self.number, self.training = number, training
         self.name, self.cable = f"gpt-host-{number}", f"gpt-cable-{number}"
         self.address = f"10.77.0.{number + 1}"
+        self.environment = {
+            "GLOO_SOCKET_IFNAME": self.cable,
+            "OMP_NUM_THREADS": "1",
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # as docs/scale.md says
+        }
         self.process: subprocess.Popen[str] | None = None
 
     def ip(self, *words: str) -> None:
@@ -57,12 +62,22 @@ class Host:
         self.process = subprocess.Popen(
             command,
             cwd=self.training.folder,
-            env={**os.environ, "GLOO_SOCKET_IFNAME": self.cable, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, **self.environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             start_new_session=True,
         )
+
+    def begins_again_slowly(self, folder: Path) -> None:
+        """A process that begins again does so a second later than it could."""
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(
+            "import os, time\n"
+            "time.sleep(int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')) > 0)\n",
+            encoding="utf-8",
+        )
+        self.environment["PYTHONPATH"] = str(folder)
 
     def worker(self) -> psutil.Process:
         assert self.process is not None
@@ -150,8 +165,10 @@ def weights(training: SmallTraining) -> str:
 
 
 def test_a_cut_cable_and_a_killed_process_leave_the_bits_as_they_are(
-    alone: SmallTraining, hosts: list[Host]
+    alone: SmallTraining, hosts: list[Host], tmp_path: Path
 ) -> None:
+    # So that the other one looks for it before it has told its address.
+    hosts[0].begins_again_slowly(tmp_path / "slowly")
     for host in hosts:
         host.start()
     wait_for_step(hosts[0], 40)
