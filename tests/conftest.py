@@ -37,6 +37,27 @@ def _no_network(request: pytest.FixtureRequest) -> Iterator[None]:
     enable_socket()
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch computes with one thread, and then with as many as before."""
+    yield from _threads(1)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """PyTorch computes with two threads, and then with as many as before."""
+    yield from _threads(2)
+
+
+def _threads(count: int) -> Iterator[None]:
+    import torch  # a second, which tests without it do not pay
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def texts() -> Path:
     """The folder of real texts that GPT_MIRROR names."""

@@ -32,13 +32,8 @@ SHAPE = ModelConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, bias=True)
 TOKENIZER = CharTokenizer("\n abcdefg", has_bos=True)
 
 
-@pytest.fixture(autouse=True)
-def _threads_as_before() -> Iterator[None]:
-    # A loaded model computes with the threads it was trained with.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+# A loaded model computes with the threads it was trained with.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def sha256(path: Path) -> str:

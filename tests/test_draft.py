@@ -1,7 +1,7 @@
 """Drafts in int8: the text is the model's own, whatever they are worth, and few are in vain."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,7 @@ TOKENIZER = CharTokenizer("\nabcdefgh", has_bos=False)
 COUNT = COMPILED_FROM
 
 
-@pytest.fixture(autouse=True)
-def _two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 
 def made(block_size: int = 24, **extras: Any) -> GPT:

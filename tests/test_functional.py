@@ -1,7 +1,7 @@
 """The functions of the blocks: a CPU's own against PyTorch's, values and slopes."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -22,12 +22,8 @@ Function = Callable[[Tensor], Tensor]
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _seeded(one_thread: None) -> None:
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 POINTWISE: dict[str, tuple[Function, Function]] = {

@@ -1,6 +1,5 @@
 """Writing text: which token is chosen, with which chance, where a text ends, what is shown."""
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,12 +20,7 @@ TOKENIZER = CharTokenizer("\nabcdefgh", has_bos=False)
 BLOCK = 8
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ Comparisons run in float64, where a right answer and a wrong one cannot be mista
 """
 
 import math
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -34,12 +33,8 @@ ARCHITECTURES = ["original", "gpt2", "modern"]
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _seeded(one_thread: None) -> None:
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 LINE_BREAKS = (3, 5)

@@ -190,9 +190,6 @@ def test_updates_are_those_of_adamw_written_out() -> None:
             torch.testing.assert_close(parameter.detach(), expected[name], rtol=1e-10, atol=1e-12)
 
 
-# --- Muon -----------------------------------------------------------------------------------------
-
-
 def test_updates_are_to_the_bit_those_of_torchs_own_adamw() -> None:
     made = {}
     for kind in (AdamW, torch.optim.AdamW):
@@ -225,6 +222,9 @@ def test_a_training_loads_neither_the_compiler_nor_what_shards_a_model() -> None
     )
     repository = Path(__file__).parent.parent
     assert subprocess.run([sys.executable, "-c", code], cwd=repository, check=False).returncode == 0
+
+
+# --- Muon -----------------------------------------------------------------------------------------
 
 
 def newton_schulz_by_svd(matrix: Tensor) -> Tensor:

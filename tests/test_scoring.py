@@ -1,7 +1,7 @@
 """Scores: every token once, with the context it was promised, and the same as one at a time."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -35,12 +35,7 @@ SMALL = [(count, block_size) for count in range(2, 40) for block_size in range(1
 Cut = Callable[[int, int], list[Window]]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make(*, block_size: int = 8, vocab_size: int = 11, init_std: float = 0.3) -> GPT:
