@@ -33,10 +33,10 @@ sys.path.insert(0, str(REPOSITORY))
 
 from gpt.config import ModelConfig  # noqa: E402
 from gpt.device import choose_device  # noqa: E402
+from gpt.evaluation.scoring import block_windows, half_block_windows, token_scores  # noqa: E402
 from gpt.model import GPT  # noqa: E402
 from gpt.presets import resolve  # noqa: E402
-from gpt.scoring import block_windows, half_block_windows, token_scores  # noqa: E402
-from gpt.tokenizer import Ids  # noqa: E402
+from gpt.tokenizers.base import Ids  # noqa: E402
 
 OVERRIDES = {
     "device": "cpu",

@@ -37,12 +37,12 @@ import rustbpe
 import tiktoken
 import yaml
 
-from gpt import parallel
-from gpt.corpus import CorpusWriter, read_parts, shards_of
-from gpt.tokenizer import PATTERNS
-from gpt.verse import write_play
+from gpt.corpus import parallel
+from gpt.corpus.manifest import CorpusWriter, read_parts, shards_of
+from gpt.tokenizers.base import PATTERNS
 from stages import tokenize
 from stages.params import load
+from verse.grammar import write_play
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BY_HAND = 30e6  # bytes encoded for the comparison

@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import tiktoken
 
-from gpt import vocabulary
-from gpt.tokenizer import (
+from gpt.tokenizers import bpe_training as vocabulary
+from gpt.tokenizers.base import (
     CHUNK,
     PATTERNS,
     BPETokenizer,
@@ -38,8 +38,8 @@ from gpt.tokenizer import (
     WordTokenizer,
     recut,
 )
-from gpt.verse import write_play
 from stages.tokenize import gpt2_file_at_hand
+from verse.grammar import write_play
 
 SIZES = {"vocab_size": 4096, "pattern": "gpt4"}
 

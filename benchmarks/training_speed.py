@@ -25,11 +25,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gpt.dataset import Batches, even_windows
+from gpt.batches import Batches, even_windows
 from gpt.device import DTYPES, choose_device
 from gpt.model import GPT
+from gpt.model_source import count_parameters
 from gpt.presets import resolve
-from gpt.source import count_parameters
 from gpt.trainer import Callbacks, Trainer
 
 # Layers, heads, width, block, batch: nanoGPT's recipe for a CPU; its recipe for a GPU in an

@@ -31,14 +31,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+
 from gpt.checkpoint import load_model
 from gpt.config import ModelConfig
-from gpt.decoder import COMPILED_FROM
+from gpt.decoding.decoder import COMPILED_FROM
 from gpt.device import choose_device
 from gpt.generation import Sampling, generate
-from gpt.int8 import to_int8
 from gpt.model import GPT
-from gpt.tokenizer import CharTokenizer, Tokenizer
+from gpt.tokenizers.base import CharTokenizer, Tokenizer
 
 # Layers, heads, width, block: nanoGPT's recipe for a CPU and the one for a GPU; 65 characters.
 Shape = tuple[int, int, int, int]

@@ -28,12 +28,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gpt.config import OUR_SOURCE, Config, ModelConfig, TrainConfig, first_line
-from gpt.corpus import write_json
+from gpt.corpus.manifest import write_json
 from gpt.device import Device, choose_device
 from gpt.errors import CheckpointError, ParamsError
 from gpt.model import GPT
-from gpt.source import make_model, without_weights
-from gpt.tokenizer import Tokenizer, line_breaks, load_tokenizer
+from gpt.model_source import make_model, without_weights
+from gpt.tokenizers.base import Tokenizer, line_breaks, load_tokenizer
 
 FORMAT = 1
 MAX_JSON_BYTES = 16 * 2**20

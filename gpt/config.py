@@ -79,7 +79,7 @@ class TrainConfig(Config):
     """One training run. Learning rates are peak values; `steps` are optimizer updates."""
 
     steps: int = Field(ge=0)
-    # In place of `steps`, as gpt.budget.steps_of reads it.
+    # In place of `steps`, as gpt.evaluation.flops.steps_of reads it.
     budget: str = ""
     batch_size: int = Field(gt=0)
     gradient_accumulation: int = Field(default=1, gt=0)

@@ -5,7 +5,7 @@ or a part of each weight (FSDP2). PyTorch does what is hard; this says who does 
 a whole tensor comes to be and is taken apart. A `Group` of one does nothing, at no cost.
 
 What an update consists of does not depend on the number of processes: its rows are those of the
-passes of gpt/dataset.py, and only who computes them differs.
+passes of gpt/batches.py, and only who computes them differs.
 """
 
 import json
@@ -38,7 +38,7 @@ class Share:
 class Group:
     """This process, number `rank` of the `size` that train together.
 
-    With more than one, torch.distributed must have been initialised (stages/launch.py).
+    With more than one, torch.distributed must have been initialised (repro/processes.py).
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:

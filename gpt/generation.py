@@ -15,12 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt.beam import beam_search
-from gpt.decoder import Decoder, Rereader
-from gpt.draft import Drafter, worth_drafting
+from gpt.decoding.beam_search import beam_search
+from gpt.decoding.decoder import Decoder, Rereader
 from gpt.errors import TokenizerError
 from gpt.model import GPT
-from gpt.tokenizer import Tokenizer
+from gpt.tokenizers.base import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -90,20 +89,11 @@ def _tokens(
 ) -> Iterator[list[int]]:
     """The next token of each sample (b,), one after the other, behind the ids `first`."""
     device, block_size = next(model.parameters()).device, model.config.block_size
-    count, first = sampling.max_new_tokens, first[-block_size:]
+    first = first[-block_size:]
     uniforms_nb = _uniforms(seed, indices, sampling)
     decoder: Decoder | Rereader = Rereader(model)
     if isinstance(model, GPT):
-        decoder = Decoder(model, tokens=count)
-        if len(indices) == 1 and worth_drafting(model, decoder):
-            uniforms_n = uniforms_nb[:, 0]
-
-            def draw(logits_nv: Tensor, number: int) -> Tensor:
-                return choose(logits_nv, sampling, uniforms_n[number : number + len(logits_nv)])
-
-            for token in Drafter(model, decoder, draw).write(first, count):
-                yield [token]
-            return
+        decoder = Decoder(model)
     new_bt = torch.tensor(first, dtype=torch.int64).expand(len(indices), -1)
     recent = deque(new_bt.unbind(1), maxlen=max(1, block_size // 2))
     for uniforms_b in uniforms_nb:

@@ -22,10 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gpt.cache import Cache, LayerCache
 from gpt.config import ModelConfig
-from gpt.embedding import LinePosition, NgramEmbedding
-from gpt.functional import (
+from gpt.extra_embeddings import LinePosition, NgramEmbedding
+from gpt.kernels.cpu import (
     causal_attention,
     gelu,
     gelu_not_kept,
@@ -33,6 +32,7 @@ from gpt.functional import (
     rms_norm,
     rotate,
 )
+from gpt.kv_cache import Cache, LayerCache
 
 # Cosines and sines of the angles (t, c) by which rotary positions turn pairs of numbers.
 Angles = tuple[Tensor, Tensor]

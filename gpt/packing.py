@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt.dataset import Part, Tokens
+from gpt.batches import Part, Tokens
 from gpt.errors import DataError
 
 # Tokens looked at together for where documents begin.

@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from gpt.batches import Batches, EpochBatches
 from gpt.config import TrainConfig
-from gpt.dataset import Batches, EpochBatches
 from gpt.device import Device
 from gpt.distributed import Group, in_parts, like, load_whole, whole
 from gpt.errors import TrainingError
-from gpt.functional import cross_entropy
+from gpt.kernels.cpu import cross_entropy
 from gpt.model import GPT
-from gpt.optimizer import make_optimizers, schedule, set_learning_rate
+from gpt.model_source import make_model
+from gpt.optim import make_optimizers, schedule, set_learning_rate
 from gpt.packing import PackedBatches
-from gpt.source import make_model
 
 CURVE_COLUMNS = (
     *("step", "tokens", "train_loss", "val_loss", "learning_rate"),

@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from gpt.batches import manifest, open_tokens
 from gpt.checkpoint import TrainedModel, load_model
-from gpt.corpus import write_json
-from gpt.dataset import manifest, open_tokens
+from gpt.corpus.manifest import write_json
 from gpt.errors import DataError
-from gpt.ngrams import kneser_ney_losses
-from gpt.pictures import loss_picture
-from gpt.scoring import (
+from gpt.evaluation.ngrams import kneser_ney_losses
+from gpt.evaluation.plots import loss_picture
+from gpt.evaluation.scoring import (
     TokenScores,
     bits_per_byte,
     bits_per_byte_interval,
@@ -37,11 +37,11 @@ from gpt.scoring import (
     random_crops,
     token_scores,
 )
-from gpt.source import count_parameters
-from gpt.tokenizer import Ids
-from stages import stage
+from gpt.model_source import count_parameters
+from gpt.tokenizers.base import Ids
+from repro import run_stage as stage
+from repro.tracking.run import Row
 from stages.params import Params
-from stages.tracking import Row
 
 TOKENS = Path("data/tokens")
 MODEL = Path("data/model")

@@ -9,13 +9,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gpt import downloads, parallel, sources
-from gpt.corpus import CorpusWriter, write_json
-from gpt.overlap import shared_ngrams
-from gpt.splitting import Filters, Split, split_corpus
-from stages import stage, workspace
+from gpt.corpus import downloads, parallel, sources
+from gpt.corpus.contamination import shared_ngrams
+from gpt.corpus.manifest import CorpusWriter, write_json
+from gpt.corpus.splitting import Filters, Split, split_corpus
+from repro import repository as workspace
+from repro import run_stage as stage
+from repro.tracking.run import Row
 from stages.params import DataParams, Params
-from stages.tracking import Row
 
 CORPUS = Path("data/corpus")
 

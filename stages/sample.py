@@ -16,14 +16,11 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
-from gpt import verse
+from gpt.batches import open_tokens
 from gpt.checkpoint import TrainedModel, load_model
-from gpt.corpus import write_json
-from gpt.dataset import open_tokens
+from gpt.corpus.manifest import write_json
 from gpt.errors import DataError, GptError, ParamsError
-from gpt.generation import Sample, Sampling, generate, printable, search
-from gpt.int8 import to_int8
-from gpt.novelty import (
+from gpt.evaluation.novelty import (
     Pieces,
     distinct,
     longest_shared_run,
@@ -32,9 +29,11 @@ from gpt.novelty import (
     rouge_2_nearest,
     words_of,
 )
-from stages import stage
+from gpt.generation import Sample, Sampling, generate, printable, search
+from repro import run_stage as stage
+from repro.tracking.run import Row
 from stages.params import Params, SampleParams, check, load
-from stages.tracking import Row
+from verse import grammar as verse
 
 MODEL = Path("data/model")
 TOKENS = Path("data/tokens")
@@ -211,9 +210,6 @@ def by_hand(
     beams: Annotated[
         int, typer.Option(min=0, help="Search the likeliest text with so many beams; 0: draw.")
     ] = 0,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Weights in eight bits: a quarter of the memory.")
-    ] = False,
     model: Annotated[Path, typer.Option(help="A folder that the train stage wrote.")] = MODEL,
 ) -> None:
     """Print text as the model writes it. What is not given is as in params.yaml."""
@@ -241,8 +237,6 @@ def by_hand(
                 f"--num-samples {num_samples}: --beams {beams} finds no more than that"
             )
         trained = load_model(model, params.model_source)
-        if int8:
-            to_int8(trained.model)
         if beams:
             _print_likeliest(trained, asked, beams, num_samples or 1)
             return

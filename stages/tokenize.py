@@ -22,8 +22,7 @@ import typer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from gpt import vocabulary
-from gpt.corpus import (
+from gpt.corpus.manifest import (
     SPLITS,
     Shard,
     read_manifest,
@@ -32,9 +31,10 @@ from gpt.corpus import (
     shards_of,
     write_json,
 )
+from gpt.corpus.parallel import ahead, cores
 from gpt.errors import GptError, TokenizerError
-from gpt.parallel import ahead, cores
-from gpt.tokenizer import (
+from gpt.tokenizers import bpe_training as vocabulary
+from gpt.tokenizers.base import (
     BPETokenizer,
     ByteTokenizer,
     CharTokenizer,
@@ -44,9 +44,10 @@ from gpt.tokenizer import (
     WordTokenizer,
     recut,
 )
-from stages import stage, workspace
+from repro import repository as workspace
+from repro import run_stage as stage
+from repro.tracking.run import Row
 from stages.params import Params, TokenizerParams, load
-from stages.tracking import Row
 
 CORPUS = Path("data/corpus")
 TOKENS = Path("data/tokens")

@@ -20,24 +20,25 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from gpt.budget import steps_of
+from gpt.batches import Batches, EpochBatches, Tokens, even_windows, manifest, open_tokens, parts_of
 from gpt.checkpoint import DeviceRecord, ModelRecord, TrainingStates, save_model
 from gpt.config import ModelConfig, TrainConfig
-from gpt.corpus import read_json, write_json
-from gpt.dataset import Batches, EpochBatches, Tokens, even_windows, manifest, open_tokens, parts_of
+from gpt.corpus.downloads import Download, fetch, sha256_of
+from gpt.corpus.manifest import read_json, write_json
 from gpt.device import Device, choose_device
 from gpt.distributed import Group
-from gpt.downloads import Download, fetch, sha256_of
 from gpt.errors import DataError, Interrupted, TrainingError
-from gpt.exchange import read_pretrained, weights_file
-from gpt.health import Finding, diagnose
+from gpt.evaluation.diagnostics import Finding, diagnose
+from gpt.evaluation.flops import steps_of
+from gpt.interop.gpt2_weights import read_pretrained, weights_file
+from gpt.model_source import count_parameters, make_model
 from gpt.packing import PackedBatches
-from gpt.source import count_parameters, make_model
-from gpt.tokenizer import Tokenizer, line_breaks, load_tokenizer
+from gpt.tokenizers.base import Tokenizer, line_breaks, load_tokenizer
 from gpt.trainer import CURVE_COLUMNS, Callbacks, Trainer
-from stages import launch, workspace
+from repro import processes as launch
+from repro import repository as workspace
+from repro.tracking.run import Row
 from stages.params import Params
-from stages.tracking import Row
 
 TOKENS = Path("data/tokens")
 MODEL = Path("data/model")

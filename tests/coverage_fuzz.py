@@ -3,7 +3,7 @@
     pip install atheris
     python tests/coverage_fuzz.py tokenizer -max_total_time=1200  # config, weights, corpus, text
 
-`tests/test_fuzz.py` asks the same with hypothesis, in seconds and for every reader: what is read is
+`tests/faults/test_fuzz.py` asks the same with hypothesis, in seconds and for every reader: what is read is
 right, and what is refused is refused by an error of ours. Anything else stops here with the bytes.
 """
 
@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 with atheris.instrument_imports(include=["gpt", "pydantic", "safetensors", "json"]):
     from gpt.checkpoint import load_model
-    from gpt.corpus import CorpusWriter, read_parts
+    from gpt.corpus.manifest import CorpusWriter, read_parts
+    from gpt.corpus.sources import read_text
     from gpt.errors import GptError
-    from gpt.sources import read_text
-    from gpt.tokenizer import load_tokenizer
+    from gpt.tokenizers.base import load_tokenizer
 from test_checkpoint import TOKENIZER, saved_model, vouch
 
 

@@ -28,8 +28,12 @@ class Defect:
 
 
 CHECKPOINT, TRAINER = "gpt/checkpoint.py", "gpt/trainer.py"
-TRAIN, SOURCES, PARAMS = "stages/train.py", "gpt/sources.py", "stages/params.py"
-DOWNLOADS, TEXTS, SPLITTING = "gpt/downloads.py", "gpt/texts.py", "gpt/splitting.py"
+TRAIN, SOURCES, PARAMS = "stages/train.py", "gpt/corpus/sources.py", "stages/params.py"
+DOWNLOADS, TEXTS, SPLITTING = (
+    "gpt/corpus/downloads.py",
+    "gpt/corpus/readers.py",
+    "gpt/corpus/splitting.py",
+)
 
 # --- killed and out of room
 MOMENTS_FORGOTTEN = Defect(
@@ -56,7 +60,7 @@ MODEL_FAULT_ESCAPES = Defect(
     'except (OSError, SafetensorError) as error:\n        raise CheckpointError(f"{folder}: could',
     'except ZeroDivisionError as error:\n        raise CheckpointError(f"{folder}: could',
 )
-DISK_FAULT_ESCAPES = Defect("stages/stage.py", "if error.errno not in OF_THE_DISK:", "if True:")
+DISK_FAULT_ESCAPES = Defect("repro/run_stage.py", "if error.errno not in OF_THE_DISK:", "if True:")
 STATE_HASH_UNCHECKED = Defect(
     CHECKPOINT, 'if _sha256(folder / name) != manifest["sha256"][name]:', "if False:"
 )
@@ -96,14 +100,14 @@ OUT_OF_MEMORY_ESCAPES = Defect(
 
 # --- the tracking store
 TRACKING_STOPS_THE_STAGE = Defect(
-    "stages/tracking.py",
+    "repro/tracking/run.py",
     "except Exception as error:\n            self._stage = None",
     "except ZeroDivisionError as error:\n            self._stage = None",
 )
 LOST_STAGES_STAY_LOST = Defect(
-    "stages/history.py", "if lost or commit is None:", "if commit is None:"
+    "repro/tracking/backfill.py", "if lost or commit is None:", "if commit is None:"
 )
-CACHE_TRUSTED = Defect("gpt/corpus.py", "    if found != expected:\n", "    if False:\n")
+CACHE_TRUSTED = Defect("gpt/corpus/manifest.py", "    if found != expected:\n", "    if False:\n")
 
 # --- data
 DOWNLOAD_UNCHECKED = Defect(
@@ -129,9 +133,11 @@ LINE_BREAKS_CHANGED = Defect(
 LINKS_FOLLOWED = Defect(
     SOURCES, "os.walk(folder, onerror=refuse)", "os.walk(folder, onerror=refuse, followlinks=True)"
 )
-CORPUS_UNCHECKED = Defect("gpt/corpus.py", "if digest.hexdigest() != shard.sha256:", "if False:")
+CORPUS_UNCHECKED = Defect(
+    "gpt/corpus/manifest.py", "if digest.hexdigest() != shard.sha256:", "if False:"
+)
 EXACT_TEXT_REFUSED = Defect(
-    "gpt/dataset.py", "if part.tokens < block_size + 1:", "if part.tokens <= block_size + 1:"
+    "gpt/batches.py", "if part.tokens < block_size + 1:", "if part.tokens <= block_size + 1:"
 )
 BOM_KEPT = Defect(TEXTS, "block = block.removeprefix(codecs.BOM_UTF8)", "pass")
 WRONG_BYTE_NAMED = Defect(TEXTS, "at = offset - pending + error.start", "at = error.start")
@@ -142,15 +148,15 @@ UNREADABLE_FOLDER_PASSED_BY = Defect(
     SOURCES, "os.walk(folder, onerror=refuse)", "os.walk(folder, onerror=None)"
 )
 SHORT_TEXT_TAKEN = Defect(
-    "gpt/dataset.py", "if part.tokens < block_size + 1:", "if part.tokens < block_size:"
+    "gpt/batches.py", "if part.tokens < block_size + 1:", "if part.tokens < block_size:"
 )
 ID_TOO_LARGE_TAKEN = Defect(
-    "gpt/dataset.py", "int(ids.max()) >= vocab_size", "int(ids.max()) > vocab_size"
+    "gpt/batches.py", "int(ids.max()) >= vocab_size", "int(ids.max()) > vocab_size"
 )
 ANY_TOKEN_DTYPE_TAKEN = Defect(
-    "gpt/dataset.py", "ids.dtype not in (np.uint16, np.uint32)", "ids.dtype == np.bool_"
+    "gpt/batches.py", "ids.dtype not in (np.uint16, np.uint32)", "ids.dtype == np.bool_"
 )
-DUPLICATES_HIDDEN = Defect("gpt/corpus.py", "int(np.isin(held_out, train).sum())", "0")
+DUPLICATES_HIDDEN = Defect("gpt/corpus/manifest.py", "int(np.isin(held_out, train).sum())", "0")
 OUTPUT_NAMED_BY_PARAMS = Defect("dvc.yaml", "      - data/samples\n", "      - ${sample.stop}\n")
 
 # --- params
@@ -177,14 +183,14 @@ WEIGHTS_UNPICKLED = Defect(
     "_check_hash(weights, record.weights_sha256)",
     "torch.load(weights, weights_only=False)",
 )
-PICKLED_TOKENS_RUN = Defect("gpt/dataset.py", "allow_pickle=False", "allow_pickle=True")
-SERVED_TO_ALL = Defect("stages/cli.py", 'HOST = "127.0.0.1"', 'HOST = "0.0.0.0"')
+PICKLED_TOKENS_RUN = Defect("gpt/batches.py", "allow_pickle=False", "allow_pickle=True")
+SERVED_TO_ALL = Defect("commands/cli.py", 'HOST = "127.0.0.1"', 'HOST = "0.0.0.0"')
 ENVIRONMENT_RECORDED = Defect(
-    "stages/store.py",
+    "repro/tracking/store.py",
     'tags = {"host": platform.node(),',
     'tags = {"user": os.environ.get("USER", ""), "host": platform.node(),',
 )
-TELEMETRY_ON = Defect("stages/store.py", '"MLFLOW_DISABLE_TELEMETRY": "true",', "")
+TELEMETRY_ON = Defect("repro/tracking/store.py", '"MLFLOW_DISABLE_TELEMETRY": "true",', "")
 SOCKETS_OPEN = Defect("tests/conftest.py", "    disable_socket(allow_unix_socket=True)\n", "")
 
 NAMES = {value: name for name, value in list(globals().items()) if isinstance(value, Defect)}

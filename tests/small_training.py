@@ -96,7 +96,7 @@ class SmallTraining:
     def __init__(self, folder: Path, **params: Any) -> None:
         self.folder = folder
         (folder / ".dvc").mkdir(parents=True)
-        for name in ("gpt", "stages", "dvc.yaml"):
+        for name in ("gpt", "repro", "stages", "verse", "dvc.yaml", "pyproject.toml"):
             (folder / name).symlink_to(REPOSITORY / name)
         (folder / "data").mkdir()
         self._runs = 0

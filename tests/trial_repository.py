@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from stages import tracking
+from repro.tracking import run as tracking
+from repro.tracking.contents import Pipeline, WorkingFolder, value_at
 from stages.params import load
-from stages.rows import Pipeline, WorkingFolder, value_at
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STAGES = ("prepare", "tokenize", "train", "evaluate", "sample")
@@ -32,7 +32,7 @@ class TrialRepository:
         (folder / ".dvc").mkdir(parents=True)
         for name in ("dvc.yaml", "params.yaml"):
             shutil.copyfile(REPOSITORY / name, folder / name)
-        for name in ("gpt", "stages"):
+        for name in ("gpt", "repro", "stages", "verse"):
             shutil.copytree(
                 REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
             )

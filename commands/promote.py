@@ -1,0 +1,189 @@
+"""`gpt promote`: the best model so far, in MLflow's registry under the alias `champion`.
+
+There is one registered model for each corpus. An experiment takes the alias when its seeds show it
+better than the champion's beyond noise (gpt/evaluation/significance.py), or when there is no champion yet. What
+the champion reached, by seed, stands in the version's tags. `mlflow models serve` answers with text
+from it; commands/served_model.py is what answers.
+"""
+
+import json
+import tempfile
+import warnings
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from commands import experiments
+from commands.compare import groups_of
+from commands.experiments import Experiment
+from gpt.errors import DataError, ParamsError
+from gpt.evaluation.significance import Verdict, compare
+from repro.tracking.backfill import add_missing_rows
+from repro.tracking.contents import Commit, Pipeline, WorkingFolder
+from repro.tracking.run import reason
+from repro.tracking.store import Store
+from stages.params import load
+
+ALIAS = "champion"
+MODEL = "data/model"
+CODE = Path(__file__).with_name("served_model.py")
+# What commands/served_model.py and gpt/ import, for whoever serves the model in an environment of its own.
+NEEDED = ("torch", "numpy", "safetensors", "pydantic", "filelock", "regex", "tiktoken", "pandas")
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What became of an experiment: `version` is None where it was not promoted."""
+
+    name: str
+    verdict: Verdict | None  # None: there was no champion
+    version: str | None
+
+
+def promote(name: str) -> Promotion:
+    """Compares the experiment's seeds with the champion's, and promotes its model if better.
+
+    Its other seeds are found among DVC's experiments. Raises ParamsError for an unknown experiment
+    or one on another text, DataError where its model or the tracking store is not here.
+    """
+    one = experiments.read(name)
+    others = [_read(other) for other in experiments.names() if other != name]
+    known = groups_of([one, *(other for other in others if other is not None)])
+    mine = known[0].by_seed()
+    try:
+        store = Store()
+    except Exception as error:
+        raise DataError(f"the tracking store cannot be used: {reason(error)}") from None
+    registered = f"repro-gpt-{one.params.data.corpus}"
+    champion = _champion(store.client, registered)
+    verdict = None
+    if champion is not None:
+        setting = json.loads(champion.tags["setting"])
+        differ = [key for key in setting if key.startswith("data.")
+                  and setting[key] != one.setting().get(key)]  # fmt: skip
+        if differ:
+            raise ParamsError(
+                f"{name}: its {differ[0]} is {one.setting().get(differ[0])}, the champion's "
+                f"{setting[differ[0]]}; bits per byte of two texts cannot be compared"
+            )
+        theirs = {int(seed): value for seed, value in json.loads(champion.tags["seeds"]).items()}
+        # Seeds that were run since count too.
+        for group in known:
+            if group.runs[0].setting() == setting:
+                theirs |= group.by_seed()
+        # Of the champion itself there is nothing to find out.
+        is_it = setting == one.setting()
+        verdict = Verdict("within noise", 0.0) if is_it else compare(theirs, mine)
+        if verdict.word != "better":
+            return Promotion(registered, verdict, None)
+    return Promotion(registered, verdict, _register(store, registered, name, one, mine))
+
+
+def _read(name: str) -> Experiment | None:
+    try:
+        return experiments.read(name)
+    except ParamsError:
+        return None  # queued, failed, or of another version
+
+
+def _champion(client: Any, registered: str) -> Any:
+    """The version that holds the alias, or None."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(registered, ALIAS)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def _register(
+    store: Store, registered: str, name: str, one: Experiment, seeds: dict[int, float]
+) -> str:
+    """Logs the model with the row that made it, and gives the alias to a new version of it."""
+    from mlflow.exceptions import MlflowException
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = _model_of(name, Path(folder))
+        digest = WorkingFolder().md5(str(model))
+        add_missing_rows(store)
+        rows = store.search(f"tags.`model.md5` = '{digest}'")
+        if not rows:
+            raise DataError(f"{name}: MLflow has no row with its model; gpt ui adds it")
+        save(Path(folder) / "served", model)
+        run = rows[0].info
+        store.client.log_artifacts(run.run_id, str(Path(folder) / "served"), "served")
+    try:
+        store.client.create_registered_model(registered)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    tags = {
+        "experiment": name,
+        "model.md5": str(digest),
+        "setting": json.dumps(one.setting()),
+        "seeds": json.dumps(seeds),
+        "bits_per_byte": f"{one.bits_per_byte:.6f}",
+    }
+    made = store.client.create_model_version(
+        registered, f"{run.artifact_uri}/served", run_id=run.run_id, tags=tags
+    )
+    # Last: the alias is on a whole version, or stays where it was.
+    store.client.set_registered_model_alias(registered, ALIAS, made.version)
+    return str(made.version)
+
+
+def _model_of(name: str, folder: Path) -> Path:
+    """The model folder of an experiment; of one that is not checked out, from DVC's cache."""
+    files = experiments.files_of(name)
+    if not isinstance(files, Commit):
+        if "evaluate" not in Pipeline(files, load()).valid():
+            raise DataError("workspace: its results are not of these params and code; dvc repro")
+        return Path(MODEL)
+    from dvc.api import DVCFileSystem
+
+    target = folder / "model"
+    try:
+        DVCFileSystem(rev=files.commit).get(MODEL, str(target), recursive=True)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{name}: its {MODEL} is not in DVC's cache ({reason}); dvc exp apply, dvc repro"
+        ) from None
+    return target
+
+
+def save(folder: Path, model: Path) -> None:
+    """Writes MLflow's own form of a model folder: its files, gpt/ and commands/served_model.py."""
+    with warnings.catch_warnings():
+        # Importing it warns of MLflow's own classes.
+        warnings.simplefilter("ignore")
+        from mlflow.models import ModelSignature
+        from mlflow.pyfunc import save_model
+        from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
+
+    signature = ModelSignature(
+        inputs=Schema([ColSpec("string", "prompt")]),
+        outputs=Schema([ColSpec("string")]),
+        params=ParamSchema(
+            [
+                ParamSpec("temperature", "double", 0.7),
+                ParamSpec("max_new_tokens", "long", 200),
+                ParamSpec("seed", "long", 1337),
+            ]
+        ),
+    )
+    with warnings.catch_warnings():
+        # It would like type hints, which would cost the params, and an example to try.
+        warnings.simplefilter("ignore")
+        save_model(
+            folder,
+            python_model=str(CODE),
+            artifacts={"model": str(model.resolve())},
+            code_paths=[str(CODE.parent.parent / "gpt")],
+            signature=signature,
+            # Named here, since MLflow would load the model in a process of its own to find out.
+            pip_requirements=[f"{package}=={metadata.version(package)}" for package in NEEDED],
+        )

@@ -1,0 +1,156 @@
+"""`gpt verify --retrain`: trains a submission's model again, from nothing but its params.
+
+The stages run in a folder of their own, with this code, and no saved state or cache: where the
+weights came from elsewhere, others come out. On the same kind of machine the bits have to be the
+same. On another kind they cannot be; there the curve, and the score of the weights on the corpus
+made here, have to be those of this recipe within the noise of seeds, for which a second training
+with another seed is needed.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from commands.submission import CURVE, MODEL, SCORES, STAGES, params_of, stated_scores
+from gpt.checkpoint import DeviceRecord, load_model
+from gpt.decoding.canonical import one_thread
+from gpt.device import choose_device
+from gpt.errors import ParamsError, SubmissionError
+from repro import repository as workspace
+from repro.tracking.contents import WorkingFolder
+from stages.params import Params
+
+# Of a curve of some ten looks, the largest difference between two seeds is about twice the usual.
+NOISES = 3.0
+# The same weights, scored by another processor.
+ROUNDING = 1e-4
+
+
+def retrain(folder: Path, say: Callable[[str], None] = print) -> str:
+    """Trains the model of a submission that `verify` has accepted; what was found, in a line.
+
+    Raises SubmissionError where something else comes out, or a stage fails.
+    """
+    params, theirs = params_of(folder), load_model(folder / MODEL).record.device
+    with tempfile.TemporaryDirectory() as name:
+        here = _run(params, theirs, Path(name), say)
+        if load_model(here / MODEL).record.device == theirs:
+            files = WorkingFolder()
+            for path in (MODEL, CURVE):
+                if files.md5(str(here / path)) != files.md5(str(folder / path)):
+                    raise SubmissionError(
+                        f"{folder / path}: trained again on the same kind of machine, other bits "
+                        "came out; these came from elsewhere"
+                    )
+            # The ladder beside them depends on the versions of gzip and xz.
+            if stated_scores(here) != stated_scores(folder):
+                raise SubmissionError(f"{folder / SCORES}: scored again, the figures are others")
+            return "trained again: the same bits"
+        say("another kind of machine: a second seed tells what noise is")
+        with tempfile.TemporaryDirectory() as second:
+            other = params.model_copy(update={"seed": params.seed + 1})
+            noise = curve_distance(here, _run(other, theirs, Path(second), say))
+        return _within_noise(folder, here, noise)
+
+
+def curve_distance(one: Path, other: Path) -> tuple[float, float]:
+    """Root mean square and largest difference of the validation losses of two trainings."""
+    curves = [pd.read_csv(folder / CURVE)[["step", "val_loss"]].dropna() for folder in (one, other)]
+    both = curves[0].merge(curves[1], on="step", how="outer")
+    difference = (both["val_loss_x"] - both["val_loss_y"]).to_numpy(dtype=np.float64)
+    if np.isnan(difference).any():
+        raise SubmissionError(f"{other / CURVE}: looks at other steps than the params ask for")
+    return float(np.sqrt(np.mean(difference**2))), float(np.abs(difference).max())
+
+
+def _within_noise(folder: Path, here: Path, noise: tuple[float, float]) -> str:
+    allowed = NOISES * noise[0]
+    _, largest = curve_distance(here, folder)
+    if largest > allowed:
+        raise SubmissionError(
+            f"{folder / CURVE}: trained again the loss was up to {largest:.4f} from this curve, "
+            f"and seeds differ by {noise[0]:.4f}; this is the curve of another training"
+        )
+    # The curve is only told; what the weights themselves are worth is found out.
+    ours = stated_scores(here)
+    shutil.rmtree(here / MODEL)
+    shutil.copytree(folder / MODEL, here / MODEL)
+    _stage("evaluate", here)
+    scored, stated = (stated_scores(one)["bits_per_byte"] for one in (here, folder))
+    if abs(scored - stated) > ROUNDING:
+        raise SubmissionError(
+            f"{folder / SCORES}: says {stated:.4f} bits per byte, and the weights have {scored:.4f}"
+        )
+    # From nats a token to bits a byte.
+    mine = ours["bits_per_byte"]
+    in_bits = noise[0] * mine / ours["loss"]
+    if abs(scored - mine) > NOISES * in_bits:
+        raise SubmissionError(
+            f"{folder / MODEL}: the weights have {scored:.4f} bits per byte, trained again "
+            f"{mine:.4f}, and seeds differ by {in_bits:.4f}; these came from elsewhere"
+        )
+    return (
+        f"trained again on another kind of machine: the same curve within the noise of seeds "
+        f"(largest difference {largest:.4f}, allowed {allowed:.4f})"
+    )
+
+
+def _run(params: Params, device: DeviceRecord, folder: Path, say: Callable[[str], None]) -> Path:
+    """Runs the stages in `folder`, from the corpus to the scores, on the kind of device given."""
+    used: dict[str, Any] = {"device": device.name, "dtype": device.dtype}
+    try:
+        with one_thread():
+            choose_device(**used)
+    except ParamsError:
+        used = {"device": "auto", "dtype": "auto"}
+    values = params.model_dump()
+    values["train"] |= used | {"threads": device.threads}
+    values["runtime"] |= {"tracking": False, "sample_tokens": 0}
+    (folder / ".dvc").mkdir()
+    for name in ("gpt", "stages"):
+        shutil.copytree(name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile("dvc.yaml", folder / "dvc.yaml")
+    if "own" in params.data.corpora and not Path(params.data.path).is_absolute():
+        own = Path(params.data.path)
+        (folder / own).parent.mkdir(parents=True, exist_ok=True)
+        if own.is_dir():
+            shutil.copytree(own, folder / own)
+        elif own.exists():
+            shutil.copyfile(own, folder / own)
+    (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    for stage in STAGES:
+        say(f"{stage}, seed {params.seed} ...")
+        _stage(stage, folder)
+    return folder
+
+
+def _stage(stage: str, folder: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
+    # Downloads are shared; each is held to a hash. Saved states of a training are not.
+    environment["GPT_MIRROR"] = workspace.mirror() or str(workspace.scratch() / "downloads")
+    given = os.environ.get("TIKTOKEN_CACHE_DIR")
+    tiktoken = workspace.anchored(given) if given else str(workspace.scratch() / "tiktoken")
+    environment["TIKTOKEN_CACHE_DIR"] = tiktoken
+    done = subprocess.run(
+        [sys.executable, "-m", f"stages.{stage}"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stdout.strip().splitlines() or ["no word"])[-1]
+        raise SubmissionError(f"{stage} failed when it was run again: {last}")

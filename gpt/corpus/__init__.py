@@ -1,0 +1,1 @@
+"""Text in: sources, downloads, readers, splits, the manifest of a corpus. No torch."""

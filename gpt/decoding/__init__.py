@@ -1,0 +1,1 @@
+"""Next-token logits with a cache, and searches over them."""

@@ -1,0 +1,1 @@
+"""Faster forms of formulas that stand in gpt/model.py."""

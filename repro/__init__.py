@@ -1,0 +1,1 @@
+"""What any DVC + MLflow project could lift out."""

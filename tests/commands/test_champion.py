@@ -1,0 +1,168 @@
+"""The champion: promoted only beyond noise, and served by MLflow as text."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from small_training import SmallTraining
+from typer.testing import CliRunner
+
+from commands import experiments
+from commands import promote as champion
+from commands.cli import app
+from commands.submission import STAGES
+from gpt.checkpoint import load_model
+from gpt.generation import Sampling, generate
+from repro.tracking.store import Store, store_uri
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One in which the pipeline has run."""
+    training = SmallTraining(tmp_path / "repository")
+    monkeypatch.chdir(training.folder)
+    training.finish(STAGES)
+    return training.folder
+
+
+def promote(name: str = "workspace") -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["promote", name])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.output
+
+
+@pytest.mark.loopback
+def test_a_server_that_does_not_answer_is_one_line(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    why = (
+        "the tracking store cannot be used: MLFLOW_TRACKING_URI http://127.0.0.1:9 does not answer"
+    )
+    assert promote() == (2, f"gpt: {why}\n")
+    done = CliRunner().invoke(app, ["ui", "--no-serve"])
+    assert (done.exit_code, done.output) == (2, f"gpt: {why}\n")
+
+
+def test_only_what_is_better_beyond_noise_is_promoted(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = experiments.read("workspace")
+
+    def planted(name: str, steps: int, seed: int, bits: float) -> experiments.Experiment:
+        train = one.params.train.model_copy(update={"steps": steps})
+        params = one.params.model_copy(update={"train": train, "seed": seed})
+        return replace(one, name=name, params=params, metrics={"val": {"bits_per_byte": bits}})
+
+    known = {
+        each.name: each
+        for each in [
+            *(planted(f"base-{seed}", 30, seed, 2.0 + seed / 100) for seed in (1, 2, 3)),
+            *(planted(f"luck-{s}", 31, s, 2.0 + (s + (-1) ** s) / 100) for s in (1, 2, 3)),
+            *(planted(f"good-{s}", 32, s, 1.9 + s / 100 + s**2 / 1000) for s in (1, 2, 3)),
+            planted("alone", 33, 1, 1.0),
+        ]
+    }
+    monkeypatch.setattr(experiments, "names", lambda: list(known))
+    monkeypatch.setattr(experiments, "read", lambda name: known[name])
+    monkeypatch.setattr(champion, "_model_of", lambda name, folder: Path("data/model"))
+    code, output = promote("base-1")
+    assert (code, "models:/repro-gpt-verse@champion is version 1" in output) == (0, True), output
+    code, output = promote("luck-1")
+    assert (code, "within noise" in output, "not promoted" in output) == (1, True, True)
+    code, output = promote("alone")
+    assert (code, "noise is known from two seeds on" in output) == (1, True)
+    code, output = promote("good-2")
+    assert (code, "better (p = 0.0" in output, "version 2" in output) == (0, True, True), output
+    code, output = promote("base-1")
+    assert (code, "worse" in output) == (1, True)
+    store = Store()
+    version = store.client.get_model_version_by_alias("repro-gpt-verse", "champion")
+    assert (version.version, version.tags["experiment"]) in ((2, "good-2"), ("2", "good-2"))
+    assert set(json.loads(version.tags["seeds"])) == {"1", "2", "3"}
+    # Another text is no match.
+    data = one.params.data.model_copy(update={"verse_bytes": 40_000})
+    params = one.params.model_copy(update={"data": data})
+    known["other"] = replace(one, name="other", params=params)
+    code, output = promote("other")
+    assert (code, "data.verse_bytes is 40000, the champion's 30000" in output) == (2, True), output
+
+
+# --- served ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(repository: Path) -> Iterator[str]:
+    """The address of MLflow's server with the champion."""
+    code, output = promote()
+    assert code == 0, output
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
+    command += ["-m", "models:/repro-gpt-verse@champion", "-p", str(port)]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "MLFLOW_TRACKING_URI": store_uri()}
+    # Its own copy of gpt/ has to do.
+    environment.pop("PYTHONPATH", None)
+    with (repository / "served.log").open("wb") as log:
+        server = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=repository.parent,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        for _ in range(240):
+            try:
+                requests.get(f"http://127.0.0.1:{port}/ping", timeout=5).raise_for_status()
+                break
+            except requests.ConnectionError:
+                assert server.poll() is None, (repository / "served.log").read_text()
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+def ask(address: str, **body: Any) -> Any:
+    answer = requests.post(address, json=body, timeout=60)
+    answer.raise_for_status()
+    return answer.json()["predictions"]
+
+
+@pytest.mark.loopback
+def test_the_champion_answers_with_text(served: str, repository: Path) -> None:
+    params = {"temperature": 0.8, "max_new_tokens": 40, "seed": 7}
+    (text,) = ask(served, inputs={"prompt": ["ROMEO:"]}, params=params)
+    trained = load_model(repository / "data/model")
+    sampling = Sampling(max_new_tokens=40, temperature=0.8, top_p=0.9)
+    (ours,) = generate(trained.model, trained.tokenizer, "ROMEO:", sampling, seed=7)
+    assert text == ours.text
+    # As a list, several at a time, and each as it would be alone.
+    assert ask(served, inputs=["ROMEO:", "To"], params=params)[0] == text
+    (other,) = ask(served, inputs={"prompt": ["ROMEO:"]}, params=params | {"seed": 8})
+    assert other != text
+    assert len(ask(served, inputs={"prompt": ["To"]})[0]) > 100
+    with pytest.raises(requests.HTTPError, match="400"):
+        ask(served, inputs={"prompt": ["To"]}, params={"max_new_tokens": 10**9})
+    with pytest.raises(requests.HTTPError, match="400"):
+        ask(served, inputs={"prompt": ["To"]}, params={"seed": "seven"})
+    files = [path.suffix for path in (repository / "mlartifacts").rglob("*") if path.is_file()]
+    assert ".safetensors" in files
+    assert not {".pkl", ".pickle", ".pt"} & set(files)

@@ -1,0 +1,176 @@
+"""The report: everything in one page, and nothing from a network."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import missing
+from trial_repository import STAGES, TrialRepository
+from typer.testing import CliRunner
+
+from commands.cli import app
+
+EVIL = "</script><script>document.title = 'taken over'</script><img src=x onerror=alert(1)>"
+VAL = {
+    "bits_per_byte": 1.5,
+    "bits_per_byte_low": 1.4,
+    "bits_per_byte_high": 1.6,
+    "loss": 1.04,
+    "by_class": {"letter": {"loss": 1.2, "share": 0.8}, "line_break": {"loss": 0.1, "share": 0.2}},
+}
+NEW = {f"{n:02}": n / 20 for n in range(4, 17)}
+LADDER = {"uniform": 6.0, **{f"ngram_{n}": 5 - n / 2 for n in range(1, 7)}, "gzip": 2.8, "xz": 2.5}
+NOVELTY = {
+    **{"longest_shared_run": 41, "new_ngrams": NEW},
+    "validation": {"longest_shared_run": 48, "new_ngrams": NEW},
+    **{"distinct_1": 0.4, "distinct_2": 0.8, "rouge_2_train": 0.1, "rouge_2_among": None},
+}
+
+
+def write_results(trial: TrialRepository, text: str = "Thou art.") -> None:
+    """All that the report reads, small."""
+    for stage in STAGES:
+        trial.results(stage)
+    numbers = {"parameters": 1000, "steps": 40, "tokens": 400, "best_val_loss": 3.7}
+    trial.write("metrics/train.json", json.dumps(numbers))
+    trial.write("metrics/evaluate.json", json.dumps({"val": VAL, "ladder": LADDER}))
+    trial.write("metrics/sample.json", json.dumps({"samples": 1, "novelty": NOVELTY}))
+    sample = {"sample": 0, "prompt": "", "text": text, "stop_reason": "length", "seed": 1}
+    trial.write("data/samples/samples.jsonl", json.dumps(sample) + "\n")
+    for stage in STAGES:
+        trial.lock(stage)
+
+
+@pytest.fixture
+def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialRepository:
+    repository = TrialRepository(tmp_path / "repository")
+    monkeypatch.chdir(repository.folder)
+    repository.set(tracking="false")
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    return repository
+
+
+def report() -> str:
+    done = CliRunner().invoke(app, ["report"])
+    assert done.exit_code == 0, done.output
+    return Path("report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_holds_scores_params_lineage_and_how_to_reproduce(trial: TrialRepository) -> None:
+    trial.set(n_layer=4)
+    write_results(trial)
+    text = re.sub(r"<[^>]*>", " ", report())
+    lock = (trial.folder / "dvc.lock").read_text(encoding="utf-8")
+    for wanted in (
+        "quick on verse",
+        "n_layer=4",
+        "1.400 to 1.600",
+        "longest run shared with train",
+        "6-gram",
+        "dvc exp run -S preset=quick -S data.corpus=verse -S seed=1 -S model.n_layer=4",
+        "runtime.tracking is false",
+        "Thou art.",
+    ):
+        assert wanted in text, wanted
+    stages = yaml.safe_load(lock)["stages"].values()
+    for out in [out for stage in stages for out in stage["outs"]]:
+        assert f"{out['path']} {out['md5'][:8]}" in text
+
+
+def test_text_of_a_model_stays_text(trial: TrialRepository) -> None:
+    write_results(trial, EVIL)
+    page = report()
+    assert "<img src=x" not in page
+    assert "&lt;/script&gt;&lt;script&gt;document.title" in page
+
+
+def test_without_results_a_line_says_what_to_run(trial: TrialRepository) -> None:
+    done = CliRunner().invoke(app, ["report"])
+    assert done.exit_code == 2
+    assert "run it: dvc repro" in done.output
+    assert not Path("report.html").exists()
+
+
+def test_a_broken_tracking_store_is_told_and_does_not_stop_the_page(trial: TrialRepository) -> None:
+    trial.set(tracking="true")
+    write_results(trial)
+    trial.write("mlflow.db", "not a database")
+    assert "The tracking store cannot be read" in report()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_texts_by_step_come_from_the_tracking_store(trial: TrialRepository) -> None:
+    trial.set(tracking="true")
+    for stage in ("prepare", "tokenize"):
+        trial.run(stage)
+
+    def body(row: Any) -> None:
+        row.log_text("Xq zw", "samples/step_00000000.txt")
+        row.log_text(EVIL, "samples/step_00000020.txt")
+
+    trial.run("train", body)
+    # The same weights again, as after a change of `sample` alone.
+    write_results(trial)
+    page = report()
+    (steps,) = re.findall(r"const steps = (\[.*?\]);\n", page)
+    assert json.loads(steps) == [[0, "Xq zw"], [20, EVIL]]
+    assert "</script><script>document" not in page
+
+
+# --- in a browser ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium") or missing("chromium is not installed")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield opened
+        opened.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_page_works_with_the_network_off(
+    trial: TrialRepository, monkeypatch: pytest.MonkeyPatch, browser: Any, width: int
+) -> None:
+    import commands.report
+
+    steps = [(0, "Xq zw"), (20, "Thou art"), (2400, EVIL)]
+    monkeypatch.setattr(commands.report, "texts_by_step", lambda one: (steps, ""))
+    write_results(trial, EVIL)
+    report()
+    context = browser.new_context(viewport={"width": width, "height": 800}, offline=True)
+    page = context.new_page()
+    asked: list[str] = []
+    faults: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda line: line.type == "error" and faults.append(line.text))
+    page.goto((trial.folder / "report.html").as_uri())
+    page.wait_for_function("window.Bokeh && Bokeh.documents[0]?.is_idle", timeout=60_000)
+    # Five figures, each drawn on a canvas of its own that is as wide as the page allows.
+    assert page.evaluate("Bokeh.documents[0].roots().length") == 5
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    # The slider goes back in time.
+    assert page.inner_text("#at") == "2,400"
+    slider = page.locator("#step")
+    slider.fill("0")
+    assert (page.inner_text("#at"), page.inner_text("#written")) == ("0", "Xq zw")
+    slider.press("ArrowRight")
+    assert (page.inner_text("#at"), page.inner_text("#written")) == ("20", "Thou art")
+    assert page.title() == "quick on verse"
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert faults == []
+    context.close()

@@ -1,0 +1,214 @@
+"""Whatever bytes come, a reader gives what is right or refuses in one line; it never crashes.
+
+Each example is what a writer of ours might have written with something done to it, or anything.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save
+from test_checkpoint import TOKENIZER, saved_model, vouch
+
+from gpt.batches import open_tokens
+from gpt.checkpoint import TrainingStates, load_model
+from gpt.corpus.manifest import CorpusWriter, read_parts
+from gpt.corpus.readers import read_text
+from gpt.errors import DataError, GptError
+from gpt.tokenizers.base import load_tokenizer
+
+fuzzed = settings(max_examples=150, deadline=None)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+# Nested so deep that a reader that calls itself runs out of stack.
+DEEP = st.sampled_from([b"[" * 100_000, b'{"a":' * 100_000, b'{"doc": ' + b"[" * 100_000])
+
+
+@st.composite
+def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
+    """`whole` with bytes changed, cut out or put in; or bytes that have nothing to do with it."""
+    raw = bytearray(whole)
+    for _ in range(draw(st.integers(0, 3))):
+        start = draw(st.integers(0, len(raw)))
+        end = start + draw(st.integers(0, 4))
+        raw[start:end] = draw(st.binary(max_size=4))
+    return draw(st.just(bytes(raw)) | st.binary(max_size=64) | DEEP)
+
+
+@st.composite
+def changed(draw: st.DrawFn, value: dict[str, Any]) -> bytes:
+    """A JSON object with some values, anywhere in it, replaced by others."""
+    value = json.loads(json.dumps(value))
+    inner = [value, *(part for part in value.values() if isinstance(part, dict))]
+    for _ in range(draw(st.integers(1, 3))):
+        part = draw(st.sampled_from(inner))
+        if part:
+            part[draw(st.sampled_from(sorted(part)))] = draw(JSON)
+    return json.dumps(value).encode()
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What is refused is refused in one line, and not a long one."""
+    try:
+        yield
+    except GptError as error:
+        assert "\n" not in str(error)
+        assert len(str(error)) < 1_000
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fuzz") / "model"
+    saved_model(folder)
+    return folder
+
+
+def with_bytes(path: Path, raw: bytes, read: Callable[[], object]) -> None:
+    """Reads with other bytes in `path`, which gets its own back."""
+    before = path.read_bytes()
+    path.write_bytes(raw)
+    try:
+        with refusals():
+            read()
+    finally:
+        path.write_bytes(before)
+
+
+@pytest.mark.fault(24)
+@fuzzed
+@given(data=st.data())
+def test_any_tokenizer_file_is_read_or_refused(model: Path, data: st.DataObject) -> None:
+    whole = json.dumps(TOKENIZER.spec()).encode()
+    raw = data.draw(damaged(whole) | changed(TOKENIZER.spec()))
+    path = model / "tokenizer.json"
+
+    def read() -> None:
+        tokenizer = load_tokenizer(path)
+        # What was read is a tokenizer.
+        ids = list(range(min(tokenizer.vocab_size, 20)))
+        assert len(tokenizer.token_bytes()) == tokenizer.vocab_size
+        assert isinstance(tokenizer.decode(ids), str)
+
+    with_bytes(path, raw, read)
+
+
+@pytest.mark.fault(24)
+@fuzzed
+@given(data=st.data())
+def test_any_config_is_read_or_refused(model: Path, data: st.DataObject) -> None:
+    path = model / "config.json"
+    whole = path.read_bytes()
+    raw = data.draw(damaged(whole) | changed(json.loads(whole)))
+    with_bytes(path, raw, lambda: load_model(model))
+
+
+@pytest.mark.fault(24)
+@fuzzed
+@given(data=st.data())
+def test_any_weights_are_read_or_refused_also_where_the_hash_is_theirs(
+    model: Path, data: st.DataObject
+) -> None:
+    path = model / "model.safetensors"
+    whole = path.read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    header = data.draw(damaged(whole[8 : 8 + size]) | changed(json.loads(whole[8 : 8 + size])))
+    length = data.draw(st.just(len(header)) | st.integers(0, 2**64 - 1))
+    config = (model / "config.json").read_bytes()
+
+    def read() -> None:
+        vouch(model)
+        load_model(model)
+
+    try:
+        with_bytes(path, length.to_bytes(8, "little") + header + whole[8 + size :], read)
+    finally:
+        (model / "config.json").write_bytes(config)
+
+
+@pytest.mark.fault(6)
+@fuzzed
+@given(data=st.data())
+def test_any_state_is_gone_on_from_or_named_and_passed_by(data: st.DataObject) -> None:
+    facts = json.dumps({"step": 1}).encode()
+    files = {"state.safetensors": save({}), "state.json": facts}
+    hashes = {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()}
+    manifest = {"format": 1, "sha256": hashes}
+    raw = data.draw(damaged(json.dumps(manifest).encode()) | changed(manifest))
+    with TemporaryDirectory() as name:
+        warned: list[str] = []
+        with TrainingStates(Path(name) / "run", warn=warned.append) as states:
+            state = states.folder / "step_00000001"
+            state.mkdir()
+            for file, content in (*files.items(), ("manifest.json", raw)):
+                (state / file).write_bytes(content)
+            found = states.latest()
+    assert (found is None) == (len(warned) == 1)
+    assert found is None or found[1] == {"step": 1}
+
+
+@pytest.mark.fault(16)
+@fuzzed
+@given(raw=st.binary() | st.text().map(str.encode))
+def test_any_bytes_are_the_text_they_are_or_refused(raw: bytes) -> None:
+    with TemporaryDirectory() as name:
+        path = Path(name) / "a.txt"
+        path.write_bytes(raw)
+        try:
+            expected = raw.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            with pytest.raises(DataError, match=r"byte \d+ is not UTF-8"):
+                list(read_text(path))
+        else:
+            assert "".join(read_text(path)) == expected
+
+
+@pytest.mark.fault(24)
+@fuzzed
+@given(data=st.data())
+def test_any_line_of_a_corpus_is_a_document_or_refused(data: st.DataObject) -> None:
+    line = {"doc": "a", "text": "b"}
+    raw = data.draw(damaged(json.dumps(line).encode()) | changed(line))
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        with CorpusWriter(folder) as writer:
+            manifest = writer.finish({})
+        (folder / "train.jsonl").write_bytes(raw)
+        manifest["splits"]["train"]["sha256"] = hashlib.sha256(raw).hexdigest()
+        (folder / "corpus.json").write_text(json.dumps(manifest), encoding="utf-8")
+        with refusals():
+            for doc, text in read_parts(folder, "train"):
+                assert isinstance(doc, str) and isinstance(text, str)
+
+
+@pytest.mark.fault(19)
+@fuzzed
+@given(data=st.data())
+def test_any_token_file_is_read_or_refused_also_where_the_hash_is_its_own(
+    data: st.DataObject,
+) -> None:
+    description = b"{'descr': '<u2', 'fortran_order': False, 'shape': (4,), }\n"
+    deep = st.sampled_from([b"(" * 90, b"(" * 5_000, b"-" * 5_000])
+    header = data.draw(damaged(description) | deep)[:60_000]
+    raw = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(8)
+    tokens = data.draw(st.just(4) | JSON)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "train.npy").write_bytes(raw)
+        facts = {"tokens": tokens, "sha256": hashlib.sha256(raw).hexdigest()}
+        (folder / "tokens.json").write_text(
+            json.dumps({"splits": {"train": facts}}), encoding="utf-8"
+        )
+        with refusals():
+            assert len(open_tokens(folder, "train", 65)) == 4

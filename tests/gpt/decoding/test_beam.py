@@ -1,0 +1,216 @@
+"""Beam search, beside every text there is and beside greedy writing."""
+
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from small_training import SmallTraining
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from gpt.config import ModelConfig
+from gpt.decoding.beam_search import beam_search
+from gpt.generation import Sampling, generate, search
+from gpt.model import GPT
+from gpt.tokenizers.base import ByteTokenizer, CharTokenizer
+from stages.sample import by_hand
+
+TOKENIZER = CharTokenizer("\nabc", has_bos=False)
+command = typer.Typer()
+command.command()(by_hand)
+ARCHITECTURES = ["original", "gpt2", "modern"]
+
+
+def model_of(architecture: str, block_size: int, vocab_size: int = 4, seed: int = 2) -> GPT:
+    """A model that was not trained, with opinions and all that a cache has to keep."""
+    shape = ModelConfig(
+        architecture=architecture,  # type: ignore[arg-type]
+        n_layer=2,
+        n_head=2,
+        n_embd=16,
+        block_size=block_size,
+        ngram_rows=70 if architecture == "modern" else 0,
+        line_sums=3 if architecture == "modern" else 0,
+    )
+    model = GPT(shape, vocab_size, seed=seed, line_breaks=[0]).eval()
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            parameter.normal_(0.0, 0.4, generator=torch.Generator().manual_seed(seed + number))
+    return model
+
+
+def log_probability(model: GPT, ids: list[int], new: tuple[int, ...]) -> float:
+    """Of `new` after `ids`, every token reading anew what `generate` would give it to read."""
+    size, whole, total = model.config.block_size, list(ids), 0.0
+    start = max(0, len(whole) - size)
+    for token in new:
+        if len(whole) - start > size:
+            start = len(whole) - max(1, size // 2)
+        with torch.no_grad():
+            logits_v = model(torch.tensor([whole[start:]]))[0, -1]
+        total += float(logits_v.double().log_softmax(-1)[token])
+        whole.append(token)
+    return total
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("prompt", [[1], [2, 0, 3], [1, 2, 3, 1, 0, 2, 2]])
+def test_with_beams_enough_the_likeliest_of_all_texts_is_found(
+    architecture: str, prompt: list[int]
+) -> None:
+    # Four new tokens cross a block of five, whichever the prompt.
+    model = model_of(architecture, 5)
+    every = {
+        new: log_probability(model, prompt, new) for new in itertools.product(range(4), repeat=4)
+    }
+    found = beam_search(model, prompt, 4, beams=4**3)
+    likeliest = sorted(every, key=lambda new: every[new], reverse=True)
+    assert found[0].ids == likeliest[0]
+    assert len(found) == 4**3
+    assert not any(one.ended for one in found)
+    for one in found:
+        assert one.log_probability == pytest.approx(every[one.ids], abs=1e-4)
+    # All beginnings were kept, so these are the likeliest of all, and in that order.
+    assert [one.ids for one in found] == likeliest[: 4**3]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("block_size", [1, 2, 7])
+def test_one_beam_is_greedy_also_past_the_block(architecture: str, block_size: int) -> None:
+    model = model_of(architecture, block_size)
+    sampling = Sampling(max_new_tokens=40, temperature=0.0)
+    (greedy,) = generate(model, TOKENIZER, "abc", sampling, seed=0)
+    ((found, total),) = search(model, TOKENIZER, "abc", beams=1, max_new_tokens=40)
+    assert found == greedy
+    new = tuple(TOKENIZER.encode(found.text[3:]).tolist())
+    ids = TOKENIZER.encode("abc").tolist()
+    assert total == pytest.approx(log_probability(model, ids, new), abs=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_each_beam_has_the_probability_of_its_text_past_many_blocks(architecture: str) -> None:
+    model = model_of(architecture, 6)
+    found = beam_search(model, [1, 2], 25, beams=5)
+    assert len({one.ids for one in found}) == 5
+    for one in found:
+        expected = log_probability(model, [1, 2], one.ids)
+        assert one.log_probability == pytest.approx(expected, abs=1e-3)
+    assert found == sorted(found, key=lambda one: -one.log_probability)
+
+
+class Chances(nn.Module):
+    """Knows which id follows which, and nothing else; keeps nothing."""
+
+    def __init__(self, rows: list[list[float]]) -> None:
+        super().__init__()
+        self.config = ModelConfig(n_layer=1, n_head=1, n_embd=2, block_size=4)
+        self.logits = nn.Parameter(torch.tensor(rows).log())
+
+    def forward(self, ids_bt: Tensor) -> Tensor:
+        return self.logits[ids_bt]
+
+
+# From a, b is likelier than c; but after c comes a nearly for sure.
+TRAP = [[0.25, 0.25, 0.25, 0.25], [0.1, 0.1, 0.5, 0.3], [0.25] * 4, [0.01, 0.97, 0.01, 0.01]]
+
+
+def test_what_is_second_at_first_is_found_by_two_beams_and_not_by_one() -> None:
+    model = Chances(TRAP)
+    ((greedy, low),) = search(model, TOKENIZER, "a", beams=1, max_new_tokens=2)  # type: ignore[arg-type]
+    (best, _), _ = search(model, TOKENIZER, "a", beams=2, max_new_tokens=2)  # type: ignore[arg-type]
+    assert greedy.text[:2] == "ab"
+    assert math.exp(low) == pytest.approx(0.5 * 0.25)
+    assert best.text == "aca"
+
+
+def test_a_way_that_ended_keeps_its_place_and_its_probability() -> None:
+    # Ids a, b, c, and 3 for the document's end, which b comes to with 0.9.
+    rows = [[0.1, 0.5, 0.3, 0.1], [0.05, 0.03, 0.02, 0.9], [0.4, 0.3, 0.2, 0.1], [0.25] * 4]
+    tokenizer = CharTokenizer("abc", has_bos=True)
+    found = search(Chances(rows), tokenizer, "a", beams=2, max_new_tokens=5)  # type: ignore[arg-type]
+    first, total = found[0]
+    assert (first.text, first.stop_reason, first.new_tokens) == ("ab", "end of document", 2)
+    assert math.exp(total) == pytest.approx(0.5 * 0.9)
+
+
+class Script(nn.Module):
+    """Writes the ids it was given one after the other, nearly for sure."""
+
+    def __init__(self, ids: list[int], prompt: int) -> None:
+        super().__init__()
+        self.config = ModelConfig(n_layer=1, n_head=1, n_embd=2, block_size=100)
+        self.anchor = nn.Parameter(torch.zeros(1))
+        self.ids, self.prompt, self.reads = ids, prompt, 0
+
+    def forward(self, ids_bt: Tensor) -> Tensor:
+        self.reads += 1
+        logits_btv = torch.zeros(*ids_bt.shape, 256)
+        logits_btv[:, -1, self.ids[ids_bt.shape[1] - self.prompt]] = 20.0
+        return logits_btv
+
+
+@pytest.mark.parametrize("stop", ["b", "ca", "é", "éb"])
+def test_a_stop_string_ends_a_way_and_is_left_out(stop: str) -> None:
+    model = Script(list("caébcaéb".encode()), 1)
+    found = search(model, ByteTokenizer(has_bos=False), "b", beams=3, max_new_tokens=8, stop=stop)  # type: ignore[arg-type]
+    first, _ = found[0]
+    assert first.text == "b" + "caéb"[: "caéb".index(stop)]
+    assert first.stop_reason == "stop"
+
+
+@pytest.mark.parametrize("stop", ["b", "ca", "é", "éb"])
+def test_nothing_is_read_after_the_stop_string(stop: str) -> None:
+    model = Script(list("caébcaéb".encode()), 1)
+    search(model, ByteTokenizer(has_bos=False), "b", beams=1, max_new_tokens=8, stop=stop)  # type: ignore[arg-type]
+    assert model.reads == len(("caéb".partition(stop)[0] + stop).encode())
+
+
+def test_no_new_tokens_give_the_prompt() -> None:
+    ((found, total),) = search(model_of("gpt2", 8), TOKENIZER, "ab", beams=3, max_new_tokens=0)
+    assert (found.text, found.new_tokens, total) == ("ab", 0, 0.0)
+
+
+def test_searching_leaves_the_mode_as_it_was() -> None:
+    model = model_of("gpt2", 8).train()
+    search(model, TOKENIZER, "ab", beams=2, max_new_tokens=2)
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--beams", "2", "--temperature", "0.5"], "--temperature: nothing is drawn with --beams"),
+        (["--beams", "2", "--top-k", "5"], "--top-k: nothing is drawn"),
+        (["--beams", "2", "--num-samples", "3"], "--beams 2 finds no more than that"),
+    ],
+)
+def test_what_goes_with_no_beams_is_refused(options: list[str], said: str) -> None:
+    shown = CliRunner().invoke(command, options)
+    assert shown.exit_code == 2
+    assert said in shown.output
+
+
+@pytest.mark.slow
+def test_the_command_writes_the_likeliest_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = SmallTraining(tmp_path / "training")
+    training.make_tokens()
+    assert training.run().end() == 0
+    monkeypatch.chdir(training.folder)
+    options = ["--prompt", "The", "--beams", "3", "--num-samples", "2", "--max-new-tokens", "20"]
+    shown = CliRunner().invoke(command, options)
+    assert shown.exit_code == 0, shown.output
+    one, two = shown.stdout.split("-" * 40)
+    assert (
+        one.startswith("The") and two.strip("\n").startswith("The") and one.strip() != two.strip()
+    )
+    assert "20 tokens, log-probability -" in shown.stderr
+
+    # Weights in eight bits write too, and not always the same.
+    shown = CliRunner().invoke(command, ["--prompt", "The", "--int8", "--max-new-tokens", "20"])
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.startswith("The")

@@ -1,0 +1,332 @@
+"""Several processes that train one model: PyTorch's launcher, DDP and FSDP2, on this machine."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_training import REPOSITORY, SmallTraining
+
+from gpt.config import TrainConfig
+from gpt.distributed import Group, Share, like, whole
+from gpt.errors import ParamsError
+from repro.processes import ALONE, _first_to_end, group
+
+# Weights are of the size of 0.02 to 1; an update at the peak rate moves them by 0.001.
+TOLERANCE = 2e-5
+
+
+@pytest.mark.parametrize(
+    ("passes", "rows", "size", "expected"),
+    [
+        (4, 8, 1, [Share(range(4), slice(None))]),
+        (4, 8, 2, [Share(range(2), slice(None)), Share(range(2, 4), slice(None))]),
+        (3, 8, 2, [Share(range(3), slice(0, 4)), Share(range(3), slice(4, 8))]),
+        (1, 2, 2, [Share(range(1), slice(0, 1)), Share(range(1), slice(1, 2))]),
+    ],
+)
+def test_every_row_of_an_update_is_done_by_one_process(
+    passes: int, rows: int, size: int, expected: list[Share]
+) -> None:
+    shares = [Group(rank, size).share(passes, rows) for rank in range(size)]
+    assert shares == expected
+    done = [(part, row) for s in shares for part in s.passes for row in range(rows)[s.rows]]
+    assert sorted(done) == [(part, row) for part in range(passes) for row in range(rows)]
+
+
+def test_an_update_that_cannot_be_shared_out_says_what_to_change() -> None:
+    with pytest.raises(ParamsError, match=r"3 processes cannot share .*accumulation 2 .*size 8"):
+        Group(0, 3).share(2, 8)
+
+
+def test_a_group_of_one_changes_nothing() -> None:
+    group, tensor = Group(), torch.arange(3.0)
+    assert group.first
+    assert group.mean(0.1, "cpu") == 0.1
+    assert group.sum([0.1, 2.0], "cpu") == [0.1, 2.0]
+    assert group.any([True, False], "cpu") == [True, False]
+    assert whole(tensor) is tensor
+    assert like(tensor, tensor) is tensor
+    assert group.largest(tensor) is tensor
+    assert group.each_once(lambda x: x + 1, [tensor])[0].tolist() == [1.0, 2.0, 3.0]
+    layer = torch.nn.Linear(2, 2)
+    assert group.spread(layer, "fsdp", []) is layer
+
+
+def test_shared_work_is_done_by_one_process_and_sent_to_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs = [torch.full((2,), float(number)) for number in range(5)]
+    did: dict[int, list[float]] = {}
+    sent: list[int] = []
+    monkeypatch.setattr("torch.distributed.broadcast", lambda tensor, src: sent.append(src))
+    for rank in range(3):
+        mine = did.setdefault(rank, [])
+
+        def work(x: torch.Tensor, mine: list[float] = mine) -> torch.Tensor:
+            mine.append(float(x[0]))
+            return x * 10
+
+        done = Group(rank, 3).each_once(work, inputs)
+        assert [float(done[int(number)][0]) for number in mine] == [10 * x for x in mine]
+    assert sorted(x for mine in did.values() for x in mine) == [0, 1, 2, 3, 4]
+    # Each process was told to take a result from whoever did it.
+    assert sent == 3 * [next(rank for rank in did if number in did[rank]) for number in range(5)]
+
+
+# --- whole trainings ------------------------------------------------------------------------------
+
+SMALL = {
+    "model__dropout": 0.0,
+    "train__steps": 12,
+    "train__eval_every": 5,
+    "train__gradient_accumulation": 2,
+    "runtime__checkpoint_every": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallTraining]:
+    training = SmallTraining(tmp_path_factory.mktemp("distributed") / "original")
+    training.set(**SMALL)
+    training.make_tokens()
+    yield training
+
+
+def trained(original: SmallTraining, folder: Path, **params: object) -> SmallTraining:
+    training = original.clone(folder)
+    training.set(**params)
+    done = training.plain("train")
+    assert done.returncode == 0, done.stdout
+    processes = params.get("train__processes", 1)
+    assert f", {processes} processes" in done.stdout or processes == 1
+    return training
+
+
+def bits(training: SmallTraining) -> tuple[str, str]:
+    """What is to be equal where processes change; config.json tells of their number."""
+    hashes = training.hashes()
+    return hashes["model.safetensors"], hashes["train.csv"]
+
+
+def apart(one: SmallTraining, other: SmallTraining) -> float:
+    """The largest difference between two weights of two models."""
+    a, b = (load_file(t.folder / "data/model/model.safetensors") for t in (one, other))
+    assert a.keys() == b.keys()
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_two_processes_give_the_bits_of_one_where_each_does_one_pass(
+    original: SmallTraining, tmp_path: Path, dropout: float
+) -> None:
+    one = trained(original, tmp_path / "1", model__dropout=dropout)
+    two = trained(original, tmp_path / "2", model__dropout=dropout, train__processes=2)
+    assert bits(one) == bits(two)
+    record = (two.folder / "data/model/config.json").read_text(encoding="utf-8")
+    assert '"processes": 2' in record
+
+
+MUON = {
+    "train__optimizer": "muon",
+    "model__architecture": "modern",
+    "model__line_sums": 2,
+    "model__ngram_rows": 64,
+}
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_muons_matrices_give_the_bits_of_one(
+    original: SmallTraining, tmp_path: Path
+) -> None:
+    one = trained(original, tmp_path / "1", **MUON)
+    two = trained(original, tmp_path / "2", **MUON, train__processes=2)
+    assert bits(one) == bits(two)
+
+
+@pytest.mark.slow
+def test_processes_share_models_and_rows_and_differ_in_the_last_digits(
+    original: SmallTraining, tmp_path: Path
+) -> None:
+    one = trained(original, tmp_path / "1", **MUON)
+    for name, params in {
+        "passes and rows": {"train__processes": 4},
+        "parts of each weight": {
+            "train__processes": 2,
+            "train__sharding": "fsdp",
+            "train__recompute": True,
+            "runtime__sample_tokens": 5,
+        },
+    }.items():
+        other = trained(original, tmp_path / name, **MUON, **params)
+        assert apart(one, other) < TOLERANCE, name
+
+
+@pytest.mark.slow
+def test_the_job_for_slurm_trains_as_it_stands_in_the_docs(
+    original: SmallTraining, tmp_path: Path
+) -> None:
+    # Slurm's two commands are what is not real here: one names the hosts, one starts on each.
+    for name, script in {"scontrol": "echo localhost", "srun": 'exec "$@"'}.items():
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        path.chmod(0o755)
+    page = (REPOSITORY / "docs/scale.md").read_text(encoding="utf-8")
+    job = re.search(r"^    #!/bin/bash\n(?:    .*\n)+", page, re.M)
+    assert job is not None
+    lines = textwrap.dedent(job[0]).replace("--nproc-per-node 8", "--nproc-per-node 2")
+    one = trained(original, tmp_path / "one")
+    training = original.clone(tmp_path / "job")
+    slurm = {"SLURM_JOB_NODELIST": "here", "SLURM_NNODES": "1", "SLURM_JOB_ID": "7"}
+    folders = (tmp_path / "bin", Path(sys.executable).parent, os.environ["PATH"])
+    path = os.pathsep.join(map(str, folders))
+    environment = {**os.environ, **slurm, "PATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["bash", "-c", lines],
+        cwd=training.folder,
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    assert "2 processes" in done.stdout and "warning" not in done.stdout
+    assert bits(training) == bits(one)
+
+
+@pytest.mark.parametrize(
+    ("store", "restarts", "warned"),
+    [("True", "3", True), ("False", "3", False), ("True", "0", False)],
+)
+def test_a_torchrun_whose_restarts_share_a_store_is_warned_of(
+    store: str,
+    restarts: str,
+    warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", store)
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", restarts)
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(torch.distributed, name, lambda *_, **__: None)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    config = TrainConfig(
+        steps=1, batch_size=1, learning_rate=1e-3, min_learning_rate=0.0, device="cpu"
+    )
+    with group(config, timeout_seconds=30) as found:
+        assert found.size == 2
+    assert ("TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in capsys.readouterr().out) == warned
+
+
+@pytest.mark.slow
+def test_blocks_computed_again_give_the_same_bits(original: SmallTraining, tmp_path: Path) -> None:
+    kept = trained(original, tmp_path / "kept", model__dropout=0.1)
+    again = trained(original, tmp_path / "again", model__dropout=0.1, train__recompute=True)
+    assert bits(kept) == bits(again)
+
+
+# --- what can happen on the way -------------------------------------------------------------------
+
+
+def started(training: SmallTraining) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "stages.train"],
+        cwd=training.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        env=dict(os.environ),
+    )
+
+
+def wait_for_step(training: SmallTraining, process: "subprocess.Popen[str]", step: int) -> None:
+    end = time.monotonic() + 120
+    while training.newest() < step:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    found = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in found if "stages.train" in " ".join(child.cmdline())]
+
+
+LONG = {"train__steps": 400, "train__eval_every": 0, "runtime__checkpoint_every": 20}
+
+
+@pytest.mark.parametrize(
+    ("codes", "told"),
+    [
+        ({0: ALONE, 1: -9}, (1, "signal 9")),
+        ({0: -9, 1: ALONE}, (0, "signal 9")),
+        ({2: 1, 0: ALONE, 1: ALONE}, (2, "code 1")),
+        ({1: ALONE}, (1, f"code {ALONE}")),
+    ],
+)
+def test_the_process_that_ended_first_is_named_and_not_one_it_left(
+    codes: dict[int, int], told: tuple[int, str]
+) -> None:
+    assert _first_to_end(codes) == told
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_costs_only_time(original: SmallTraining, tmp_path: Path) -> None:
+    together = {**LONG, "train__processes": 2}
+    undisturbed = trained(original, tmp_path / "undisturbed", **together)
+    training = original.clone(tmp_path / "killed")
+    training.set(**together)
+    with started(training) as process:
+        wait_for_step(training, process, 40)
+        workers(process)[1].kill()
+        output = process.communicate()[0]
+    assert process.returncode == 0, output
+    again = "ended by signal 9; all begin again from the last saved state"
+    assert again in output
+    assert int(re.findall(r"going on from step (\d+)", output)[-1]) >= 40
+    assert training.hashes() == undisturbed.hashes()
+
+
+@pytest.mark.slow
+def test_a_signal_saves_and_another_number_of_processes_goes_on(
+    original: SmallTraining, tmp_path: Path
+) -> None:
+    one = trained(original, tmp_path / "one", **LONG)
+    training = original.clone(tmp_path / "moved")
+    training.set(**LONG, train__processes=2, train__sharding="fsdp")
+    with started(training) as process:
+        wait_for_step(training, process, 40)
+        process.send_signal(signal.SIGTERM)
+        output = process.communicate()[0]
+    assert process.returncode == 75, output
+    saved = training.newest()
+    training.set(train__processes=1)
+    done = training.plain("train")
+    assert done.returncode == 0
+    assert f"going on from step {saved}\n" in done.stdout
+    assert apart(one, training) < 10 * TOLERANCE
+
+
+@pytest.mark.slow
+def test_a_fault_of_the_user_is_told_once_and_not_tried_again(
+    original: SmallTraining, tmp_path: Path
+) -> None:
+    training = original.clone(tmp_path / "odd")
+    training.set(train__processes=2, train__batch_size=3, train__gradient_accumulation=1)
+    done = training.plain("train")
+    assert done.returncode == 2, done.stdout
+    assert done.stdout.count("2 processes cannot share") == 1
+    assert "Traceback" not in done.stdout
+    assert "again" not in done.stdout
