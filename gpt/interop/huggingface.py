@@ -12,10 +12,8 @@ Shapes: h heads, k = n_embd / h numbers a head, d = n_embd.
 
 import json
 import logging
-import math
 import re
 import warnings
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +27,9 @@ from gpt.corpus.manifest import write_json
 from gpt.errors import CheckpointError
 from gpt.interop.gpt2_weights import to_gpt2
 from gpt.tokenizers.base import PATTERNS, CharTokenizer, Tokenizer
+from gpt.tokenizers.bpe_reference import merges_of
+from gpt.tokenizers.byte_level import BYTE_TO_UNICODE
 
-# GPT-2's own vocabulary of bytes: those that can be printed are themselves, others are moved up, so
-# that a token can stand in a JSON file (Radford et al. 2019, encoder.py of the release).
-_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
-LETTERS = {byte: chr(byte) for byte in _PRINTABLE} | {
-    byte: chr(256 + number) for number, byte in enumerate(_OTHERS)
-}
 END_OF_TEXT = "<|endoftext|>"
 LAYER_NORM_EPSILON = 1e-5  # PyTorch's default, which ours have
 RMS_NORM_EPSILON = torch.finfo(torch.float32).eps  # likewise
@@ -233,8 +226,7 @@ def hugging_face_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
 def byte_pairs(tokenizer: Tokenizer) -> tuple[list[bytes], list[tuple[bytes, bytes]]]:
     """All tokens in the order of their ids, and which two each longer one is merged from.
 
-    tiktoken keeps the merges as the ranks of the tokens alone: the two parts of a token are what
-    the merges before its own leave of it. Raises CheckpointError where tokens are not made so.
+    Raises CheckpointError for a kind of tokenizer that is not made of bytes.
     """
     kind = tokenizer.spec()["kind"]
     if kind == "byte":
@@ -244,24 +236,11 @@ def byte_pairs(tokenizer: Tokenizer) -> tuple[list[bytes], list[tuple[bytes, byt
             f"tokenizer.kind {kind} has no counterpart there; train with char, byte, bpe or gpt2"
         )
     tokens = [token.encode("latin-1") for token in tokenizer.spec()["tokens"]]
-    ranks = {token: rank for rank, token in enumerate(tokens)}
-    merges = [_parts(token, ranks) for token in tokens if len(token) > 1]
-    return tokens, merges
-
-
-def _parts(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
-    parts = [bytes([byte]) for byte in token]
-    while len(parts) > 2:
-        pairs = [ranks.get(a + b, math.inf) for a, b in pairwise(parts)]
-        first = min(pairs)
-        assert first < ranks[token], token
-        place = pairs.index(first)
-        parts[place : place + 2] = [parts[place] + parts[place + 1]]
-    return parts[0], parts[1]
+    return tokens, [(tokens[left], tokens[right]) for left, right in merges_of(tokens)]
 
 
 def _lettered(token: bytes) -> str:
-    return "".join(LETTERS[byte] for byte in token)
+    return "".join(BYTE_TO_UNICODE[byte] for byte in token)
 
 
 def _for_oniguruma(pattern: str) -> str:

@@ -101,21 +101,26 @@ def encode(piece: bytes, merges: Sequence[Pair]) -> list[int]:
 
 
 def merges_of(tokens: Sequence[bytes]) -> list[Pair]:
-    """The merges behind a vocabulary that begins with the 256 bytes: `vocabulary`, backwards.
+    """The inverse of `vocabulary`: the merge behind each token of two or more bytes, in id order.
 
-    What a token was merged from is what its bytes become under the merges before its own. There is
-    only one such pair: as long as nothing reaches over the ends of a span, merges inside it do not
-    depend on what is outside.
+    The 256 bytes may have any ids (GPT-2 begins with the printable ones). A token was merged from
+    what its bytes become under the merges before its own; that pair is unique, because a merge
+    inside a token does not depend on the bytes outside. Raises ValueError for a token that no
+    merge makes.
     """
-    ids_of = {token: number for number, token in enumerate(tokens)}
+    ids_of = {token: id for id, token in enumerate(tokens)}
     merges = []
-    for number in range(256, len(tokens)):
-        ids = list(tokens[number])
+    for new, token in enumerate(tokens):
+        if len(token) == 1:
+            continue
+        ids = [ids_of[bytes([byte])] for byte in token]
         while len(ids) > 2:
-            spans = (tokens[left] + tokens[right] for left, right in pairwise(ids))
-            best, at = min((ids_of.get(span, number), at) for at, span in enumerate(spans))
-            if best >= number:
-                raise ValueError(f"token {number} is no merge of two tokens before it")
-            ids[at : at + 2] = [best]
+            joined = (tokens[left] + tokens[right] for left, right in pairwise(ids))
+            earliest, index = min(
+                (ids_of.get(span, new), index) for index, span in enumerate(joined)
+            )
+            if earliest >= new:
+                raise ValueError(f"token {new} is not a merge of two tokens before it")
+            ids[index : index + 2] = [earliest]
         merges.append((ids[0], ids[1]))
     return merges

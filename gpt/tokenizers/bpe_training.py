@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from gpt.errors import TokenizerError
 from gpt.tokenizers.base import PATTERNS, BPETokenizer, Pattern
 from gpt.tokenizers.bpe_reference import Pair, count_pieces, merges_of
+from gpt.tokenizers.byte_level import BYTE_TO_UNICODE
 
 Texts = Callable[[], Iterator[str]]
 
@@ -127,13 +128,8 @@ def gpt2_tokens(vocab_bpe: bytes) -> list[bytes]:
     """
     if hashlib.sha256(vocab_bpe).hexdigest() != GPT2_SHA256:
         raise TokenizerError("vocab.bpe: not GPT-2's file (wrong sha256); delete it")
-    # The file writes bytes as printable characters: those that are, as themselves (they are also
-    # the first ids), the others as the characters from U+0100 on.
-    printable = [byte for byte in range(256) if chr(byte).isprintable() and byte != ord(" ")]
-    others = [byte for byte in range(256) if byte not in printable]
-    byte_of = {chr(byte): byte for byte in printable}
-    byte_of |= {chr(256 + number): byte for number, byte in enumerate(others)}
-    tokens = [bytes([byte]) for byte in byte_of.values()]
+    byte_of = {character: byte for byte, character in BYTE_TO_UNICODE.items()}
+    tokens = [bytes([byte]) for byte in BYTE_TO_UNICODE]
     for line in vocab_bpe.decode().splitlines()[1:]:
         tokens.append(bytes(byte_of[character] for character in line.replace(" ", "")))
     return tokens

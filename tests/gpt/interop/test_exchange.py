@@ -17,7 +17,7 @@ from gpt.device import choose_device
 from gpt.errors import CheckpointError
 from gpt.evaluation.flops import parameter_count
 from gpt.interop.gpt2_weights import BLOCK, WHOLE, read_pretrained, to_gpt2
-from gpt.interop.huggingface import LETTERS, byte_pairs, export, gguf_tensors
+from gpt.interop.huggingface import byte_pairs, export, gguf_tensors
 from gpt.model import GPT
 from gpt.presets import resolve
 from gpt.tokenizers.base import (
@@ -30,6 +30,7 @@ from gpt.tokenizers.base import (
     WordTokenizer,
 )
 from gpt.tokenizers.bpe_training import GPT2_FILE, gpt2_tokens, train_bpe
+from gpt.tokenizers.byte_level import BYTE_TO_UNICODE
 
 TEXT = (
     "Enter ROMEO, with a rose.\n\nBut soft! what light through yonder window breaks? It's 1597;\n"
@@ -187,9 +188,9 @@ def test_merges_are_found_again_from_the_ranks() -> None:
 
 
 def test_gpt2s_letters_are_256_and_printable() -> None:
-    assert len(set(LETTERS.values())) == 256
-    assert LETTERS[ord(" ")] == "\u0120"  # what tokens of GPT-2 are known by
-    assert all(letter.isprintable() for letter in LETTERS.values())
+    assert len(set(BYTE_TO_UNICODE.values())) == 256
+    assert BYTE_TO_UNICODE[ord(" ")] == "\u0120"  # what tokens of GPT-2 are known by
+    assert all(letter.isprintable() for letter in BYTE_TO_UNICODE.values())
 
 
 @pytest.mark.slow

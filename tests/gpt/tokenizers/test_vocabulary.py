@@ -85,7 +85,7 @@ def test_merges_can_be_read_off_the_tokens(texts: list[str], pattern: Pattern) -
 
 
 def test_tokens_that_no_merges_make_have_none() -> None:
-    with pytest.raises(ValueError, match="token 256 is no merge"):
+    with pytest.raises(ValueError, match="token 256 is not a merge"):
         bpe.merges_of([bytes([byte]) for byte in range(256)] + [b"abc"])
 
 
