@@ -3,7 +3,7 @@
     python benchmarks/writing.py [PATH_TO_NANOGPT] [--rounds 3] [--tokens 500] [--model FOLDER]...
 
 Both write from one token on, temperature 0.8 and top_k 200 as nanoGPT's sample.py has them, one
-text at a time, ours with whole weights and with weights in int8; then ours writes 20 in one batch.
+text at a time; then ours writes 20 in one batch.
 All take turns, so that a slow spell of the machine hits each. Without a path ours is measured
 alone.
 
@@ -67,7 +67,6 @@ def main() -> None:
         print(f"{name}: {'trained' if shape in trained else 'random'} weights")
         writers = {
             "ours": our_writer(model, tokenizer, 1),
-            "ours, int8": our_writer(model, tokenizer, 1, int8=True),
             "ours, 20 at once": our_writer(model, tokenizer, 20),
         }
         if options.nanogpt:
@@ -79,11 +78,8 @@ def main() -> None:
         ours, batch = seconds["ours"], seconds["ours, 20 at once"]
         print(f"{name} 20 texts take {middle_ratio(batch, ours):.2f} times as long as one")
         if "nanoGPT" in seconds:
-            for writer in ("ours", "ours, int8"):
-                times = middle_ratio(seconds["nanoGPT"], seconds[writer])
-                print(
-                    f"{name} {writer} is {times:.1f} times as fast as nanoGPT, one text at a time"
-                )
+            times = middle_ratio(seconds["nanoGPT"], ours)
+            print(f"{name}: {times:.1f} times as fast as nanoGPT, one text at a time")
 
 
 def timed(
@@ -115,12 +111,8 @@ def untrained(shape: Shape) -> tuple[GPT, Tokenizer]:
     return GPT(config, 65), CharTokenizer(ALPHABET, has_bos=False)
 
 
-def our_writer(
-    model: GPT, tokenizer: Tokenizer, count: int, int8: bool = False
-) -> Callable[[int], None]:
+def our_writer(model: GPT, tokenizer: Tokenizer, count: int) -> Callable[[int], None]:
     model = copy.deepcopy(model).eval()
-    if int8:
-        to_int8(model)
 
     def write(tokens: int) -> None:
         sampling = Sampling(max_new_tokens=tokens, temperature=0.8, top_k=200)

@@ -1,6 +1,7 @@
 """`gpt plan`: what a training will take, before it is begun.
 
-Parameters and operations are arithmetic (gpt/evaluation/flops.py). Time and memory are measured: the model is
+Parameters and operations are arithmetic (gpt/evaluation/flops.py). Time and memory are measured:
+the model is
 built and trained on random tokens for some seconds, on this machine, in this process.
 """
 

@@ -1,7 +1,8 @@
 """`gpt promote`: the best model so far, in MLflow's registry under the alias `champion`.
 
 There is one registered model for each corpus. An experiment takes the alias when its seeds show it
-better than the champion's beyond noise (gpt/evaluation/significance.py), or when there is no champion yet. What
+better than the champion's beyond noise (gpt/evaluation/significance.py), or when there is no
+champion yet. What
 the champion reached, by seed, stands in the version's tags. `mlflow models serve` answers with text
 from it; commands/served_model.py is what answers.
 """
@@ -28,7 +29,8 @@ from stages.params import load
 ALIAS = "champion"
 MODEL = "data/model"
 CODE = Path(__file__).with_name("served_model.py")
-# What commands/served_model.py and gpt/ import, for whoever serves the model in an environment of its own.
+# What commands/served_model.py and gpt/ import, for whoever serves the model in an environment of
+# its own.
 NEEDED = ("torch", "numpy", "safetensors", "pydantic", "filelock", "regex", "tiktoken", "pandas")
 
 

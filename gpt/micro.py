@@ -5,7 +5,8 @@
 
 Begin here to see all of it at once; nothing is imported that calculates. It is the architecture
 `gpt2` of gpt/model.py, with the same names for its weights, and it learns the same from the same
-text, loss by loss (tests/gpt/test_micro.py). Only each number is an object here, so it takes a second
+text, loss by loss (tests/gpt/test_micro.py). Only each number is an object here, so it takes a
+second
 where PyTorch takes a few milliseconds.
 """
 

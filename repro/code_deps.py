@@ -4,7 +4,8 @@
 
 A whole package as a dep would run a stage again for a typo in a message, and the entry script alone
 would miss a changed import. Files that change no result are named in pyproject.toml:
-`[tool.code_deps] exempt` for all stages, `[tool.code_deps.stages]` for one; patterns as for fnmatch.
+`[tool.code_deps] exempt` for all stages, `[tool.code_deps.stages]` for one; patterns as for
+fnmatch.
 Packages' `__init__.py` hold docstrings and are left out.
 """
 
@@ -33,7 +34,8 @@ def imported_files(root: Path, file: str) -> set[str]:
 
 
 def closure(root: Path, file: str, exempt: Sequence[str] = ()) -> list[str]:
-    """`file` and all it imports directly or not, sorted; `exempt` files and their imports are not."""
+    """`file` and all it imports directly or not, sorted; `exempt` files and their imports are
+    not."""
     reached: set[str] = set()
     waiting = [file]
     while waiting:
@@ -63,10 +65,8 @@ def write_code_deps(root: Path, shown_as: Callable[[str], str] = lambda path: pa
     deps = {name: [shown_as(path) for path in files] for name, files in code_deps(root).items()}
     known = {path for files in deps.values() for path in files}
     lines: list[str] = []
-    stage, section = "", ""
+    section = ""
     for line in (root / "dvc.yaml").read_text(encoding="utf-8").split("\n"):
-        if match := re.match(r"  (\w+):$", line):
-            stage = match[1]
         if match := re.match(r"    (\w+):", line):
             section = match[1]
         dep = line.removeprefix("      - ")

@@ -3,7 +3,8 @@
     pip install atheris
     python tests/coverage_fuzz.py tokenizer -max_total_time=1200  # config, weights, corpus, text
 
-`tests/faults/test_fuzz.py` asks the same with hypothesis, in seconds and for every reader: what is read is
+`tests/faults/test_fuzz.py` asks the same with hypothesis, in seconds and for every reader: what is
+read is
 right, and what is refused is refused by an error of ours. Anything else stops here with the bytes.
 """
 

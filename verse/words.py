@@ -8,7 +8,8 @@ in the third person, ...), a stress pattern and whether the word starts with a v
 Stress patterns have one letter a syllable: w weak, s strong, x either. The middle or last syllable
 of a word like "mariner" counts as strong, as verse of the time has it.
 
-It holds words and their weights only; how they make lines is in `verse.grammar`. Standard library only.
+It holds words and their weights only; how they make lines is in `verse.grammar`. Standard library
+only.
 """
 
 import re

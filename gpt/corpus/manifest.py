@@ -8,7 +8,8 @@
                                         of val and test, how many documents stand in train too
 
 A long document stands in several consecutive lines of the same `doc`, so that no reader ever needs
-more than a part in memory. This module does not know where texts come from (gpt/corpus/sources.py) nor
+more than a part in memory. This module does not know where texts come from (gpt/corpus/sources.py)
+nor
 what tokens are.
 """
 

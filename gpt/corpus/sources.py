@@ -1,7 +1,9 @@
 """Where texts come from: written on the spot, downloaded, or the user's own.
 
-A `Source` is documents that can be read more than once, in parts. gpt/corpus/splitting.py divides one into
-training, validation and test; gpt/corpus/readers.py reads files, gpt/corpus/downloads.py gets them. Nothing here
+A `Source` is documents that can be read more than once, in parts. gpt/corpus/splitting.py divides
+one into
+training, validation and test; gpt/corpus/readers.py reads files, gpt/corpus/downloads.py gets them.
+Nothing here
 holds more than a document in memory, except lists of names and of files.
 """
 
@@ -157,7 +159,8 @@ def own_text(
 ) -> Source:
     """A file, or the files below a folder whose path there matches the pattern `files`.
 
-    Which of them are one document, and which have one in each row of `column`, gpt/corpus/readers.py tells;
+    Which of them are one document, and which have one in each row of `column`,
+    gpt/corpus/readers.py tells;
     `*` alone means those that it reads, any other pattern exactly what it names. Names that start
     with a dot are passed over. Raises DataError, naming the path, where there is no text.
     """

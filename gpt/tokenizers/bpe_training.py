@@ -6,7 +6,8 @@
     gpt2_tokens      of the file vocab.bpe        -> GPT2Tokenizer
 
 `texts` is called for an iterator over the text, in parts whose pieces are the text's own (see
-gpt.tokenizers.base.recut), and may be called more than once. Memory grows with the number of different
+gpt.tokenizers.base.recut), and may be called more than once. Memory grows with the number of
+different
 pieces, not with the text. Knows no network: the file's bytes are handed in.
 """
 

@@ -5,7 +5,8 @@
         row.log_text("Enter ROMEO ...", "samples/step_00000250.txt")
 
 Each stage finds the row of its execution, or begins it, and completes it from the files of the
-stages that DVC did not need to run (repro/tracking/contents.py says which and what, repro/tracking/store.py writes it).
+stages that DVC did not need to run (repro/tracking/contents.py says which and what,
+repro/tracking/store.py writes it).
 Tracking warns once and never stops or changes a training: whatever fails here becomes one line on
 stderr, and the stage goes on. It installs no signal handlers, starts no threads but the one that
 reads system metrics during `train`, and records nothing of the environment.

@@ -1,6 +1,7 @@
 """Writes rows into MLflow: opens the store, finds or begins a row, completes it.
 
-Everything here may raise; repro/tracking/run.py turns that into one warning, `gpt ui` into one line.
+Everything here may raise; repro/tracking/run.py turns that into one warning, `gpt ui` into one
+line.
 MLflow is imported when the store is opened (about 2 s), through its client alone: the fluent API
 would keep global state and record the user and the environment's tags by itself.
 """

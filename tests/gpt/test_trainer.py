@@ -221,7 +221,8 @@ def test_dropout_is_off_while_looking_and_on_again_after() -> None:
 
 # --- updates --------------------------------------------------------------------------------------
 
-# `pytest tests/gpt/test_trainer.py -k pinned` shows the new numbers where it fails. Changed on purpose
+# `pytest tests/gpt/test_trainer.py -k pinned` shows the new numbers where it fails. Changed on
+# purpose
 # (initial weights, batches, optimizer, schedule)? Put them here, and say in CHANGELOG.md that
 # trainings come out differently.
 PINNED = {
