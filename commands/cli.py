@@ -30,6 +30,7 @@ import typer
 
 from gpt.errors import GptError
 from repro import repository as workspace
+from stages.params import MODEL
 from workshop.cli import workshop
 
 HOST = "127.0.0.1"
@@ -289,9 +290,7 @@ def benchmark(
     file: Annotated[
         Path | None, typer.Argument(help="Its file, as published; else it is downloaded.")
     ] = None,
-    model: Annotated[Path, typer.Option(help="A folder as the train stage writes it.")] = Path(
-        "data/model"
-    ),
+    model: Annotated[Path, typer.Option(help="A folder as the train stage writes it.")] = MODEL,
     limit: Annotated[int, typer.Option(help="Only the first so many questions; 0: all.")] = 0,
 ) -> None:
     """What the model knows that it was not trained for, as JSON: docs/scale.md has GPT-2's."""
@@ -315,9 +314,7 @@ class Layout(StrEnum):
 @app.command("export")
 def export_model(
     to: Annotated[Layout, typer.Option(help="transformers, llama.cpp, or ONNX.")],
-    model: Annotated[Path, typer.Option(help="A folder as the train stage writes it.")] = Path(
-        "data/model"
-    ),
+    model: Annotated[Path, typer.Option(help="A folder as the train stage writes it.")] = MODEL,
     out: Annotated[Path | None, typer.Option(help="The folder to write; else export/LAYOUT.")] = (
         None
     ),

@@ -15,10 +15,9 @@ from gpt.errors import ParamsError
 from gpt.evaluation.flops import flops_per_token
 from repro.tracking.backfill import EXPERIMENT_REF
 from repro.tracking.contents import Commit, Files, WorkingFolder, git
-from stages.params import Params, parse
+from stages.params import CURVE, EVALUATE_METRICS, TOKENIZE_METRICS, TRAIN_METRICS, Params, parse
 
 WORKSPACE = "workspace"
-CURVE = "metrics/curves/train.csv"
 # What may differ between runs that are compared as one: luck, and what is no part of the model.
 NOT_OF_THE_MODEL = ("seed", "sample.", "evaluate.")
 
@@ -77,10 +76,10 @@ def read(name: str) -> Experiment:
         # A copy of an earlier version of this project has other keys: parse says which.
         params = parse((files.read("params.yaml") or b"").decode(), f"{name}: params.yaml")
         found = {
-            stage: json.loads(files.read(f"metrics/{stage}.json") or b"")
-            for stage in ("evaluate", "train", "tokenize")
+            path.stem: json.loads(files.read(str(path)) or b"")
+            for path in (EVALUATE_METRICS, TRAIN_METRICS, TOKENIZE_METRICS)
         }
-        curve = pd.read_csv(io.BytesIO(files.read(CURVE) or b""))
+        curve = pd.read_csv(io.BytesIO(files.read(str(CURVE)) or b""))
         vocab_size = int(found["tokenize"]["vocab_size"])
         float(found["evaluate"]["val"]["bits_per_byte"]) + float(found["train"]["tokens"])
     except (ValueError, KeyError, TypeError):

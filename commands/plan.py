@@ -12,7 +12,6 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -26,13 +25,12 @@ from gpt.errors import DataError, ParamsError
 from gpt.evaluation.flops import flops_per_token, parameter_count, state_bytes, steps_of, tokens_of
 from gpt.model import GPT
 from gpt.trainer import Callbacks, Trainer
-from stages.params import FILE, Params, load, parse
+from stages.params import FILE, TOKENIZE_METRICS, Params, load, parse
 
 FIRST_UPDATES = 3  # slower than the rest: memory is taken, threads are started
 # MLflow loads them when a row begins.
 TRACKED = ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "mlflow.system_metrics")
 SAMPLED = 32  # tokens written to see how long one takes
-TOKENIZE = Path("metrics/tokenize.json")
 # Ids where no text has been tokenised yet: about what English text has of characters.
 CHARACTERS = 65
 
@@ -81,7 +79,7 @@ def vocabulary(params: Params) -> int:
     kind = params.tokenizer.kind
     if kind == "char":
         try:
-            return int(read_json(TOKENIZE)["vocab_size"])
+            return int(read_json(TOKENIZE_METRICS)["vocab_size"])
         except DataError:
             return CHARACTERS
     return {"byte": 257, "gpt2": 50_257}.get(kind, params.tokenizer.vocab_size)

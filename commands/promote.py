@@ -24,10 +24,9 @@ from repro.tracking.backfill import add_missing_rows
 from repro.tracking.contents import Commit, Pipeline, WorkingFolder
 from repro.tracking.run import reason
 from repro.tracking.store import Store
-from stages.params import load
+from stages.params import MODEL, load
 
 ALIAS = "champion"
-MODEL = "data/model"
 CODE = Path(__file__).with_name("served_model.py")
 # What commands/served_model.py and gpt/ import, for whoever serves the model in an environment of
 # its own.
@@ -143,12 +142,12 @@ def _model_of(name: str, folder: Path) -> Path:
     if not isinstance(files, Commit):
         if "evaluate" not in Pipeline(files, load()).valid():
             raise DataError("workspace: its results are not of these params and code; dvc repro")
-        return Path(MODEL)
+        return MODEL
     from dvc.api import DVCFileSystem
 
     target = folder / "model"
     try:
-        DVCFileSystem(rev=files.commit).get(MODEL, str(target), recursive=True)
+        DVCFileSystem(rev=files.commit).get(str(MODEL), str(target), recursive=True)
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise DataError(

@@ -28,9 +28,10 @@ from gpt.corpus.manifest import read_json
 from gpt.errors import DataError, GptError, ParamsError
 from gpt.evaluation.attention_maps import attention_picture
 from gpt.evaluation.diagnostics import diagnose
-from repro.tracking.contents import MODEL, SAMPLES, Pipeline, WorkingFolder, changes_of, git
+from repro.tracking.contents import Pipeline, WorkingFolder, changes_of, git
 from repro.tracking.run import reason
 from stages.evaluate import levels
+from stages.params import CALIBRATION, MODEL, POSITIONS, SAMPLE_METRICS, SAMPLES
 
 PAGE = Path("report.html")
 TEMPLATE = "report.html"
@@ -52,7 +53,7 @@ def write(path: Path = PAGE, prompt: str | None = None) -> None:
     Raises GptError where a stage has not run yet.
     """
     one = experiments.read(experiments.WORKSPACE)
-    sample = read_json(Path("metrics/sample.json"))
+    sample = read_json(SAMPLE_METRICS)
     steps, no_steps = texts_by_step(one)
     written = samples()
     shown = written[0]["text"] if prompt is None and written else prompt or ""
@@ -111,7 +112,7 @@ def findings(one: Experiment) -> list[Any]:
 
 def samples() -> list[dict[str, Any]]:
     try:
-        lines = Path(SAMPLES).read_text(encoding="utf-8").splitlines()
+        lines = SAMPLES.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise DataError(f"{SAMPLES}: {error.strerror}; bring it back: dvc checkout") from None
     return [json.loads(line) for line in lines]
@@ -120,7 +121,7 @@ def samples() -> list[dict[str, Any]]:
 def attention_on(text: str, source: str) -> tuple[str, str, str]:
     """The text, the picture of what each head looks at in it (base64), or why there is none."""
     try:
-        trained = load_model(Path(MODEL), source)
+        trained = load_model(MODEL, source)
         png = attention_picture(trained.model, trained.tokenizer, text)
     except GptError as error:
         # The rest of the page needs no model.
@@ -260,7 +261,7 @@ def reproduce(one: Experiment) -> str:
 def machine() -> str:
     """What the bits of the model depend on besides."""
     try:
-        record = read_json(Path("data/model/config.json"))
+        record = read_json(MODEL / "config.json")
     except DataError:
         return ""
     device = record["device"]
@@ -317,8 +318,8 @@ def pictures(one: Experiment) -> dict[str, Any]:
     loss.add_layout(loss.legend[0], "below")
     loss.legend.location = "left"
     loss.legend.ncols = 2
-    positions = pd.read_csv("metrics/curves/positions.csv")
-    calibration = pd.read_csv("metrics/curves/calibration.csv")
+    positions = pd.read_csv(POSITIONS)
+    calibration = pd.read_csv(CALIBRATION)
     by_position = _figure("Loss by position in a block", "position", "loss (nats per token)")
     by_position.line(positions["position"], positions["loss"])
     honest = _figure("Right as often as sure?", "probability of the likeliest token", "share right")

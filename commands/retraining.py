@@ -20,14 +20,14 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from commands.submission import CURVE, MODEL, SCORES, STAGES, params_of, stated_scores
+from commands.submission import STAGES, params_of, stated_scores
 from gpt.checkpoint import DeviceRecord, load_model
 from gpt.decoding.canonical import one_thread
 from gpt.device import choose_device
 from gpt.errors import ParamsError, SubmissionError
 from repro import repository as workspace
 from repro.tracking.contents import WorkingFolder
-from stages.params import Params
+from stages.params import CURVE, EVALUATE_METRICS, MODEL, Params
 
 # Of a curve of some ten looks, the largest difference between two seeds is about twice the usual.
 NOISES = 3.0
@@ -53,7 +53,9 @@ def retrain(folder: Path, say: Callable[[str], None] = print) -> str:
                     )
             # The ladder beside them depends on the versions of gzip and xz.
             if stated_scores(here) != stated_scores(folder):
-                raise SubmissionError(f"{folder / SCORES}: scored again, the figures are others")
+                raise SubmissionError(
+                    f"{folder / EVALUATE_METRICS}: scored again, the figures are others"
+                )
             return "trained again: the same bits"
         say("another kind of machine: a second seed tells what noise is")
         with tempfile.TemporaryDirectory() as second:
@@ -88,7 +90,8 @@ def _within_noise(folder: Path, here: Path, noise: tuple[float, float]) -> str:
     scored, stated = (stated_scores(one)["bits_per_byte"] for one in (here, folder))
     if abs(scored - stated) > ROUNDING:
         raise SubmissionError(
-            f"{folder / SCORES}: says {stated:.4f} bits per byte, and the weights have {scored:.4f}"
+            f"{folder / EVALUATE_METRICS}: says {stated:.4f} bits per byte, "
+            f"and the weights have {scored:.4f}"
         )
     # From nats a token to bits a byte.
     mine = ours["bits_per_byte"]

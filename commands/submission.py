@@ -28,19 +28,27 @@ from gpt.evaluation.flops import steps_of
 from gpt.generation import Sampling, generate, printable
 from gpt.model_source import count_parameters
 from repro.tracking.contents import WorkingFolder, git, same, value_at
-from stages.params import Params, SampleParams, parse
+from stages.params import (
+    CORPUS,
+    CURVE,
+    EVALUATE_METRICS,
+    MODEL,
+    TOKENS,
+    TRAIN_METRICS,
+    Params,
+    SampleParams,
+    parse,
+)
 from stages.sample import prompt_of
 
 FOLDER = Path("submission")
 NAME = "submission.json"
 POEM = "poem.txt"
-MODEL = "data/model"
-SCORES = "metrics/evaluate.json"
-CURVE = "metrics/curves/train.csv"
 # Copied from the repository, and hashed; nothing else of a submission is ever read.
 COPIED = (
-    *("params.yaml", "dvc.lock", SCORES, "metrics/train.json", CURVE),
-    *(f"{MODEL}/{name}" for name in ("model.safetensors", "config.json", "tokenizer.json")),
+    *("params.yaml", "dvc.lock"),
+    *(str(path) for path in (EVALUATE_METRICS, TRAIN_METRICS, CURVE)),
+    *(str(MODEL / name) for name in ("model.safetensors", "config.json", "tokenizer.json")),
 )
 # Of what a model and its scores come from; the poem itself is written anew to check it.
 STAGES = ("prepare", "tokenize", "train", "evaluate")
@@ -129,7 +137,7 @@ def submit(
     """
     if folder.exists():
         raise SubmissionError(f"{folder}: is there already; move it, or name another with --out")
-    trained = load_model(Path(MODEL))
+    trained = load_model(MODEL)
     check_lineage(Path(), trained)
     decoding = decoding_of(asked)
     candidates = write_candidates(trained, decoding, asked.num_samples)
@@ -163,11 +171,13 @@ def submit(
 def stated_scores(folder: Path) -> dict[str, float]:
     """The plain numbers of the validation split."""
     try:
-        val = read_json(folder / SCORES)["val"]
+        val = read_json(folder / EVALUATE_METRICS)["val"]
         float(val["bits_per_byte"])
         return {name: float(v) for name, v in val.items() if isinstance(v, int | float)}
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise SubmissionError(f"{folder / SCORES}: has no val.bits_per_byte; dvc repro") from None
+        raise SubmissionError(
+            f"{folder / EVALUATE_METRICS}: has no val.bits_per_byte; dvc repro"
+        ) from None
 
 
 def roles(folder: Path, trained: TrainedModel) -> dict[str, str]:
@@ -202,7 +212,7 @@ def verify(folder: Path) -> Submission:
     if found.hashes != roles(folder, trained):
         raise SubmissionError(f"{folder / NAME}: its hashes are not those of the files beside it")
     if found.scores != stated_scores(folder):
-        raise SubmissionError(f"{folder / NAME}: its scores are not those of {SCORES}")
+        raise SubmissionError(f"{folder / NAME}: its scores are not those of {EVALUATE_METRICS}")
     if found.chosen >= len(found.candidates):
         raise SubmissionError(f"{folder / NAME}: the chosen candidate is not among the candidates")
     if (folder / POEM).read_bytes() != found.poem.encode():
@@ -265,10 +275,10 @@ def check_lineage(folder: Path, trained: TrainedModel) -> None:
         made |= {out.path: out.md5 for out in entry.outs}
     # Nothing but tokens and code goes into a training: no weights from elsewhere.
     inputs = {dep.path for dep in lock["train"].deps if not dep.path.endswith(".py")}
-    if inputs != {"data/tokens"}:
+    if inputs != {str(TOKENS)}:
         raise SubmissionError(f"{where}: train read {', '.join(sorted(inputs))}, not tokens alone")
-    for path in (MODEL, SCORES, "metrics/train.json", CURVE):
-        if files.md5(str(folder / path)) != made.get(path):
+    for path in (MODEL, EVALUATE_METRICS, TRAIN_METRICS, CURVE):
+        if files.md5(str(folder / path)) != made.get(str(path)):
             raise SubmissionError(f"{folder / path}: is not what dvc.lock says was made")
     record, (model, train, _) = trained.record, params.resolved()
     if record.pretrained_sha256 or record.train.init_from:
@@ -325,9 +335,9 @@ def _lock(folder: Path) -> dict[str, _Stage]:
 
 def _corpus_md5(folder: Path) -> str:
     for out in _lock(folder)["prepare"].outs:
-        if out.path == "data/corpus":
+        if out.path == str(CORPUS):
             return out.md5
-    raise SubmissionError(f"{folder / 'dvc.lock'}: prepare wrote no data/corpus; dvc repro")
+    raise SubmissionError(f"{folder / 'dvc.lock'}: prepare wrote no {CORPUS}; dvc repro")
 
 
 def _sha256(path: Path) -> Sha256:

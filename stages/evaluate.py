@@ -10,7 +10,6 @@ import gzip
 import lzma
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,14 +40,16 @@ from gpt.model_source import count_parameters
 from gpt.tokenizers.base import Ids
 from repro import run_stage as stage
 from repro.tracking.run import Row
-from stages.params import Params
-
-TOKENS = Path("data/tokens")
-MODEL = Path("data/model")
-CURVE = Path("metrics/curves/train.csv")
-POSITIONS = Path("metrics/curves/positions.csv")
-CALIBRATION = Path("metrics/curves/calibration.csv")
-PICTURE = Path("metrics/pictures/loss.png")
+from stages.params import (
+    CALIBRATION,
+    CURVE,
+    EVALUATE_METRICS,
+    LOSS_PICTURE,
+    MODEL,
+    POSITIONS,
+    TOKENS,
+    Params,
+)
 
 GAP_TOKENS = 32_768
 CROP_TOKENS = 32_768
@@ -100,8 +101,8 @@ def evaluate(params: Params, row: Row) -> None:
             metrics[split]["floor_bits_per_byte"] = round(floor, 6)
             metrics[split]["above_floor"] = round(metrics[split]["bits_per_byte"] - floor, 6)
     metrics["ladder"] = ladder(trained, counted, ids["val"])
-    write_json(Path("metrics/evaluate.json"), metrics)
-    loss_picture(PICTURE, pd.read_csv(CURVE), levels(metrics), "Loss while training")
+    write_json(EVALUATE_METRICS, metrics)
+    loss_picture(LOSS_PICTURE, pd.read_csv(CURVE), levels(metrics), "Loss while training")
     print(summary(metrics))
 
 

@@ -28,6 +28,21 @@ from gpt.presets import resolve
 
 FILE = "params.yaml"
 
+# What the stages write, relative to the working folder, as dvc.yaml declares it.
+CORPUS = Path("data/corpus")
+TOKENS = Path("data/tokens")
+MODEL = Path("data/model")
+SAMPLES = Path("data/samples/samples.jsonl")
+SAMPLES_PAGE = Path("metrics/samples.md")
+PREPARE_METRICS = Path("metrics/prepare.json")
+TOKENIZE_METRICS = Path("metrics/tokenize.json")
+TRAIN_METRICS = Path("metrics/train.json")
+EVALUATE_METRICS = Path("metrics/evaluate.json")
+SAMPLE_METRICS = Path("metrics/sample.json")
+CURVE = Path("metrics/curves/train.csv")
+POSITIONS = Path("metrics/curves/positions.csv")
+CALIBRATION = Path("metrics/curves/calibration.csv")
+LOSS_PICTURE = Path("metrics/pictures/loss.png")
 
 CORPORA = ("verse", "shakespeare", "names", "tinystories", "openwebtext", "fineweb_edu", "own")
 

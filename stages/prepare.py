@@ -16,9 +16,7 @@ from gpt.corpus.splitting import Filters, Split, split_corpus
 from repro import repository as workspace
 from repro import run_stage as stage
 from repro.tracking.run import Row
-from stages.params import DataParams, Params
-
-CORPUS = Path("data/corpus")
+from stages.params import CORPUS, PREPARE_METRICS, DataParams, Params
 
 
 def source_of(corpus: str, data: DataParams) -> sources.Source:
@@ -129,7 +127,7 @@ def prepare(params: Params, row: Row) -> None:
         if shared is not None:
             numbers[name]["ngrams_also_in_train"] = round(shared, 6)
     left_out = {"left_out": split.left_out} if split.left_out else {}
-    write_json(Path("metrics/prepare.json"), {**numbers, **left_out})
+    write_json(PREPARE_METRICS, {**numbers, **left_out})
 
     total = sum(counts["bytes"] for counts in manifest["splits"].values())
     documents = "document" if split.documents == 1 else "documents"

@@ -32,13 +32,18 @@ from gpt.evaluation.novelty import (
 from gpt.generation import Sample, Sampling, generate, printable, search
 from repro import run_stage as stage
 from repro.tracking.run import Row
-from stages.params import Params, SampleParams, check, load
+from stages.params import (
+    MODEL,
+    SAMPLE_METRICS,
+    SAMPLES,
+    SAMPLES_PAGE,
+    TOKENS,
+    Params,
+    SampleParams,
+    check,
+    load,
+)
 from verse import grammar as verse
-
-MODEL = Path("data/model")
-TOKENS = Path("data/tokens")
-SAMPLES = Path("data/samples/samples.jsonl")
-PAGE = Path("metrics/samples.md")
 
 # Copies are looked for in at most the last so many tokens of the training split.
 SEARCHED_TOKENS = 2_000_000
@@ -71,9 +76,9 @@ def sample(params: Params, row: Row) -> None:
                 "new_tokens": one.new_tokens,
             }
             file.write(json.dumps(facts, sort_keys=True, ensure_ascii=False) + "\n")
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_bytes(page(asked, samples).encode())
-    write_json(Path("metrics/sample.json"), scores(trained, samples))
+    SAMPLES_PAGE.parent.mkdir(parents=True, exist_ok=True)
+    SAMPLES_PAGE.write_bytes(page(asked, samples).encode())
+    write_json(SAMPLE_METRICS, scores(trained, samples))
     print(printable(samples[0].text))
 
 

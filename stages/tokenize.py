@@ -47,10 +47,8 @@ from gpt.tokenizers.base import (
 from repro import repository as workspace
 from repro import run_stage as stage
 from repro.tracking.run import Row
-from stages.params import Params, TokenizerParams, load
+from stages.params import CORPUS, TOKENIZE_METRICS, TOKENS, Params, TokenizerParams, load
 
-CORPUS = Path("data/corpus")
-TOKENS = Path("data/tokens")
 FORMAT = 1
 # Characters encoded at once, for each thread.
 BATCH = 2**20
@@ -312,7 +310,7 @@ def tokenize(params: Params, row: Row) -> None:
         metrics[split] = {"tokens": facts["tokens"]}
         if facts["tokens"]:
             metrics[split]["bytes_per_token"] = round(facts["bytes"] / facts["tokens"], 6)
-    write_json(Path("metrics/tokenize.json"), metrics)
+    write_json(TOKENIZE_METRICS, metrics)
     print(
         f"{kind}: vocabulary of {tokenizer.vocab_size:,}, "
         f"{splits['train']['tokens']:,} tokens to train on, {splits['val']['tokens']:,} to validate"

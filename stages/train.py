@@ -38,11 +38,8 @@ from gpt.trainer import CURVE_COLUMNS, Callbacks, Trainer
 from repro import processes as launch
 from repro import repository as workspace
 from repro.tracking.run import Row
-from stages.params import Params
+from stages.params import CURVE, MODEL, TOKENS, TRAIN_METRICS, Params
 
-TOKENS = Path("data/tokens")
-MODEL = Path("data/model")
-CURVE = Path("metrics/curves/train.csv")
 # What train.init_from may name without a file.
 HUGGING_FACE = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 # What a folder of saved states is of.
@@ -232,7 +229,7 @@ def write_metrics(preset: str, trainer: Trainer, findings: list[Finding]) -> Non
     curve.to_csv(CURVE, index=False, lineterminator="\n")
     losses = curve["train_loss"].dropna()
     write_json(
-        Path("metrics/train.json"),
+        TRAIN_METRICS,
         {
             "preset": preset,
             "architecture": model.architecture,
