@@ -7,10 +7,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gpt.checkpoint import TrainedModel, load_model
-from gpt.corpus.downloads import Download, fetch, sha256_of
+from gpt.corpus.downloads import Download, fetch
 from gpt.errors import ParamsError
 from gpt.evaluation import benchmarks as zeroshot
 from gpt.evaluation.scoring import half_block_windows, token_scores
+from gpt.files import sha256_of
 from repro import repository as workspace
 from stages.params import load
 

@@ -1,8 +1,7 @@
 """`gpt plan`: what a training will take, before it is begun.
 
 Parameters and operations are arithmetic (gpt/evaluation/flops.py). Time and memory are measured:
-the model is
-built and trained on random tokens for some seconds, on this machine, in this process.
+the model is built and trained on random tokens for some seconds, on this machine, in this process.
 """
 
 import contextlib
@@ -18,11 +17,11 @@ import psutil
 import torch
 
 from gpt.batches import Batches, even_windows
-from gpt.corpus.manifest import read_json
 from gpt.decoding.decoder import Decoder
 from gpt.device import choose_device
 from gpt.errors import DataError, ParamsError
 from gpt.evaluation.flops import flops_per_token, parameter_count, state_bytes, steps_of, tokens_of
+from gpt.files import read_json
 from gpt.model import GPT
 from gpt.trainer import Callbacks, Trainer
 from stages.params import FILE, TOKENIZE_METRICS, Params, load, parse

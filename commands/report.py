@@ -24,10 +24,10 @@ from markupsafe import Markup
 from commands import experiments
 from commands.experiments import Experiment
 from gpt.checkpoint import load_model
-from gpt.corpus.manifest import read_json
 from gpt.errors import DataError, GptError, ParamsError
 from gpt.evaluation.attention_maps import attention_picture
 from gpt.evaluation.diagnostics import diagnose
+from gpt.files import read_json
 from repro.tracking.contents import Pipeline, WorkingFolder, changes_of, git
 from repro.tracking.run import reason
 from stages.evaluate import levels

@@ -10,7 +10,6 @@ What it cannot show: everything here may have been made up together, so that agr
 consistency and no proof. The proof is to train again (commands/retraining.py).
 """
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +20,10 @@ from pydantic import BaseModel, Field, ValidationError
 
 from gpt.checkpoint import TrainedModel, load_model
 from gpt.config import Config, first_line
-from gpt.corpus.manifest import read_json, write_json
 from gpt.decoding.canonical import canonical, one_thread
 from gpt.errors import GptError, SubmissionError
 from gpt.evaluation.flops import steps_of
+from gpt.files import read_json, sha256_of, write_json
 from gpt.generation import Sampling, generate, printable
 from gpt.model_source import count_parameters
 from repro.tracking.contents import WorkingFolder, git, same, value_at
@@ -158,7 +157,7 @@ def submit(
             chosen=chosen,
             scores=stated_scores(folder),
             hashes=roles(folder, trained),
-            files={name: _sha256(folder / name) for name in (*COPIED, POEM)},
+            files={name: sha256_of(folder / name) for name in (*COPIED, POEM)},
         )
     except ValidationError as error:
         shutil.rmtree(folder)
@@ -187,7 +186,7 @@ def roles(folder: Path, trained: TrainedModel) -> dict[str, str]:
         "tokenizer": trained.record.tokenizer_sha256,
         "corpus": _corpus_md5(folder),
         "code": trained.record.code_sha256,
-        "dvc_lock": _sha256(folder / "dvc.lock"),
+        "dvc_lock": sha256_of(folder / "dvc.lock"),
     }
 
 
@@ -205,7 +204,7 @@ def verify(folder: Path) -> Submission:
             raise SubmissionError(f"{folder / name}: not found, so the submission is not whole")
         if not name.endswith(".safetensors") and (folder / name).stat().st_size > MAX_BYTES:
             raise SubmissionError(f"{folder / name}: larger than {MAX_BYTES} bytes")
-        if _sha256(folder / name) != found.files.get(name):
+        if sha256_of(folder / name) != found.files.get(name):
             raise SubmissionError(f"{folder / name}: edited; its sha256 is not that of {NAME}")
     trained = load_model(folder / MODEL)
     check_lineage(folder, trained)
@@ -338,11 +337,6 @@ def _corpus_md5(folder: Path) -> str:
         if out.path == str(CORPUS):
             return out.md5
     raise SubmissionError(f"{folder / 'dvc.lock'}: prepare wrote no {CORPUS}; dvc repro")
-
-
-def _sha256(path: Path) -> Sha256:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- leaderboard ----------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt.corpus.manifest import check_sha256, damaged, listed_files, read_json, split_facts
-from gpt.errors import DataError
+from gpt.corpus.manifest import check_sha256, listed_files, split_facts
+from gpt.errors import DataError, damaged
+from gpt.files import read_json
 from gpt.tokenizers.base import Ids
 
 

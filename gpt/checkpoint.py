@@ -28,9 +28,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gpt.config import OUR_SOURCE, Config, ModelConfig, TrainConfig, first_line
-from gpt.corpus.manifest import write_json
 from gpt.device import Device, choose_device
 from gpt.errors import CheckpointError, ParamsError
+from gpt.files import sha256_of, write_json
 from gpt.model import GPT
 from gpt.model_source import make_model, without_weights
 from gpt.tokenizers.base import Tokenizer, line_breaks, load_tokenizer
@@ -100,7 +100,7 @@ def save_model(
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, _weights(folder))
         shutil.copyfile(tokenizer_file, folder / "tokenizer.json")
-        record = record.model_copy(update={"weights_sha256": _sha256(_weights(folder))})
+        record = record.model_copy(update={"weights_sha256": sha256_of(_weights(folder))})
         write_json(folder / "config.json", record.model_dump())
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: could not be written ({error}); make room") from None
@@ -192,16 +192,11 @@ def _weights(folder: Path) -> Path:
 def _check_hash(path: Path, expected: str) -> None:
     if not path.is_file():
         raise CheckpointError(f"{path}: not found; bring it back: dvc checkout, or dvc repro")
-    if _sha256(path) != expected:
+    if sha256_of(path) != expected:
         raise CheckpointError(
             f"{path}: its sha256 is not the one in config.json, so it is damaged or of another "
             "model; delete .dvc/cache/files and data/model, then: dvc repro"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class TrainingStates:
@@ -264,7 +259,7 @@ class TrainingStates:
             aside.mkdir()
             save_file(tensors, aside / "state.safetensors")
             write_json(aside / "state.json", facts)
-            hashes = {name: _sha256(aside / name) for name in STATE_FILES}
+            hashes = {name: sha256_of(aside / name) for name in STATE_FILES}
             write_json(aside / "manifest.json", {"format": FORMAT, "sha256": hashes})
             for path in (*aside.iterdir(), aside):
                 _sync(path)
@@ -290,7 +285,7 @@ class TrainingStates:
                 if manifest["format"] != FORMAT:
                     raise ValueError("is of another format")
                 for name in STATE_FILES:
-                    if _sha256(folder / name) != manifest["sha256"][name]:
+                    if sha256_of(folder / name) != manifest["sha256"][name]:
                         raise ValueError(f"{name} is not as it was written")
                 facts = json.loads((folder / "state.json").read_bytes())
                 return load_file(folder / "state.safetensors"), facts

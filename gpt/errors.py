@@ -14,6 +14,8 @@ may quote a file of somebody else: what would steer a terminal is shown escaped,
 it long. Faults of our own stay plain Python exceptions, with their traceback.
 """
 
+from pathlib import Path
+
 MAX_CHARACTERS = 800
 
 
@@ -53,4 +55,17 @@ class SubmissionError(GptError):
 
 
 class Interrupted(GptError):
-    """A signal asked the training to stop; its state is saved and the next run goes on."""
+    """A signal asked the training to stop; its state is saved and the next run resumes."""
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """The error for an input file that the system, or its compression, cannot read."""
+    # pyarrow's errors have a message and no number.
+    reason = error.strerror or " ".join(str(error).split())
+    return DataError(f"{path}: {reason}; check the path and its permissions")
+
+
+def damaged(path: Path, what: str) -> DataError:
+    """The error for an input of a stage that is not what the stage before wrote."""
+    # DVC trusts its cache without hashing it again, so the copy there has to go as well.
+    return DataError(f"{path}: {what}; delete .dvc/cache/files and {path.parent}, then: dvc repro")

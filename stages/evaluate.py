@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from gpt.batches import manifest, open_tokens
 from gpt.checkpoint import TrainedModel, load_model
-from gpt.corpus.manifest import write_json
 from gpt.errors import DataError
 from gpt.evaluation.ngrams import kneser_ney_losses
 from gpt.evaluation.plots import loss_picture
@@ -36,6 +35,7 @@ from gpt.evaluation.scoring import (
     random_crops,
     token_scores,
 )
+from gpt.files import write_json
 from gpt.model_source import count_parameters
 from gpt.tokenizers.base import Ids
 from repro import run_stage as stage

@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from gpt.corpus import downloads, parallel, sources
 from gpt.corpus.contamination import shared_ngrams
-from gpt.corpus.manifest import CorpusWriter, write_json
+from gpt.corpus.manifest import CorpusWriter
 from gpt.corpus.splitting import Filters, Split, split_corpus
+from gpt.files import write_json
 from repro import repository as workspace
 from repro import run_stage as stage
 from repro.tracking.run import Row

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from gpt.batches import open_tokens
 from gpt.checkpoint import TrainedModel, load_model
-from gpt.corpus.manifest import write_json
 from gpt.errors import DataError, GptError, ParamsError
 from gpt.evaluation.novelty import (
     Pieces,
@@ -29,6 +28,7 @@ from gpt.evaluation.novelty import (
     rouge_2_nearest,
     words_of,
 )
+from gpt.files import write_json
 from gpt.generation import Sample, Sampling, generate, printable, search
 from repro import run_stage as stage
 from repro.tracking.run import Row

@@ -29,10 +29,10 @@ from gpt.corpus.manifest import (
     read_parts,
     read_shard,
     shards_of,
-    write_json,
 )
 from gpt.corpus.parallel import ahead, cores
 from gpt.errors import GptError, TokenizerError
+from gpt.files import write_json
 from gpt.tokenizers import bpe_training as vocabulary
 from gpt.tokenizers.base import (
     BPETokenizer,

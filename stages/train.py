@@ -23,13 +23,13 @@ from tqdm import tqdm
 from gpt.batches import Batches, EpochBatches, Tokens, even_windows, manifest, open_tokens, parts_of
 from gpt.checkpoint import DeviceRecord, ModelRecord, TrainingStates, save_model
 from gpt.config import ModelConfig, TrainConfig
-from gpt.corpus.downloads import Download, fetch, sha256_of
-from gpt.corpus.manifest import read_json, write_json
+from gpt.corpus.downloads import Download, fetch
 from gpt.device import Device, choose_device
 from gpt.distributed import Group
 from gpt.errors import DataError, Interrupted, TrainingError
 from gpt.evaluation.diagnostics import Finding, diagnose
 from gpt.evaluation.flops import steps_of
+from gpt.files import read_json, sha256_of, write_json
 from gpt.interop.gpt2_weights import read_pretrained, weights_file
 from gpt.model_source import count_parameters, make_model
 from gpt.packing import PackedBatches

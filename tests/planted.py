@@ -62,7 +62,7 @@ MODEL_FAULT_ESCAPES = Defect(
 )
 DISK_FAULT_ESCAPES = Defect("repro/run_stage.py", "if error.errno not in OF_THE_DISK:", "if True:")
 STATE_HASH_UNCHECKED = Defect(
-    CHECKPOINT, 'if _sha256(folder / name) != manifest["sha256"][name]:', "if False:"
+    CHECKPOINT, 'if sha256_of(folder / name) != manifest["sha256"][name]:', "if False:"
 )
 DAMAGED_CROWD_OUT = Defect(
     CHECKPOINT,
@@ -107,7 +107,7 @@ TRACKING_STOPS_THE_STAGE = Defect(
 LOST_STAGES_STAY_LOST = Defect(
     "repro/tracking/backfill.py", "if lost or commit is None:", "if commit is None:"
 )
-CACHE_TRUSTED = Defect("gpt/corpus/manifest.py", "    if found != expected:\n", "    if False:\n")
+CACHE_TRUSTED = Defect("gpt/corpus/manifest.py", "    if actual != expected:\n", "    if False:\n")
 
 # --- data
 DOWNLOAD_UNCHECKED = Defect(
@@ -168,7 +168,7 @@ HEADS_UNCHECKED = Defect("gpt/config.py", "if self.n_embd % self.n_head:", "if F
 TAGS_RUN = Defect(PARAMS, "class _Yaml12(yaml.SafeLoader):", "class _Yaml12(yaml.UnsafeLoader):")
 
 # --- models
-MODEL_HASH_UNCHECKED = Defect(CHECKPOINT, "if _sha256(path) != expected:", "if False:")
+MODEL_HASH_UNCHECKED = Defect(CHECKPOINT, "if sha256_of(path) != expected:", "if False:")
 VOCABULARY_UNCHECKED = Defect(
     CHECKPOINT, "if tokenizer.vocab_size != record.vocab_size:", "if False:"
 )

@@ -28,8 +28,8 @@ Texts = list[tuple[str, str]]
 
 _NO_WORD = re.compile(r"[\W_]+")
 # Odd, so that products modulo 2^64 lose nothing, and can be undone.
-_FACTOR = 0x9E3779B97F4A7C15
-_INVERSE = pow(_FACTOR, -1, 2**64)
+HASH_BASE = 0x9E3779B97F4A7C15
+HASH_BASE_INVERSE = pow(HASH_BASE, -1, 2**64)
 # Of bytes that are no part of a word 0; those above ASCII are, once _NO_WORD has gone.
 _CODES = np.array(
     [(byte + 1) * (byte > 127 or chr(byte).isalnum()) for byte in range(256)], np.uint64
@@ -71,13 +71,13 @@ def ngrams(texts: Texts) -> Hashes:
         starts = np.insert(starts, 0, 0)
     if len(starts) < GRAM:
         return np.empty(0, np.uint64)
-    words = np.add.reduceat(codes * _powers(_FACTOR, len(raw)), starts)
-    words *= _powers(_INVERSE, len(raw))[starts]
+    words = np.add.reduceat(codes * powers(HASH_BASE, len(raw)), starts)
+    words *= powers(HASH_BASE_INVERSE, len(raw))[starts]
     words = _mixed(words)
 
     count = len(words) - GRAM + 1
     hashes = np.zeros(count, np.uint64)
-    for place, factor in enumerate(_powers(_FACTOR, GRAM)):
+    for place, factor in enumerate(powers(HASH_BASE, GRAM)):
         hashes += words[place : place + count] * factor
     ends = np.cumsum([len(document) + 1 for document in documents])
     document = np.searchsorted(ends, starts, side="right")
@@ -85,7 +85,7 @@ def ngrams(texts: Texts) -> Hashes:
     return within
 
 
-def _powers(base: int, count: int) -> Hashes:
+def powers(base: int, count: int) -> Hashes:
     """base, base^2, ... modulo 2^64."""
     return np.cumprod(np.full(count, base, np.uint64), dtype=np.uint64)
 
@@ -93,7 +93,7 @@ def _powers(base: int, count: int) -> Hashes:
 def _mixed(hashes: Hashes) -> Hashes:
     """Each bit depends on all: the low ones decide what is sampled."""
     hashes ^= hashes >> np.uint64(32)
-    hashes *= np.uint64(_FACTOR)
+    hashes *= np.uint64(HASH_BASE)
     hashes ^= hashes >> np.uint64(29)
     return hashes
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt.corpus.readers import unreadable
 from gpt.errors import DataError
+from gpt.files import sha256_of
 
 TIMEOUT = 30  # seconds that a server may stay silent
 RETRIES = 4
@@ -148,15 +148,6 @@ def check_room(folder: Path, size: int) -> None:
             f"{folder}: {(size + ROOM) / 1e9:,.1f} GB are needed and {free / 1e9:,.1f} GB are free;"
             " make room, or lower data.shards"
         )
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal. Raises DataError where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise unreadable(path, error) from None
 
 
 def hash_of_all(hashes: dict[str, str]) -> str:

@@ -8,13 +8,11 @@
                                         of val and test, how many documents stand in train too
 
 A long document stands in several consecutive lines of the same `doc`, so that no reader ever needs
-more than a part in memory. This module does not know where texts come from (gpt/corpus/sources.py)
-nor
-what tokens are.
+more than a part in memory. This module does not know where texts come
+from (gpt/corpus/sources.py) nor what tokens are.
 """
 
 import hashlib
-import json
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +23,8 @@ from typing import IO, Any, Self
 import numpy as np
 import orjson
 
-from gpt.errors import DataError
+from gpt.errors import damaged
+from gpt.files import read_json, sha256_of, write_json
 
 SPLITS = ("train", "val", "test")
 FORMAT = 1
@@ -272,38 +271,11 @@ def split_facts(manifest: Path, split: str) -> dict[str, Any]:
     return facts
 
 
-def damaged(path: Path, what: str) -> DataError:
-    """The error for an input of a stage that is not what the stage before wrote."""
-    # DVC trusts its cache without hashing it again, so the copy there has to go as well.
-    return DataError(f"{path}: {what}; delete .dvc/cache/files and {path.parent}, then: dvc repro")
-
-
 def check_sha256(path: Path, expected: str) -> None:
     """Raises DataError where the bytes of `path` are not those its manifest states."""
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        actual = sha256_of(path)
     except OSError as error:
         raise damaged(path, error.strerror or str(error)) from None
-    if found != expected:
+    if actual != expected:
         raise damaged(path, "its sha256 is not the one in the manifest beside it")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """JSON that is the same bytes for the same value: sorted keys, LF, no NaN."""
-    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text.encode() + b"\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a manifest. Raises DataError where it is missing or damaged."""
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path}: not found; run the stages before: dvc repro") from None
-    except (OSError, ValueError, RecursionError):
-        raise damaged(path, "is not JSON") from None
-    if not isinstance(value, dict):
-        raise damaged(path, "is not a JSON object")
-    return value

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from gpt.errors import DataError
+from gpt.errors import DataError, unreadable
 
 PLAIN_SUFFIXES = (".txt", ".md")
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -117,13 +117,6 @@ def separated(path: Path, separator: str, name: str) -> Iterator[Document]:
             yield Document(f"{name}:{number}", held(text.strip("\n")))
     if rest.strip():
         yield Document(f"{name}:{number + 1}", held(rest.strip("\n")))
-
-
-def unreadable(path: Path, error: OSError) -> DataError:
-    """The error for a file that the system, or its compression, does not give."""
-    # pyarrow's have a message and no number.
-    what = error.strerror or " ".join(str(error).split())
-    return DataError(f"{path}: {what}; check data.path and its rights")
 
 
 def _suffix(path: Path) -> str:

@@ -1,10 +1,8 @@
 """Where texts come from: written on the spot, downloaded, or the user's own.
 
-A `Source` is documents that can be read more than once, in parts. gpt/corpus/splitting.py divides
-one into
-training, validation and test; gpt/corpus/readers.py reads files, gpt/corpus/downloads.py gets them.
-Nothing here
-holds more than a document in memory, except lists of names and of files.
+A `Source` is documents that can be read more than once, in parts. splitting.py divides one into
+training, validation and test; readers.py reads files, downloads.py gets them. Nothing here holds
+more than a document in memory, except lists of names and of files.
 """
 
 import fnmatch
@@ -15,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gpt.corpus.downloads import Download, hash_of_all, sha256_of
+from gpt.corpus.downloads import Download, hash_of_all
 from gpt.corpus.readers import (
     Document,
     held,
@@ -24,9 +22,9 @@ from gpt.corpus.readers import (
     read_documents,
     read_text,
     separated,
-    unreadable,
 )
-from gpt.errors import DataError
+from gpt.errors import DataError, unreadable
+from gpt.files import sha256_of
 from verse import grammar as verse
 
 
@@ -115,7 +113,7 @@ def verse_plays(size: int, seed: int) -> Source:
 
 def single_text(path: Path) -> Source:
     """One text file as one document."""
-    name, digest = _name(path, path.parent), sha256_of(path)
+    name, digest = _name(path, path.parent), _sha256_of(path)
     return Source(1, lambda: iter([Document(name, lambda: read_text(path))]), {"sha256": digest})
 
 
@@ -124,7 +122,7 @@ def name_list(path: Path) -> Source:
     lines = "".join(read_text(path)).split("\n")
     names = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     facts = {
-        "sha256": sha256_of(path),
+        "sha256": _sha256_of(path),
         "duplicates_removed": sum(1 for line in lines if line.strip()) - len(names),
     }
     return Source(
@@ -159,8 +157,7 @@ def own_text(
 ) -> Source:
     """A file, or the files below a folder whose path there matches the pattern `files`.
 
-    Which of them are one document, and which have one in each row of `column`,
-    gpt/corpus/readers.py tells;
+    Which of them are one document, and which have one in each row of `column`, readers.py tells;
     `*` alone means those that it reads, any other pattern exactly what it names. Names that start
     with a dot are passed over. Raises DataError, naming the path, where there is no text.
     """
@@ -174,13 +171,13 @@ def own_text(
         raise unreadable(path, error) from None
     if stat.S_ISREG(mode):
         found = {_name(path, path.parent): path}
-        whole, facts = sha256_of(path), {}
+        whole, facts = _sha256_of(path), {}
     else:
         found, passed_over = _files_below(path, files)
         if not found:
             wanted = "text (txt, md, jsonl, csv, parquet)" if files == "*" else f"file like {files}"
             raise DataError(f"{path}: holds no {wanted}; put one there, or set data.path")
-        whole = hash_of_all({name: sha256_of(file) for name, file in found.items()})
+        whole = hash_of_all({name: _sha256_of(file) for name, file in found.items()})
         facts = {"files": len(found), "files_passed_over": passed_over}
     if sha256 is not None and whole != sha256:
         raise DataError(f"{path}: its sha256 is {whole}, not the data.sha256 of params.yaml")
@@ -213,6 +210,13 @@ def _files_below(folder: Path, pattern: str) -> tuple[dict[str, Path], int]:
             if fnmatch.fnmatchcase(name, pattern):
                 wanted[name] = path
     return wanted, len(paths) - len(wanted)
+
+
+def _sha256_of(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def _name(file: Path, folder: Path) -> str:

@@ -30,8 +30,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from gpt.checkpoint import TrainedModel
-from gpt.corpus.readers import unreadable
-from gpt.errors import DataError
+from gpt.errors import DataError, unreadable
 
 Progress = Callable[[int], None]
 # Of enwik8 and text8, their last part is what others test on.

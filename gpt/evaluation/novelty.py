@@ -15,11 +15,9 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-_BASE = 0x9E3779B97F4A7C15 | 1  # odd, so that it has an inverse modulo 2^64
-_INVERSE = pow(_BASE, -1, 2**64)
-_GAP = 0x110000  # ends each text: one above all characters
+from gpt.corpus.contamination import HASH_BASE, HASH_BASE_INVERSE, Hashes, powers
 
-Hashes = NDArray[np.uint64]
+_GAP = 0x110000  # ends each text: one above all characters
 
 
 class Pieces:
@@ -31,8 +29,8 @@ class Pieces:
         numbers = np.concatenate([part for text in parts for part in (text, gap)])
         self.characters = numbers
         self._lengths = np.array([len(part) for part in parts])
-        self._powers = _powers(_INVERSE, len(numbers))
-        terms = (numbers.astype(np.uint64) + np.uint64(1)) * _powers(_BASE, len(numbers))
+        self._powers = powers(HASH_BASE_INVERSE, len(numbers))
+        terms = (numbers.astype(np.uint64) + np.uint64(1)) * powers(HASH_BASE, len(numbers))
         self._sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
 
     def count(self, length: int) -> int:
@@ -45,14 +43,6 @@ class Pieces:
         ends = self._sums[len(self._sums) - starts :]
         found: Hashes = (ends - self._sums[:starts]) * self._powers[:starts]
         return found
-
-
-def _powers(base: int, count: int) -> Hashes:
-    """base^0, base^1, ..., modulo 2^64."""
-    factors = np.full(count, base, dtype=np.uint64)
-    factors[0] = 1
-    powers: Hashes = np.cumprod(factors, dtype=np.uint64)
-    return powers
 
 
 def _stands_in(texts: Pieces, train: Pieces, length: int) -> NDArray[np.bool_]:

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from gpt.checkpoint import TrainedModel
 from gpt.config import OUR_SOURCE, ModelConfig
-from gpt.corpus.manifest import write_json
 from gpt.errors import CheckpointError
+from gpt.files import write_json
 from gpt.interop.gpt2_weights import to_gpt2
 from gpt.tokenizers.base import PATTERNS, CharTokenizer, Tokenizer
 from gpt.tokenizers.bpe_reference import merges_of

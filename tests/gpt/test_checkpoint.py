@@ -22,8 +22,8 @@ from torch import Tensor
 
 from gpt.checkpoint import DeviceRecord, ModelRecord, TrainingStates, load_model, save_model
 from gpt.config import ModelConfig, TrainConfig
-from gpt.corpus.manifest import write_json
 from gpt.errors import CheckpointError, GptError, TokenizerError
+from gpt.files import write_json
 from gpt.model import GPT
 from gpt.tokenizers.base import CharTokenizer
 

@@ -12,8 +12,8 @@ from test_pipeline import Clone, make_clone, stages_run
 
 from gpt.checkpoint import DeviceRecord, ModelRecord, load_model, save_model
 from gpt.config import ModelConfig, TrainConfig
-from gpt.corpus.manifest import write_json
 from gpt.errors import CheckpointError, ParamsError
+from gpt.files import write_json
 from gpt.generation import Sampling, generate
 from gpt.model_source import make_model
 

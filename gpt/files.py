@@ -1,0 +1,34 @@
+"""JSON files that are the same bytes for the same value, and the sha256 of a file."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from gpt.errors import DataError, damaged
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON that is the same bytes for the same value: sorted keys, LF, no NaN."""
+    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode() + b"\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object that a stage wrote. Raises DataError if it is missing or damaged."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path}: not found; run the stages before: dvc repro") from None
+    except (OSError, ValueError, RecursionError):
+        raise damaged(path, "is not JSON") from None
+    if not isinstance(value, dict):
+        raise damaged(path, "is not a JSON object")
+    return value
+
+
+def sha256_of(path: Path) -> str:
+    """Hashes a file, in hexadecimal. Raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
