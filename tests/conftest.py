@@ -5,13 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import planted
 import pytest
+from pipeline_clone import SMALL, Clone
 from pytest_socket import disable_socket, enable_socket
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -66,6 +67,19 @@ def texts() -> Path:
     if folder is None or not (folder / "shakespeare.txt").is_file():
         missing("GPT_MIRROR names no folder with shakespeare.txt")
     return folder
+
+
+@pytest.fixture(scope="module")
+def make_clone(
+    tmp_path_factory: pytest.TempPathFactory, tracked_files: list[Path]
+) -> Callable[..., Clone]:
+    def make(**params: str) -> Clone:
+        folder = tmp_path_factory.mktemp("clone")
+        return Clone(
+            folder, tracked_files, SMALL | {k.replace("__", "."): v for k, v in params.items()}
+        )
+
+    return make
 
 
 def missing(what: str) -> None:

@@ -26,7 +26,7 @@ with atheris.instrument_imports(include=["gpt", "pydantic", "safetensors", "json
     from gpt.corpus.sources import read_text
     from gpt.errors import GptError
     from gpt.tokenizers.base import load_tokenizer
-from test_checkpoint import TOKENIZER, saved_model, vouch
+from saved_models import TOKENIZER, saved_model, vouch
 
 
 def tokenizer(folder: Path, raw: bytes) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors.torch import load_file
 from trial_repository import write_lock
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -200,6 +201,13 @@ def went_on_from(output: str) -> int:
     """The step from which a training says that it went on; 0 where it began afresh."""
     found = re.search(r"going on from step (\d+)", output)
     return int(found[1]) if found else 0
+
+
+def largest_difference(first: SmallTraining, second: SmallTraining) -> float:
+    """The largest difference between two weights of two models."""
+    a, b = (load_file(t.folder / "data/model/model.safetensors") for t in (first, second))
+    assert a.keys() == b.keys()
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
 
 
 def _enter(stage: str, folder: Path, shown: Path, before: Callable[[], object] | None) -> None:

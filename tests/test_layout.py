@@ -142,3 +142,12 @@ def test_every_stage_has_a_body_for_main() -> None:
     for stage in STAGES:
         body = getattr(importlib.import_module(f"stages.{stage}"), stage)
         assert list(inspect.signature(body).parameters) == ["params", "row"]
+
+
+def test_no_test_module_imports_another() -> None:
+    for file in (REPOSITORY / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+                imported = [name for name in names if name.rpartition(".")[2].startswith("test_")]
+                assert not imported, f"{file.name}: shared code stands in a module without test_"

@@ -6,9 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from course_solutions import SOLUTIONS
 from IPython.core.interactiveshell import InteractiveShell
-from test_pipeline import SMALL, Clone
-from test_workshop import SOLUTIONS
+from pipeline_clone import SMALL, Clone
 
 from workshop import check, notebook
 from workshop.cells import keep, load_ipython_extension

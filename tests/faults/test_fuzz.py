@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
-from test_checkpoint import TOKENIZER, saved_model, vouch
+from saved_models import TOKENIZER, saved_model, vouch
 
 from gpt.batches import open_tokens
 from gpt.checkpoint import TrainingStates, load_model

@@ -1,6 +1,5 @@
 """Models and training states on disk: complete or refused, and never a pickle that runs."""
 
-import hashlib
 import json
 import os
 import pickle
@@ -18,69 +17,25 @@ import planted
 import pytest
 import torch
 from safetensors.torch import save_file
+from saved_models import TOKENIZER, change_config, saved_model, sha256, vouch
 from torch import Tensor
 
-from gpt.checkpoint import DeviceRecord, ModelRecord, TrainingStates, load_model, save_model
-from gpt.config import ModelConfig, TrainConfig
+from gpt.checkpoint import TrainingStates, load_model
 from gpt.errors import CheckpointError, GptError, TokenizerError
 from gpt.files import write_json
-from gpt.model import GPT
 from gpt.tokenizers.base import CharTokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHAPE = ModelConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, bias=True)
-TOKENIZER = CharTokenizer("\n abcdefg", has_bos=True)
 
 
 # A loaded model computes with the threads it was trained with.
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def saved_model(folder: Path, seed: int = 0) -> GPT:
-    """A model folder as the stage `train` writes it; returns the model."""
-    model = GPT(SHAPE, TOKENIZER.vocab_size, seed)
-    tokenizer_file = folder.parent / f"{folder.name}-tokenizer.json"
-    write_json(tokenizer_file, TOKENIZER.spec())
-    train = TrainConfig(steps=1, batch_size=1, learning_rate=1e-3, min_learning_rate=0.0)
-    record = ModelRecord(
-        model=SHAPE,
-        vocab_size=TOKENIZER.vocab_size,
-        train=train,
-        seed=seed,
-        data={"corpus": "own", "train": "0" * 64},
-        code_sha256="0" * 64,
-        device=DeviceRecord(
-            name="cpu", dtype="float32", threads=1, cpu_capability="any", torch="any"
-        ),
-        tokenizer_sha256=sha256(tokenizer_file),
-    )
-    save_model(folder, model.state_dict(), tokenizer_file, record)
-    return model
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     saved_model(tmp_path / "model")
     return tmp_path / "model"
-
-
-def change_config(folder: Path, section: str = "", **values: Any) -> None:
-    config = json.loads((folder / "config.json").read_bytes())
-    (config[section] if section else config).update(values)
-    write_json(folder / "config.json", config)
-
-
-def vouch(folder: Path) -> None:
-    """Lets config.json state the hashes of the files as they are, as whoever swapped them would."""
-    change_config(
-        folder,
-        weights_sha256=sha256(folder / "model.safetensors"),
-        tokenizer_sha256=sha256(folder / "tokenizer.json"),
-    )
 
 
 def refused(folder: Path, names: str, kind: type[GptError] = CheckpointError) -> str:

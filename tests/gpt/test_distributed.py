@@ -13,8 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from safetensors.torch import load_file
-from small_training import REPOSITORY, SmallTraining
+from small_training import REPOSITORY, SmallTraining, largest_difference
 
 from gpt.config import TrainConfig
 from gpt.distributed import Group, Share, like, whole
@@ -118,13 +117,6 @@ def bits(training: SmallTraining) -> tuple[str, str]:
     return hashes["model.safetensors"], hashes["train.csv"]
 
 
-def apart(one: SmallTraining, other: SmallTraining) -> float:
-    """The largest difference between two weights of two models."""
-    a, b = (load_file(t.folder / "data/model/model.safetensors") for t in (one, other))
-    assert a.keys() == b.keys()
-    return max(float((a[name] - b[name]).abs().max()) for name in a)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_two_processes_give_the_bits_of_one_where_each_does_one_pass(
@@ -169,7 +161,7 @@ def test_processes_share_models_and_rows_and_differ_in_the_last_digits(
         },
     }.items():
         other = trained(original, tmp_path / name, **MUON, **params)
-        assert apart(one, other) < TOLERANCE, name
+        assert largest_difference(one, other) < TOLERANCE, name
 
 
 @pytest.mark.slow
@@ -316,7 +308,7 @@ def test_a_signal_saves_and_another_number_of_processes_goes_on(
     done = training.plain("train")
     assert done.returncode == 0
     assert f"going on from step {saved}\n" in done.stdout
-    assert apart(one, training) < 10 * TOLERANCE
+    assert largest_difference(one, training) < 10 * TOLERANCE
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_checkpoint import TOKENIZER, change_config, saved_model, sha256
-from test_pipeline import Clone, make_clone, stages_run
+from pipeline_clone import Clone, stages_run
+from saved_models import TOKENIZER, change_config, saved_model, sha256
 
 from gpt.checkpoint import DeviceRecord, ModelRecord, load_model, save_model
 from gpt.config import ModelConfig, TrainConfig
@@ -16,8 +16,6 @@ from gpt.errors import CheckpointError, ParamsError
 from gpt.files import write_json
 from gpt.generation import Sampling, generate
 from gpt.model_source import make_model
-
-__all__ = ["make_clone"]  # a fixture, found by its name
 
 # As a learner might write it: other names, a mask that is stored, one matrix under two names.
 THEIRS = """

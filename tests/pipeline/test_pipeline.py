@@ -17,137 +17,16 @@ from pathlib import Path
 
 import planted
 import pytest
-import yaml
+from pipeline_clone import (
+    Clone,
+    assert_complete,
+    set_params,
+    stages_run,
+    tracked_runs,
+    wait_for,
+)
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
-
-SMALL = {
-    "data.verse_bytes": "60000",
-    "train.steps": "40",
-    "train.batch_size": "8",
-    "train.eval_every": "20",
-    "train.eval_tokens": "1024",
-    "train.threads": "1",
-    "model.n_layer": "1",
-    "model.n_embd": "32",
-    "model.block_size": "32",
-    "sample.num_samples": "2",
-    "sample.max_new_tokens": "60",
-    "runtime.tracking": "false",
-}
-
-
-def set_params(folder: Path, values: dict[str, str]) -> None:
-    """Edits params.yaml as a user does, line by line, comments kept."""
-    path = folder / "params.yaml"
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for key, value in values.items():
-        section, _, name = key.rpartition(".")
-        inside = ""
-        for index, line in enumerate(lines):
-            if top := re.match(r"(\w+):", line):
-                inside = top[1] if not line.split(":", 1)[1].split("#")[0].strip() else ""
-            wanted = rf"  {name}:" if section else rf"{name}:"
-            if line.startswith(wanted) and inside == section:
-                comment = line.split("#", 1)[1] if "#" in line else ""
-                lines[index] = f"{wanted} {value}  #{comment}"
-                break
-        else:
-            raise KeyError(key)
-    path.write_text("\n".join(lines), encoding="utf-8")
-
-
-class Clone:
-    """A fresh copy of the repository, under git, with its own cache."""
-
-    def __init__(self, folder: Path, files: list[Path], params: dict[str, str]) -> None:
-        self.folder = folder
-        for file in files:
-            target = folder / file.relative_to(REPOSITORY)
-            if file.is_file():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, target)
-        # What a fresh clone has of earlier runs would let DVC skip a stage.
-        (folder / "dvc.lock").unlink(missing_ok=True)
-        shutil.rmtree(folder / "metrics", ignore_errors=True)
-        set_params(folder, params)
-        self.git("init", "-q", "-b", "main")
-        self.commit("begin")
-
-    def environment(self, **more: str) -> dict[str, str]:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
-        return kept | {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"} | more
-
-    def run(self, *command: str, check: bool = True, **environment: str) -> str:
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment(**environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=500,
-            stdin=subprocess.DEVNULL,
-        )
-        self.code = done.returncode
-        assert not check or done.returncode == 0, done.stdout
-        return done.stdout
-
-    def git(self, *words: str) -> str:
-        return self.run("git", "-c", "user.name=t", "-c", "user.email=t@localhost", *words)
-
-    def commit(self, message: str) -> None:
-        self.git("add", "-A")
-        self.git("commit", "-q", "-m", message)
-
-    def dvc(self, *words: str, check: bool = True, **environment: str) -> str:
-        return self.run("dvc", *words, check=check, **environment)
-
-    def touch_params(self) -> None:
-        """Lets git see that params.yaml has changed.
-
-        DVC writes an override and git's index within a second; where the file kept its size, git,
-        which compares whole seconds, then takes it for unchanged. A stage that fails sees to it
-        itself; where DVC failed before any stage, README tells users.
-        """
-        os.utime(self.folder / "params.yaml", (1, 1))
-
-    def lock(self) -> str:
-        return (self.folder / "dvc.lock").read_text(encoding="utf-8")
-
-    def outs(self) -> dict[str, str]:
-        """The hash of every output."""
-        stages = yaml.safe_load(self.lock())["stages"]
-        return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
-
-    def experiment_outs(self, name: str) -> dict[str, str]:
-        """The hash of every output of a DVC experiment."""
-        refs = self.git("for-each-ref", "refs/exps", "--format", "%(refname)").split()
-        (ref,) = [ref for ref in refs if ref.endswith(f"/{name}")]
-        stages = yaml.safe_load(self.git("show", f"{ref}:dvc.lock"))["stages"]
-        return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
-
-    def metrics(self, name: str) -> dict:
-        return json.loads((self.folder / f"metrics/{name}.json").read_text(encoding="utf-8"))
-
-
-def stages_run(output: str) -> list[str]:
-    return re.findall(r"Running stage '(\w+)'", output)
-
-
-@pytest.fixture(scope="module")
-def make_clone(
-    tmp_path_factory: pytest.TempPathFactory, tracked_files: list[Path]
-) -> Callable[..., Clone]:
-    def make(**params: str) -> Clone:
-        folder = tmp_path_factory.mktemp("clone")
-        return Clone(
-            folder, tracked_files, SMALL | {k.replace("__", "."): v for k, v in params.items()}
-        )
-
-    return make
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +151,7 @@ def test_a_temp_run_gives_the_bits_of_the_workspace_and_a_complete_row(
     output = clone.dvc("exp", "run", "--temp", "--name", "aside")
     assert len(stages_run(output)) == 5
     assert clone.experiment_outs("aside") == built.outs()
-    (row,) = rows(clone)
+    (row,) = tracked_runs(clone)
     assert_complete(row)
 
 
@@ -294,7 +173,7 @@ def test_two_queue_workers_give_the_bits_of_the_workspace_and_complete_rows(
     finally:
         clone.dvc("queue", "stop", "--kill", check=False)
     assert states == ["Success"] * 4
-    trained = [row for row in rows(clone) if "evaluate/val/loss" in row["metrics"]]
+    trained = [row for row in tracked_runs(clone) if "evaluate/val/loss" in row["metrics"]]
     assert len(trained) == 4
     for row in trained:
         assert_complete(row)
@@ -315,55 +194,11 @@ def test_an_experiment_on_sampling_alone_has_a_complete_row(
     output = clone.dvc("exp", "run", "-S", "sample.temperature=0.55")
     assert stages_run(output) == ["sample"]
     clone.dvc("exp", "run", "-S", "model.n_layer=2", "-S", "sample.temperature=0.8")
-    found = rows(clone)
+    found = tracked_runs(clone)
     assert len(found) == 3
     for row in found:
         assert_complete(row)
     assert sorted(row["params"]["sample.temperature"] for row in found) == ["0.55", "0.7", "0.8"]
-
-
-def rows(clone: Clone, store: str | None = None) -> list[dict]:
-    """The rows of the clone's MLflow table, or of a server, read in a process of its own."""
-    code = """
-import json, mlflow
-client = mlflow.MlflowClient()
-rows = []
-for experiment in client.search_experiments():
-    for run in client.search_runs([experiment.experiment_id]):
-        curve = client.get_metric_history(run.info.run_id, "train/loss")
-        files = [file.path for file in client.list_artifacts(run.info.run_id)]
-        data = [(one.dataset.name, one.dataset.digest) for one in run.inputs.dataset_inputs]
-        rows.append({"params": run.data.params, "metrics": run.data.metrics, "files": files,
-                     "curve": [point.step for point in curve], "status": run.info.status,
-                     "tags": run.data.tags, "data": data, "place": run.info.artifact_uri})
-print("ROWS" + json.dumps(rows))
-"""
-    store = store or f"sqlite:///{clone.folder}/mlflow.db"
-    output = clone.run(sys.executable, "-W", "ignore", "-c", code, MLFLOW_TRACKING_URI=store)
-    return json.loads(output.split("ROWS", 1)[1])
-
-
-def assert_complete(row: dict, timed: bool = True, steps: int = 40) -> None:
-    """Every param, every stage's metrics, the whole curve without a step twice, the samples.
-
-    How long a stage took is known to nobody where the store could not be written to (`timed`).
-    """
-    assert row["status"] == "FINISHED"
-    assert row["params"]["model.n_embd"] == "32"
-    for metric in (
-        "prepare/train/bytes",
-        "tokenize/vocab_size",
-        "train/best_val_loss",
-        "evaluate/val/loss",
-        "evaluate/val/bits_per_byte",
-        "sample/characters",
-        "train/val_loss",
-        *(["time/train_s"] if timed else []),
-    ):
-        assert metric in row["metrics"], metric
-    # What a kill kept from the store came later.
-    assert sorted(row["curve"]) == list(range(1, steps + 1))
-    assert {"params.yaml", "dvc.lock", "samples.md"} <= {Path(name).name for name in row["files"]}
 
 
 @pytest.mark.fault(1)
@@ -430,13 +265,6 @@ def test_sigterm_saves_and_exits_with_its_own_code(
 
 
 # --- faults around dvc ----------------------------------------------------------------------------
-
-
-def wait_for(found: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.fault(4)

@@ -19,9 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from test_pipeline import Clone, assert_complete, make_clone, rows, wait_for
-
-__all__ = ["make_clone"]  # a fixture, found by its name
+from pipeline_clone import Clone, assert_complete, tracked_runs, wait_for
 
 LOCKED_SECONDS = 30
 AN_EXPERIMENT = 300  # seconds at most, on a busy machine
@@ -154,7 +152,7 @@ def test_a_queue_with_a_killed_worker_and_a_locked_database_ends_complete_and_no
 
     # Each has one row, complete; `gpt ui` fills in what the lock kept out.
     print(clone.run(sys.executable, "-m", "commands.cli", "ui", "--no-serve"))
-    found = [row for row in rows(clone) if row["params"]["sample.temperature"] != "0.7"]
+    found = [row for row in tracked_runs(clone) if row["params"]["sample.temperature"] != "0.7"]
     for row in found:
         assert_complete(row, timed=False)
     assert sorted(

@@ -25,10 +25,7 @@ from typing import Any
 import boto3
 import pytest
 from conftest import missing
-from test_pipeline import Clone, assert_complete, make_clone, rows, stages_run, wait_for
-from test_soak import saved_step
-
-__all__ = ["make_clone"]  # a fixture, found by its name
+from pipeline_clone import Clone, assert_complete, saved_step, stages_run, tracked_runs, wait_for
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "docs/team.md").read_text(encoding="utf-8")
@@ -267,9 +264,9 @@ class Member(Clone):
         assert code == 0, text
         return text
 
-    def rows(self, *experiments: str | None) -> list[dict]:
+    def tracked_runs(self, *experiments: str | None) -> list[dict]:
         """The one row of each experiment; None: of `dvc repro`."""
-        table = rows(self, f"http://127.0.0.1:{self.team.tracking.port}")
+        table = tracked_runs(self, f"http://127.0.0.1:{self.team.tracking.port}")
         found = [
             [row for row in table if row["tags"].get("dvc.exp_name") == e] for e in experiments
         ]
@@ -373,7 +370,7 @@ def test_queued_experiments_of_one_are_applied_by_another_and_their_rows_are_com
     assert ada.run(sys.executable, "-m", "commands.cli", "ui", "--no-serve").startswith(
         "0 rows added"
     )
-    for row, ran in zip(ada.rows(*QUEUED), QUEUED.values(), strict=True):
+    for row, ran in zip(ada.tracked_runs(*QUEUED), QUEUED.values(), strict=True):
         assert_complete(row, steps=STEPS)
         assert row["tags"]["stage.train"] == ran
 
@@ -412,7 +409,7 @@ def test_a_row_of_the_server_is_the_row_that_a_file_would_hold(
     alone.exported = {}
     alone.dvc("repro", "--force")
     assert alone.outs() == team.published
-    (here,), (there,) = rows(alone), ada.rows(None)
+    (here,), (there,) = tracked_runs(alone), ada.tracked_runs(None)
     for row in (here, there):
         assert_complete(row, steps=STEPS)
         times = [name for name in row["metrics"] if name.startswith(("time/", "system/"))]
@@ -422,8 +419,8 @@ def test_a_row_of_the_server_is_the_row_that_a_file_would_hold(
         for tag in ("execution", "mlflow.source.git.commit", "clone"):
             row["tags"].pop(tag, None)
         row["files"].sort()
-        row["place"] = row["place"].partition(":")[0]
-    assert (here.pop("place"), there.pop("place")) == ("file", "mlflow-artifacts")
+        row["artifacts"] = row["artifacts"].partition(":")[0]
+    assert (here.pop("artifacts"), there.pop("place")) == ("file", "mlflow-artifacts")
     assert here == there
     # The artifacts went through the server into the bucket: members have no keys for it.
     (samples,) = [key for key in team.bucket.files("mlflow") if key.endswith("/samples.md")][:1]
@@ -462,12 +459,12 @@ def test_a_server_lost_while_training_costs_no_bit_and_its_rows_are_completed_la
     assert gus.experiment_outs("lost") == team.published
 
     gus.follow(blocks("When the server is gone")[1])
-    (row,) = gus.rows("lost")
+    (row,) = gus.tracked_runs("lost")
     assert_complete(row, timed=False, steps=STEPS)
 
 
 def test_a_backup_holds_every_row(team: Team, ada: Member) -> None:
-    assert ada.rows(None)
+    assert ada.tracked_runs(None)
     backup = team.here("\n".join(blocks("Backups")))
     team.database.tool("sh", "-e", "-c", backup)
     question = "select count(*), sum(step), max(run_uuid) from metrics"

@@ -17,8 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import missing
-from small_training import SmallTraining
-from test_distributed import apart
+from small_training import SmallTraining, largest_difference
 
 pytestmark = pytest.mark.slow
 
@@ -207,7 +206,7 @@ def test_a_host_that_never_comes_back_is_an_error_and_costs_nothing_that_was_sav
     done = hosts[0].training.plain("train")
     assert done.returncode == 0, done.stdout
     assert f"going on from step {saved}\n" in done.stdout
-    assert apart(hosts[0].training, alone) == 0
+    assert largest_difference(hosts[0].training, alone) == 0
 
 
 def test_ctrl_c_on_one_host_saves_and_stops_both(hosts: list[Host]) -> None:

@@ -1,10 +1,10 @@
 """The course: its own solutions pass every check, and each usual mistake is named."""
 
 import ast
-import re
 from pathlib import Path
 
 import pytest
+from course_solutions import SOLUTIONS
 from typer.testing import CliRunner
 
 from commands.cli import app
@@ -12,19 +12,6 @@ from workshop import check
 from workshop.checking import WorkshopError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BLOCK = re.compile(r"^```python title=\"scratchpad/(\w+\.py)\"\n(.*?)^```$", re.M | re.S)
-
-
-def solutions() -> dict[str, str]:
-    """The files of the course, put together from the blocks of its pages."""
-    files: dict[str, str] = {}
-    for page in sorted((REPOSITORY / "docs").glob("[1-4]-*.md")):
-        for name, block in BLOCK.findall(page.read_text(encoding="utf-8")):
-            files[name] = files.get(name, "") + block + "\n\n"
-    return files
-
-
-SOLUTIONS = solutions()
 PARTS = {part.file: number for number, part in check.PARTS.items()}
 
 
