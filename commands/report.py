@@ -27,10 +27,10 @@ from gpt.checkpoint import load_model
 from gpt.errors import DataError, GptError, ParamsError
 from gpt.evaluation.attention_maps import attention_picture
 from gpt.evaluation.diagnostics import diagnose
+from gpt.evaluation.plots import baseline_levels
 from gpt.files import read_json
 from repro.tracking.contents import Pipeline, WorkingFolder, changes_of, git
 from repro.tracking.run import reason
-from stages.evaluate import levels
 from stages.params import CALIBRATION, MODEL, POSITIONS, SAMPLE_METRICS, SAMPLES
 
 PAGE = Path("report.html")
@@ -301,7 +301,7 @@ def pictures(one: Experiment) -> dict[str, Any]:
     loss.line(val["step"], val["val_loss"], legend_label="validation", color="#d95f02", width=2)
     loss.scatter(val["step"], val["val_loss"], legend_label="validation", color="#d95f02", size=6)
     last = float(curve["step"].max())
-    lines = sorted(levels(one.metrics).items(), key=lambda level: -level[1])
+    lines = sorted(baseline_levels(one.metrics).items(), key=lambda level: -level[1])
     for (name, level), colour in zip(lines, (Category10[10] * 2), strict=False):
         # As a line, and not a span, so that the legend can hide it.
         loss.line(

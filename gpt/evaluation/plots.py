@@ -1,20 +1,43 @@
-"""Pictures of results, as PNG files that are the same bytes for the same numbers."""
+"""Plots of results: PNG files that are the same bytes for the same values."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gpt.evaluation.baselines import best_ngram
 
-def loss_picture(path: Path, curve: pd.DataFrame, levels: dict[str, float], title: str) -> None:
-    """The loss curves over the steps, and `levels` (name: nats a token) as horizontal lines."""
+
+def baseline_levels(metrics: dict[str, Any]) -> dict[str, float]:
+    """The baselines of metrics/evaluate.json as losses in nats per token, by their label."""
+    val, baselines = metrics["val"], metrics["ladder"]
+    best = best_ngram(baselines)
+    bits = {
+        "guessing": baselines["uniform"],
+        "1-gram": baselines["ngram_1"],
+        "2-gram": baselines["ngram_2"],
+        "3-gram": baselines["ngram_3"],
+        f"{best.removeprefix('ngram_')}-gram, the best": baselines[best],
+        "gzip": baselines["gzip"],
+        "xz": baselines["xz"],
+        "the model, on the whole split": val["bits_per_byte"],
+    }
+    if "floor_bits_per_byte" in val:
+        bits["floor: the text's own information"] = val["floor_bits_per_byte"]
+    nats_per_token = val["loss"] / val["bits_per_byte"]  # for one bit per byte
+    return {label: value * nats_per_token for label, value in bits.items()}
+
+
+def loss_plot(path: Path, curve: pd.DataFrame, levels: dict[str, float], title: str) -> None:
+    """Writes the loss curves over the steps, with `levels` (nats per token) as horizontal lines."""
     figure = Figure(figsize=(9, 5), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     train = curve.dropna(subset=["train_loss"])
     val = curve.dropna(subset=["val_loss"])
     axes.plot(train["step"], train["train_loss"], label="training", linewidth=1, alpha=0.7)
     axes.plot(val["step"], val["val_loss"], label="validation", marker="o", markersize=3)
-    # From the top down, so that the legend stands in the order of the lines.
+    # Highest first, so that the legend has the order of the lines.
     for index, name in enumerate(sorted(levels, key=lambda name: -levels[name])):
         label = f"{name}: {levels[name]:.2f}"
         axes.axhline(levels[name], linestyle="--", linewidth=1, color=f"C{index + 2}", label=label)
@@ -25,5 +48,5 @@ def loss_picture(path: Path, curve: pd.DataFrame, levels: dict[str, float], titl
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Without the version of the library, which it writes by default.
+    # By default matplotlib writes its own version into the file.
     figure.savefig(path, metadata={"Software": None})

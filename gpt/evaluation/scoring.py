@@ -1,15 +1,17 @@
-"""Scoring: the loss of every token of a split, each token once, and what can be told from it.
+"""Scoring: the loss of every token of a split, each token exactly once.
 
-Three ways, because the context a token is given decides its loss:
+A token's loss depends on the context it is given, so there are three protocols:
 
-    loss          windows that overlap by half a block: every token has at least half a block of
-                  context, where so much text stands before it
-    loss_blocks   blocks that do not overlap, as some peers score: a block's first tokens have
-                  hardly any
-    loss_crops    blocks drawn at random, as nanoGPT prints while it trains: an estimate of
-                  loss_blocks
+    loss         half_block_windows: windows overlap by half a block, so that every token has at
+                 least half a block of context, or all the text before it
+    loss_blocks  block_windows: disjoint blocks, as in some papers; the first tokens of a block have
+                 hardly any context
+    loss_crops   random_crops: blocks at random positions, an estimate of loss_blocks; nanoGPT's
+                 estimate_loss, printed during training
 
-Shapes: b windows, t positions.
+Not here: the uncertainty of a score (bootstrap.py); scores that need no model (baselines.py).
+
+Shapes: b windows, t positions, v vocabulary, n tokens; `ids` has one id more than is scored.
 """
 
 import math
@@ -23,21 +25,22 @@ from numpy.typing import NDArray
 
 from gpt.device import Device
 from gpt.errors import DataError
+from gpt.evaluation.bootstrap import bits_per_byte_interval
 from gpt.model import GPT
 from gpt.tokenizers.base import Ids, Tokenizer
 
-Span = tuple[int, int]
+Span = tuple[int, int]  # start and stop of inputs; targets are one further
+Progress = Callable[[int], object]  # called with the number of tokens that went through the model
 
-# A split is resampled in stretches of so many tokens: far longer than what one loss tells of the
-# next, and short enough that a split of 100,000 tokens has a hundred of them.
-STRETCH = 1024
-RESAMPLES = 2000
-CALIBRATION_BINS = 15  # as in Guo et al. 2017
+CROP_TOKENS = 32_768
+LOG_PROBS_AT_ONCE = (
+    2**24
+)  # elements, 64 MB of float32: all of a batch would be GBs with GPT-2's ids
 
 
 @dataclass(frozen=True)
 class Window:
-    """Inputs ids[start:stop] and targets one further; the last `scored` targets count."""
+    """Inputs ids[start:stop]; of its targets, one further, the last `scored` count."""
 
     start: int
     stop: int
@@ -46,17 +49,20 @@ class Window:
 
 @dataclass(frozen=True)
 class TokenScores:
-    """Of each target ids[1:], shape (n,): its loss in nats, the probability of the token that the
-    model held for likeliest, and whether it was that one."""
+    """For each target ids[1:], shape (n,): its loss in nats, the probability of the model's most
+    likely token, and whether the target is that token."""
 
     losses: NDArray[np.float64]
     confidence: NDArray[np.float64]
     correct: NDArray[np.bool_]
 
 
-def half_block_windows(count: int, block_size: int) -> list[Window]:
-    """Windows over `count` ids that score targets 1 .. count-1 once, with context before them."""
-    targets = count - 1
+# --- which inputs go through the model ------------------------------------------------------------
+
+
+def half_block_windows(num_ids: int, block_size: int) -> list[Window]:
+    """Windows that overlap by half a block and score targets 1 to num_ids - 1 once."""
+    targets = num_ids - 1
     block_size = min(block_size, targets)
     stride = max(1, block_size // 2)
     windows = [Window(0, block_size, block_size)]
@@ -68,61 +74,64 @@ def half_block_windows(count: int, block_size: int) -> list[Window]:
     return windows
 
 
-def block_windows(count: int, block_size: int) -> list[Window]:
-    """Windows side by side that score targets 1 .. count-1 once; the last may be shorter."""
-    targets = count - 1
+def block_windows(num_ids: int, block_size: int) -> list[Window]:
+    """Disjoint windows that score targets 1 to num_ids - 1 once; the last may be shorter."""
+    targets = num_ids - 1
     return [
         Window(start, min(start + block_size, targets), min(block_size, targets - start))
         for start in range(0, targets, block_size)
     ]
 
 
-def random_crops(count: int, block_size: int, crops: int, seed: int = 0) -> list[Span]:
-    """`crops` blocks (start, stop) of inputs, drawn from `count` ids as training draws them."""
-    block_size = min(block_size, count - 1)
-    starts = np.random.default_rng(seed).integers(count - block_size, size=crops)
+def random_crops(num_ids: int, block_size: int, num_crops: int, seed: int = 0) -> list[Span]:
+    """Blocks of inputs at uniformly random positions, as training samples them."""
+    block_size = min(block_size, num_ids - 1)
+    starts = np.random.default_rng(seed).integers(num_ids - block_size, size=num_crops)
     return [(int(start), int(start) + block_size) for start in starts]
+
+
+# --- losses ---------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def token_scores(
     model: GPT,
     ids: Ids,
-    ways: Sequence[list[Window]],
+    windowings: Sequence[list[Window]],
     device: Device,
     *,
     batch_tokens: int,
-    progress: Callable[[int], None] = lambda tokens: None,
+    progress: Progress = lambda tokens: None,
 ) -> list[TokenScores]:
-    """Scores of targets ids[1:], shape (len(ids) - 1,), for each way to cut windows.
+    """Scores of the targets ids[1:] under each of `windowings`, which score every target once.
 
-    A window that several ways have in common goes through the model once: blocks side by side are
-    every other one of those that overlap by half. About `batch_tokens` tokens go through at once;
-    `progress` is told how many. Raises DataError where there is nothing to score.
+    A window that several windowings share goes through the model once: every other half-block
+    window is a block of its own. About `batch_tokens` tokens go through at once. Raises DataError
+    for fewer than two ids, and for a model whose losses are NaN.
     """
     if len(ids) < 2:
         raise DataError(f"a split of {len(ids)} tokens cannot be scored; use more text")
     model.eval()
-    targets = len(ids) - 1
-    found = [
-        TokenScores(np.full(targets, np.nan), np.empty(targets), np.empty(targets, dtype=np.bool_))
-        for _ in ways
+    n = len(ids) - 1
+    scores = [
+        TokenScores(np.full(n, np.nan), np.empty(n), np.empty(n, dtype=np.bool_))
+        for _ in windowings
     ]
-    users: dict[Span, list[tuple[int, int]]] = {}
-    for way, windows in enumerate(ways):
+    users: dict[Span, list[tuple[TokenScores, int]]] = {}
+    for target, windows in zip(scores, windowings, strict=True):
         for window in windows:
-            users.setdefault((window.start, window.stop), []).append((way, window.scored))
+            users.setdefault((window.start, window.stop), []).append((target, window.scored))
     for batch in _batches(sorted(users), batch_tokens):
-        losses_bt, confidence_bt, correct_bt = _scores(model, ids, batch, device)
-        for row, (start, stop) in enumerate(batch):
-            for way, scored in users[start, stop]:
-                where, what = slice(stop - scored, stop), (row, slice(-scored, None))
-                found[way].losses[where] = losses_bt[what]
-                found[way].confidence[where] = confidence_bt[what]
-                found[way].correct[where] = correct_bt[what]
+        losses_bt, confidence_bt, correct_bt = _score_batch(model, ids, batch, device)
+        for i, (start, stop) in enumerate(batch):
+            for target, scored in users[start, stop]:
+                positions = slice(stop - scored, stop)
+                target.losses[positions] = losses_bt[i, -scored:]
+                target.confidence[positions] = confidence_bt[i, -scored:]
+                target.correct[positions] = correct_bt[i, -scored:]
         progress(losses_bt.size)
-    assert not any(np.isnan(way.losses).any() for way in found), "every target is scored"
-    return found
+    assert not any(np.isnan(s.losses).any() for s in scores), "the windows score every target"
+    return scores
 
 
 @torch.no_grad()
@@ -133,104 +142,139 @@ def crop_losses(
     device: Device,
     *,
     batch_tokens: int,
-    progress: Callable[[int], None] = lambda tokens: None,
+    progress: Progress = lambda tokens: None,
 ) -> NDArray[np.float64]:
-    """The mean loss in nats a token of each of `crops`, shape (len(crops),)."""
+    """The mean loss of each crop in nats per token, shape (len(crops),)."""
     model.eval()
     means = []
     for batch in _batches(crops, batch_tokens):
-        losses_bt, _, _ = _scores(model, ids, batch, device)
+        losses_bt, _, _ = _score_batch(model, ids, batch, device)
         means.append(losses_bt.mean(axis=1, dtype=np.float64))
         progress(losses_bt.size)
     return np.concatenate(means)
 
 
-def _scores(
-    model: GPT, ids: Ids, batch: list[Span], device: Device
+def _score_batch(
+    model: GPT, ids: Ids, spans: list[Span], device: Device
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
     """Loss, confidence and correctness of the targets of spans of equal length, each (b, t)."""
-    crops = np.stack([ids[start : stop + 1] for start, stop in batch]).astype(np.int64)
+    crops = np.stack([ids[start : stop + 1] for start, stop in spans]).astype(np.int64)
     crops_bt = torch.from_numpy(crops).to(device.name)
-    targets_bt = crops_bt[:, 1:]
     with device.autocast:
         logits_btv = model(crops_bt[:, :-1])
-    log_shares_btv = F.log_softmax(logits_btv.float(), dim=-1)
-    losses_bt = -log_shares_btv.gather(-1, targets_bt[..., None])[..., 0]
-    highest_bt, likeliest_bt = log_shares_btv.max(dim=-1)
-    correct_bt = likeliest_bt == targets_bt
-    return losses_bt.cpu().numpy(), highest_bt.exp().cpu().numpy(), correct_bt.cpu().numpy()
+    b, t, v = logits_btv.shape
+    losses, confidence, correct = [], [], []
+    chunk = max(1, LOG_PROBS_AT_ONCE // v)
+    logits_chunks = torch.split(logits_btv.reshape(b * t, v), chunk)
+    targets_chunks = torch.split(crops_bt[:, 1:].reshape(b * t), chunk)
+    for logits_nv, targets_n in zip(logits_chunks, targets_chunks, strict=True):
+        log_probs_nv = F.log_softmax(logits_nv.float(), dim=-1)
+        losses.append(-log_probs_nv.gather(-1, targets_n[:, None])[:, 0])
+        highest_n, most_likely_n = log_probs_nv.max(dim=-1)
+        confidence.append(highest_n.exp())
+        correct.append(most_likely_n == targets_n)
+    losses_bt = torch.cat(losses).view(b, t).cpu().numpy()
+    if np.isnan(losses_bt).any():
+        raise DataError("the model's loss is NaN; train it again with a lower train.learning_rate")
+    confidence_bt, correct_bt = torch.cat(confidence).view(b, t), torch.cat(correct).view(b, t)
+    return losses_bt, confidence_bt.cpu().numpy(), correct_bt.cpu().numpy()
 
 
 def _batches(spans: list[Span], batch_tokens: int) -> list[list[Span]]:
-    """Runs of spans of equal length, about `batch_tokens` tokens each."""
+    """Consecutive spans of equal length, about `batch_tokens` tokens per batch."""
     batches: list[list[Span]] = []
     for start, stop in spans:
-        room = max(1, batch_tokens // (stop - start))
+        limit = max(1, batch_tokens // (stop - start))
         last = batches[-1] if batches else []
-        if last and len(last) < room and last[0][1] - last[0][0] == stop - start:
+        if last and len(last) < limit and last[0][1] - last[0][0] == stop - start:
             last.append((start, stop))
         else:
             batches.append([(start, stop)])
     return batches
 
 
-def bits_per_byte(losses: NDArray[np.float64], ids: Ids, token_bytes: NDArray[np.int64]) -> float:
-    """Total information of the scored tokens in bits, over the bytes of text they stand for.
+# --- metrics --------------------------------------------------------------------------------------
 
-    The first id of a split is given, not predicted, so its bytes do not count.
+
+def score_split(
+    model: GPT, ids: Ids, device: Device, *, batch_tokens: int, progress: Progress
+) -> tuple[TokenScores, TokenScores]:
+    """`token_scores` under half_block_windows and under block_windows."""
+    windowings = [
+        cut(len(ids), model.config.block_size) for cut in (half_block_windows, block_windows)
+    ]
+    half_block, blocks = token_scores(
+        model, ids, windowings, device, batch_tokens=batch_tokens, progress=progress
+    )
+    return half_block, blocks
+
+
+def split_metrics(
+    half_block: TokenScores, blocks: TokenScores, ids: Ids, tokenizer: Tokenizer
+) -> dict[str, float]:
+    """The metrics of a split; losses in nats per token, under half_block_windows unless named."""
+    token_bytes = tokenizer.token_bytes()
+    loss = float(np.mean(half_block.losses))
+    low, high = bits_per_byte_interval(half_block.losses, ids, token_bytes)
+    return {
+        "loss": loss,
+        "loss_blocks": float(np.mean(blocks.losses)),
+        "bits_per_byte": bits_per_byte(half_block.losses, ids, token_bytes),
+        "bits_per_byte_low": low,
+        "bits_per_byte_high": high,
+        "perplexity": math.exp(loss),
+        "tokens": len(ids) - 1,
+    }
+
+
+def crop_metrics(
+    model: GPT, ids: Ids, device: Device, *, batch_tokens: int, progress: Progress
+) -> dict[str, float]:
+    """The mean loss of random crops, about CROP_TOKENS in all, and its standard error."""
+    block_size = model.config.block_size
+    num_crops = max(2, CROP_TOKENS // block_size)  # one crop has no standard error
+    crops = random_crops(len(ids), block_size, num_crops)
+    losses = crop_losses(model, ids, crops, device, batch_tokens=batch_tokens, progress=progress)
+    stderr = float(losses.std(ddof=1)) / math.sqrt(num_crops)
+    return {"loss_crops": float(losses.mean()), "loss_crops_error": stderr}
+
+
+def bits_per_byte(losses: NDArray[np.float64], ids: Ids, token_bytes: NDArray[np.int64]) -> float:
+    """Total information of the scored tokens in bits, over the bytes of their text.
+
+    The first id of a split is an input only, so its bytes do not count.
     """
     counts = np.bincount(ids[1:], minlength=len(token_bytes))
     return float(losses.sum() / math.log(2) / (counts @ token_bytes))
 
 
-# --- what can be told from the losses -------------------------------------------------------------
+def calibration_curve(scores: TokenScores, num_bins: int = 15) -> list[dict[str, float]]:
+    """Accuracy by confidence, in equal bins of confidence; empty bins are left out.
 
-
-def bits_per_byte_interval(
-    losses: NDArray[np.float64], ids: Ids, token_bytes: NDArray[np.int64], seed: int = 0
-) -> tuple[float, float]:
-    """The 95 % interval of `bits_per_byte`, by a block bootstrap (Kunsch 1989).
-
-    It tells how much another text of the same kind and length would move the figure, not another
-    training. The losses of neighbours hang together, so stretches of them are drawn, not tokens.
+    `confidence` and `accuracy` are means over the tokens of a bin, `share` is the bin's fraction of
+    all tokens. 15 bins as in Guo et al. 2017.
     """
-    stretch = max(1, min(STRETCH, len(losses) // 20))
-    starts = np.arange(0, len(losses), stretch)
-    nats = np.add.reduceat(losses, starts)
-    sizes = np.add.reduceat(token_bytes[ids[1:]], starts)
-    drawn = np.random.default_rng(seed).integers(len(starts), size=(RESAMPLES, len(starts)))
-    resampled = nats[drawn].sum(axis=1) / math.log(2) / np.maximum(1, sizes[drawn].sum(axis=1))
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def calibration(scores: TokenScores, bins: int = CALIBRATION_BINS) -> list[dict[str, float]]:
-    """How often the likeliest token is right, by how sure the model was: one entry a filled bin.
-
-    `confidence` and `accuracy` are means over the tokens of a bin of confidences, `share` is the
-    bin's part of all tokens.
-    """
-    which = np.minimum((scores.confidence * bins).astype(np.int64), bins - 1)
-    count = np.bincount(which, minlength=bins)
-    confidence = np.bincount(which, weights=scores.confidence, minlength=bins)
-    correct = np.bincount(which, weights=scores.correct, minlength=bins)
+    bin_n = np.minimum((scores.confidence * num_bins).astype(np.int64), num_bins - 1)
+    count = np.bincount(bin_n, minlength=num_bins)
+    confidence = np.bincount(bin_n, weights=scores.confidence, minlength=num_bins)
+    correct = np.bincount(bin_n, weights=scores.correct, minlength=num_bins)
     return [
         {
             "confidence": float(confidence[bin] / count[bin]),
             "accuracy": float(correct[bin] / count[bin]),
-            "share": float(count[bin] / len(which)),
+            "share": float(count[bin] / len(bin_n)),
         }
         for bin in np.flatnonzero(count)
     ]
 
 
-def expected_calibration_error(bins: list[dict[str, float]]) -> float:
-    """The mean distance of confidence from accuracy (Naeini et al. 2015; 0 is honest)."""
-    return sum(one["share"] * abs(one["confidence"] - one["accuracy"]) for one in bins)
+def expected_calibration_error(curve: list[dict[str, float]]) -> float:
+    """The mean distance of confidence from accuracy (Naeini et al. 2015); 0 is calibrated."""
+    return sum(bin["share"] * abs(bin["confidence"] - bin["accuracy"]) for bin in curve)
 
 
 def loss_by_position(losses: NDArray[np.float64], block_size: int) -> NDArray[np.float64]:
-    """The mean loss at each position of a block, shape (t,), from losses of blocks side by side."""
+    """The mean loss at each position of a block, shape (t,), from the losses of block_windows."""
     position = np.arange(len(losses)) % block_size
     return np.bincount(position, weights=losses) / np.bincount(position)
 
@@ -238,15 +282,15 @@ def loss_by_position(losses: NDArray[np.float64], block_size: int) -> NDArray[np
 def loss_by_class(
     losses: NDArray[np.float64], ids: Ids, tokenizer: Tokenizer
 ) -> dict[str, dict[str, float]]:
-    """Mean loss and share of the tokens of each class of characters that occurs, by name.
+    """For each class of characters that occurs: its mean `loss`, and its `share` of all tokens.
 
-    A token of several characters belongs to the class of its first one that is not a space.
+    A token of several characters has the class of its first one that is not a space.
     """
     names = [_class_of(tokenizer, token) for token in range(tokenizer.vocab_size)]
     classes = sorted(set(names))
-    of_token = np.array([classes.index(name) for name in names])[ids[1:]]
-    count = np.bincount(of_token, minlength=len(classes))
-    total = np.bincount(of_token, weights=losses, minlength=len(classes))
+    class_n = np.array([classes.index(name) for name in names])[ids[1:]]
+    count = np.bincount(class_n, minlength=len(classes))
+    total = np.bincount(class_n, weights=losses, minlength=len(classes))
     return {
         name: {"loss": float(total[i] / count[i]), "share": float(count[i] / len(losses))}
         for i, name in enumerate(classes)

@@ -1,4 +1,4 @@
-"""Scores: every token once, with the context it was promised, and the same as one at a time."""
+"""Scores: every token once, with the stated context, and the same as one token at a time."""
 
 import math
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import log_softmax
+from torch.nn.functional import cross_entropy, log_softmax
 
 from gpt.config import ModelConfig
 from gpt.device import Device
@@ -15,9 +15,8 @@ from gpt.evaluation.scoring import (
     TokenScores,
     Window,
     bits_per_byte,
-    bits_per_byte_interval,
     block_windows,
-    calibration,
+    calibration_curve,
     crop_losses,
     expected_calibration_error,
     half_block_windows,
@@ -27,10 +26,11 @@ from gpt.evaluation.scoring import (
     token_scores,
 )
 from gpt.model import GPT
+from gpt.presets import resolve
 from gpt.tokenizers.base import ByteTokenizer, CharTokenizer
 
 CPU = Device(name="cpu", dtype="float32", threads=1, cpu_capability="any", torch="any")
-BOTH = [half_block_windows, block_windows]
+WINDOWINGS = [half_block_windows, block_windows]
 SMALL = [(count, block_size) for count in range(2, 40) for block_size in range(1, 14)]
 Cut = Callable[[int, int], list[Window]]
 
@@ -46,8 +46,8 @@ def make(*, block_size: int = 8, vocab_size: int = 11, init_std: float = 0.3) ->
 
 
 def losses_of(model: GPT, ids: np.ndarray, windows: list[Window], batch_tokens: int) -> np.ndarray:
-    (found,) = token_scores(model, ids, [windows], CPU, batch_tokens=batch_tokens)
-    return found.losses
+    (scores,) = token_scores(model, ids, [windows], CPU, batch_tokens=batch_tokens)
+    return scores.losses
 
 
 def random_ids(count: int, vocab_size: int = 11) -> np.ndarray:
@@ -56,19 +56,19 @@ def random_ids(count: int, vocab_size: int = 11) -> np.ndarray:
 
 def scored_targets(windows: list[Window]) -> list[int]:
     """The positions of the targets that count, in order: a window's targets are one further."""
-    return [at for w in windows for at in range(w.stop - w.scored + 1, w.stop + 1)]
+    return [target for w in windows for target in range(w.stop - w.scored + 1, w.stop + 1)]
 
 
 # --- windows --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cut", BOTH)
+@pytest.mark.parametrize("cut", WINDOWINGS)
 def test_every_target_is_scored_exactly_once(cut: Cut) -> None:
     for count, block_size in SMALL:
         assert scored_targets(cut(count, block_size)) == list(range(1, count)), (count, block_size)
 
 
-@pytest.mark.parametrize("cut", BOTH)
+@pytest.mark.parametrize("cut", WINDOWINGS)
 def test_a_window_lies_in_the_split_and_is_at_most_a_block(cut: Cut) -> None:
     for count, block_size in SMALL:
         for window in cut(count, block_size):
@@ -76,7 +76,7 @@ def test_a_window_lies_in_the_split_and_is_at_most_a_block(cut: Cut) -> None:
             assert 0 < window.scored <= window.stop - window.start <= block_size
 
 
-def test_half_a_block_of_context_stands_before_a_token_where_so_much_text_does() -> None:
+def test_a_token_has_half_a_block_of_context_or_all_the_text_before_it() -> None:
     for count, block_size in SMALL:
         for window in half_block_windows(count, block_size):
             for target in range(window.stop - window.scored + 1, window.stop + 1):
@@ -89,7 +89,7 @@ def test_windows_are_as_few_as_half_a_block_of_context_allows() -> None:
     assert half_block_windows(16, 8)[-1] == Window(7, 15, 3)
 
 
-def test_blocks_lie_side_by_side_and_the_last_may_be_shorter() -> None:
+def test_blocks_are_disjoint_and_the_last_may_be_shorter() -> None:
     assert block_windows(20, 8) == [Window(0, 8, 8), Window(8, 16, 8), Window(16, 19, 3)]
 
 
@@ -103,32 +103,32 @@ def one_at_a_time(model: GPT, ids: np.ndarray, windows: list[Window]) -> list[fl
         for window in windows:
             for target in range(window.stop - window.scored + 1, window.stop + 1):
                 context = torch.from_numpy(ids[window.start : target].astype(np.int64))
-                log_shares = log_softmax(model.eval()(context[None])[0, -1], dim=-1)
-                losses.append(-float(log_shares[int(ids[target])]))
+                log_probs = log_softmax(model.eval()(context[None])[0, -1], dim=-1)
+                losses.append(-float(log_probs[int(ids[target])]))
     return losses
 
 
-@pytest.mark.parametrize("cut", BOTH)
+@pytest.mark.parametrize("cut", WINDOWINGS)
 @pytest.mark.parametrize("count", [2, 5, 9, 10, 37])
 @pytest.mark.parametrize("batch_tokens", [1, 24, 10_000])
 def test_losses_are_those_of_one_token_at_a_time(cut: Cut, count: int, batch_tokens: int) -> None:
     model, ids = make(), random_ids(count)
     windows = cut(count, 8)
-    found = losses_of(model, ids, windows, batch_tokens)
-    assert found.shape == (count - 1,)
-    # float32; sums of a batch and of a single row may round differently.
-    assert found == pytest.approx(one_at_a_time(model, ids, windows), abs=2e-5)
+    losses = losses_of(model, ids, windows, batch_tokens)
+    assert losses.shape == (count - 1,)
+    # float32: sums over a batch and over a single sequence may round differently.
+    assert losses == pytest.approx(one_at_a_time(model, ids, windows), abs=2e-5)
 
 
 def test_more_context_gives_other_losses() -> None:
     model, ids = make(), random_ids(30)
-    losses = [losses_of(model, ids, cut(30, 8), 64) for cut in BOTH]
+    losses = [losses_of(model, ids, cut(30, 8), 64) for cut in WINDOWINGS]
     assert losses[0][:8] == pytest.approx(losses[1][:8], abs=1e-5)
     assert abs(losses[0][8] - losses[1][8]) > 1e-2
 
 
-@pytest.mark.parametrize("cut", BOTH)
-def test_a_model_that_only_guesses_loses_the_logarithm_of_the_vocabulary(cut: Cut) -> None:
+@pytest.mark.parametrize("cut", WINDOWINGS)
+def test_a_uniform_model_has_the_logarithm_of_the_vocabulary_as_its_loss(cut: Cut) -> None:
     model = make()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -138,33 +138,33 @@ def test_a_model_that_only_guesses_loses_the_logarithm_of_the_vocabulary(cut: Cu
 
 
 @pytest.mark.parametrize("block_size", [1, 2, 7, 8])
-def test_two_ways_together_give_what_each_gives_alone(block_size: int) -> None:
+def test_two_windowings_at_once_give_what_each_gives_alone(block_size: int) -> None:
     model, ids = make(), random_ids(45)
-    ways = [cut(45, block_size) for cut in BOTH]
-    together = token_scores(model, ids, ways, CPU, batch_tokens=24)
-    for found, windows in zip(together, ways, strict=True):
-        assert found.losses == pytest.approx(losses_of(model, ids, windows, 1), abs=2e-5)
+    windowings = [cut(45, block_size) for cut in WINDOWINGS]
+    combined = token_scores(model, ids, windowings, CPU, batch_tokens=24)
+    for scores, windows in zip(combined, windowings, strict=True):
+        assert scores.losses == pytest.approx(losses_of(model, ids, windows, 1), abs=2e-5)
 
 
-def test_windows_in_common_go_through_the_model_once() -> None:
+def test_shared_windows_go_through_the_model_once() -> None:
     model = make()
     sizes: list[int] = []
     model.register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[0].numel()))
-    told: list[int] = []
-    ways = [cut(65, 8) for cut in BOTH]
-    token_scores(model, random_ids(65), ways, CPU, batch_tokens=16, progress=told.append)
-    assert sizes == told
-    assert sum(told) == 8 * len(ways[0])  # and none for the blocks, all of which are among these
+    reported: list[int] = []
+    windowings = [cut(65, 8) for cut in WINDOWINGS]
+    token_scores(model, random_ids(65), windowings, CPU, batch_tokens=16, progress=reported.append)
+    assert sizes == reported
+    assert sum(reported) == 8 * len(windowings[0])  # every block is one of the half-block windows
     assert max(sizes) == 16
 
 
-@pytest.mark.parametrize("most", [1, 7, 8, 30])
-def test_at_most_so_many_tokens_go_through_the_model_at_once(most: int) -> None:
+@pytest.mark.parametrize("batch_tokens", [1, 7, 8, 30])
+def test_at_most_batch_tokens_or_one_window_go_through_the_model_at_once(batch_tokens: int) -> None:
     model = make()
     sizes: list[int] = []
     model.register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[0].numel()))
-    losses_of(model, random_ids(100), half_block_windows(100, 8), most)
-    assert max(sizes) == max(8, most // 8 * 8)
+    losses_of(model, random_ids(100), half_block_windows(100, 8), batch_tokens)
+    assert max(sizes) == max(8, batch_tokens // 8 * 8)
 
 
 @pytest.mark.parametrize("count", [0, 1])
@@ -173,18 +173,36 @@ def test_a_split_without_a_target_is_refused(count: int) -> None:
         token_scores(make(), random_ids(count), [[]], CPU, batch_tokens=64)
 
 
+def test_a_model_whose_loss_is_nan_is_refused() -> None:
+    model = make()
+    with torch.no_grad():
+        next(model.parameters()).fill_(math.nan)
+    with pytest.raises(DataError, match="the model's loss is NaN"):
+        losses_of(model, random_ids(20), block_windows(20, 8), 64)
+
+
+def test_log_probabilities_in_chunks_are_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ids = make(), random_ids(40)
+    at_once = token_scores(model, ids, [block_windows(40, 8)], CPU, batch_tokens=64)[0]
+    monkeypatch.setattr("gpt.evaluation.scoring.LOG_PROBS_AT_ONCE", 3 * 11)
+    chunked = token_scores(model, ids, [block_windows(40, 8)], CPU, batch_tokens=64)[0]
+    assert np.array_equal(at_once.losses, chunked.losses)
+    assert np.array_equal(at_once.confidence, chunked.confidence)
+    assert np.array_equal(at_once.correct, chunked.correct)
+
+
 # --- bits per byte --------------------------------------------------------------------------------
 
 
 def test_bits_per_byte_count_the_bytes_and_not_the_characters() -> None:
     text = "aé€😀aa"
     tokenizer = CharTokenizer("".join(sorted(set(text))), has_bos=False)
-    losses = np.full(5, 3 * math.log(2))  # three bits a character
-    found = bits_per_byte(losses, tokenizer.encode(text), tokenizer.token_bytes())
-    assert found == pytest.approx(5 * 3 / len("é€😀aa".encode()), rel=1e-12)
+    losses = np.full(5, 3 * math.log(2))  # three bits per character
+    bits = bits_per_byte(losses, tokenizer.encode(text), tokenizer.token_bytes())
+    assert bits == pytest.approx(5 * 3 / len("é€😀aa".encode()), rel=1e-12)
 
 
-def test_a_bos_costs_bits_and_stands_for_no_byte() -> None:
+def test_a_bos_costs_bits_and_has_no_bytes() -> None:
     tokenizer = ByteTokenizer(has_bos=True)
     ids = np.array([256, 97, 98, 256], dtype=np.uint16)
     losses = np.array([1.0, 2.0, 3.0]) * math.log(2)
@@ -203,7 +221,7 @@ def test_bits_per_byte_are_the_same_for_characters_and_bytes_that_cost_the_same(
 # --- random crops ---------------------------------------------------------------------------------
 
 
-def test_crops_are_drawn_from_the_whole_split_and_lie_in_it() -> None:
+def test_crops_start_anywhere_in_the_split_and_end_in_it() -> None:
     crops = random_crops(20, 8, 2000)
     assert {start for start, _ in crops} == set(range(12))
     assert all(stop - start == 8 for start, stop in crops)
@@ -217,44 +235,8 @@ def test_the_loss_of_a_crop_is_the_mean_over_its_block() -> None:
         np.mean(one_at_a_time(model, ids, [Window(start, stop, stop - start)]))
         for start, stop in crops
     ]
-    found = crop_losses(model, ids, crops, CPU, batch_tokens=16)
-    assert found == pytest.approx(expected, abs=2e-5)
-
-
-# --- interval -------------------------------------------------------------------------------------
-
-
-def texts_of_correlated_losses(seed: int, memory: float, count: int = 20_000) -> np.ndarray:
-    """An autoregressive series of mean 1."""
-    noise = np.random.default_rng(seed).normal(size=count)
-    series = np.empty(count)
-    value = 0.0
-    for i, step in enumerate(noise):
-        value = memory * value + step * math.sqrt(1 - memory**2)
-        series[i] = 1 + 0.5 * value
-    return series
-
-
-@pytest.mark.parametrize("memory", [0.0, 0.9])
-def test_the_interval_holds_the_true_figure_about_19_times_in_20(memory: float) -> None:
-    ids, one_byte = np.zeros(20_001, np.uint16), np.ones(1, np.int64)
-    held = 0
-    for seed in range(40):
-        losses = texts_of_correlated_losses(seed, memory) * math.log(2)
-        low, high = bits_per_byte_interval(losses, ids, one_byte)
-        held += low <= 1 <= high
-    assert 34 <= held < 40
-
-
-def test_the_interval_of_losses_that_hang_together_is_wider() -> None:
-    ids, one_byte = np.zeros(20_001, np.uint16), np.ones(1, np.int64)
-    widths = []
-    for memory in (0.0, 0.9):
-        losses = texts_of_correlated_losses(0, memory)
-        low, high = bits_per_byte_interval(losses, ids, one_byte)
-        widths.append(high - low)
-    # By sqrt((1 + 0.9) / (1 - 0.9)) = 4.4 for an endless stretch.
-    assert 3 < widths[1] / widths[0] < 6
+    losses = crop_losses(model, ids, crops, CPU, batch_tokens=16)
+    assert losses == pytest.approx(expected, abs=2e-5)
 
 
 # --- calibration ----------------------------------------------------------------------------------
@@ -264,28 +246,30 @@ def scores_of(confidence: list[float], correct: list[bool]) -> TokenScores:
     return TokenScores(np.zeros(len(correct)), np.array(confidence), np.array(correct))
 
 
-def test_confidence_and_correctness_are_those_of_the_likeliest_token() -> None:
+def test_confidence_and_correctness_are_those_of_the_most_likely_token() -> None:
     model, ids = make(), random_ids(20)
-    (found,) = token_scores(model, ids, [block_windows(20, 8)], CPU, batch_tokens=64)
+    (scores,) = token_scores(model, ids, [block_windows(20, 8)], CPU, batch_tokens=64)
     with torch.no_grad():
-        shares = model.eval()(torch.from_numpy(ids[8:16].astype(np.int64))[None])[0].softmax(-1)
-    assert found.confidence[8:16] == pytest.approx(shares.max(-1).values.numpy(), abs=1e-5)
-    assert (found.correct[8:16] == (shares.argmax(-1).numpy() == ids[9:17])).all()
+        probabilities = model.eval()(torch.from_numpy(ids[8:16].astype(np.int64))[None])[0].softmax(
+            -1
+        )
+    assert scores.confidence[8:16] == pytest.approx(probabilities.max(-1).values.numpy(), abs=1e-5)
+    assert (scores.correct[8:16] == (probabilities.argmax(-1).numpy() == ids[9:17])).all()
 
 
-def test_a_model_that_is_right_as_often_as_it_says_has_no_calibration_error() -> None:
-    bins = calibration(scores_of([0.75] * 4 + [0.25] * 4, [True] * 3 + [False] * 4 + [True]))
-    assert bins == [
+def test_a_calibrated_model_has_no_calibration_error() -> None:
+    curve = calibration_curve(scores_of([0.75] * 4 + [0.25] * 4, [True] * 3 + [False] * 4 + [True]))
+    assert curve == [
         {"confidence": 0.25, "accuracy": 0.25, "share": 0.5},
         {"confidence": 0.75, "accuracy": 0.75, "share": 0.5},
     ]
-    assert expected_calibration_error(bins) == 0
+    assert expected_calibration_error(curve) == 0
 
 
 def test_the_calibration_error_is_the_mean_distance_of_confidence_from_accuracy() -> None:
-    # Sure and always wrong on a quarter, and half right at 0.6 on the rest.
-    bins = calibration(scores_of([1.0] * 2 + [0.6] * 6, [False] * 2 + [True, False] * 3))
-    assert expected_calibration_error(bins) == pytest.approx(0.25 * 1 + 0.75 * 0.1)
+    # Confidence 1 and always wrong on a quarter, confidence 0.6 and half right on the rest.
+    curve = calibration_curve(scores_of([1.0] * 2 + [0.6] * 6, [False] * 2 + [True, False] * 3))
+    assert expected_calibration_error(curve) == pytest.approx(0.25 * 1 + 0.75 * 0.1)
 
 
 # --- by position and by class ---------------------------------------------------------------------
@@ -296,14 +280,89 @@ def test_losses_by_position_are_means_over_blocks() -> None:
     assert loss_by_position(losses, 3).tolist() == [5.0, 2.0, 2.0]
 
 
-def test_losses_by_class_are_means_over_what_the_target_is() -> None:
+def test_losses_by_class_are_means_over_the_class_of_the_target() -> None:
     text = "aB, b\n7a"
     tokenizer = CharTokenizer("".join(sorted(set(text))), has_bos=True)
     ids = np.append(tokenizer.encode(text), tokenizer.bos)
-    found = loss_by_class(np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]), ids, tokenizer)
-    losses = {name: facts["loss"] for name, facts in found.items()}
+    classes = loss_by_class(np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]), ids, tokenizer)
+    losses = {name: stats["loss"] for name, stats in classes.items()}
     assert losses == {
         "capital": 1, "punctuation": 2, "space": 3, "letter": 5.5, "line_break": 5, "digit": 6,
         "end_of_document": 8,
     }  # fmt: skip
-    assert found["letter"]["share"] == 2 / 8
+    assert classes["letter"]["share"] == 2 / 8
+
+
+# --- Hugging Face's GPT-2 -------------------------------------------------------------------------
+
+
+def as_hugging_face(model: GPT) -> torch.nn.Module:
+    """The same weights in Hugging Face's GPT2LMHeadModel; its linear layers are transposed."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    shape = model.config
+    reference = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=model.vocab_size,
+            n_positions=shape.block_size,
+            n_embd=shape.n_embd,
+            n_layer=shape.n_layer,
+            n_head=shape.n_head,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    ).eval()
+    ours = model.state_dict()
+    names = {"token_embedding": "wte", "position_embedding": "wpe", "norm": "ln_f"}
+    for layer in range(shape.n_layer):
+        for our_name, their_name in (
+            ("norm_1", "ln_1"),
+            ("attention.qkv", "attn.c_attn"),
+            ("attention.proj", "attn.c_proj"),
+            ("norm_2", "ln_2"),
+            ("mlp.up", "mlp.c_fc"),
+            ("mlp.down", "mlp.c_proj"),
+        ):
+            names[f"blocks.{layer}.{our_name}"] = f"h.{layer}.{their_name}"
+    theirs = reference.transformer.state_dict()
+    for our_name, their_name in names.items():
+        weight = ours[f"{our_name}.weight"]
+        theirs[f"{their_name}.weight"].copy_(weight.T if ".c_" in their_name else weight)
+        if f"{their_name}.bias" in theirs:
+            bias = ours.get(f"{our_name}.bias")
+            theirs[f"{their_name}.bias"].copy_(torch.zeros(()) if bias is None else bias)
+    assert ours.keys() <= {f"{name}.{kind}" for name in names for kind in ("weight", "bias")}
+    return reference
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.filterwarnings("ignore")  # warnings of their package
+def test_the_loss_is_that_of_hugging_faces_gpt2(bias: bool) -> None:
+    pytest.importorskip("transformers", exc_type=ImportError)
+    shape, _, _ = resolve("nanogpt-cpu", {"dropout": 0.0, "bias": bias, "init_std": 0.1}, {})
+    assert isinstance(shape, ModelConfig)
+    vocab_size = 65
+    ids = random_ids(64 + 32 * 30 + 1, vocab_size)
+    model = GPT(shape, vocab_size, seed=5)
+    with torch.no_grad():
+        noise = torch.Generator().manual_seed(1)
+        for parameter in model.parameters():  # biases and gains too
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=noise))
+    windows = half_block_windows(len(ids), shape.block_size)
+    (scores,) = token_scores(model, ids, [windows], CPU, batch_tokens=4096)
+
+    reference, losses = as_hugging_face(model), []
+    block_size, half = shape.block_size, shape.block_size // 2
+    tokens = torch.from_numpy(ids.astype(np.int64))
+    for stop in range(block_size, len(ids), half):
+        inputs, targets = tokens[stop - block_size : stop], tokens[stop - block_size + 1 : stop + 1]
+        with torch.no_grad():
+            logits = reference(inputs[None]).logits[0]
+        new = slice(0 if stop == block_size else half, None)
+        losses.append(cross_entropy(logits[new], targets[new], reduction="none"))
+    expected = torch.cat(losses)
+    assert len(expected) == len(ids) - 1
+    assert float(scores.losses.mean()) == pytest.approx(float(expected.mean()), abs=1e-5)
+    assert scores.losses == pytest.approx(expected.numpy(), abs=1e-3)
+    assert float(expected.mean()) > math.log(vocab_size)  # so the model is not uniform
