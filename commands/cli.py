@@ -11,7 +11,7 @@
     gpt verify FILE            does a submission hold together? --retrain is the proof
     gpt leaderboard FOLDER     verifies the submissions in a folder and ranks them
     gpt benchmark TASK FILE    HellaSwag, LAMBADA, WikiText, enwik8 or text8, not trained for
-    gpt export --to hf         the model for transformers, llama.cpp (gguf) or onnx
+    gpt export --to hf         the model for transformers, or llama.cpp (gguf)
     gpt workshop start, check  the files of the course to write yourself, and hints on them
 
 A command that needs much to start imports it inside, so that `gpt --help` stays quick.
@@ -304,31 +304,26 @@ def benchmark(
 
 
 class Layout(StrEnum):
-    """Of whom the exported files are."""
+    """Formats of `gpt export`."""
 
     hf = "hf"
     gguf = "gguf"
-    onnx = "onnx"
 
 
 @app.command("export")
 def export_model(
-    to: Annotated[Layout, typer.Option(help="transformers, llama.cpp, or ONNX.")],
+    to: Annotated[Layout, typer.Option(help="For transformers (hf) or llama.cpp (gguf).")],
     model: Annotated[Path, typer.Option(help="A folder as the train stage writes it.")] = MODEL,
     out: Annotated[Path | None, typer.Option(help="The folder to write; else export/LAYOUT.")] = (
         None
     ),
 ) -> None:
-    """Write the trained model as others read it."""
-    from gpt.checkpoint import load_model
-    from gpt.interop.huggingface import export
+    """Write the trained model in the format of another project."""
+    from commands.export import export
 
-    given = None if out is None else out.resolve()
+    folder = None if out is None else out.resolve()
     with _at_root():
-        from stages.params import load
-
-        folder = given or Path("export") / to.value
-        for file in export(load_model(model, load().model_source), to.value, folder):
+        for file in export(to.value, model, folder):
             print(file)
 
 

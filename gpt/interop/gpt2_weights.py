@@ -1,8 +1,8 @@
-"""Weights as others name them: GPT-2's of Hugging Face, nanoGPT's, and our own.
+"""GPT-2's weights under three names: Hugging Face's, nanoGPT's, and ours.
 
 GPT-2 was released with its linear layers transposed, and Hugging Face keeps them so; nanoGPT has
-them as PyTorch does. Both name the same matrices the same way, so that a file says by its names and
-shapes which it is.
+them as PyTorch does. Both name the same matrices the same way, so names and shapes tell which
+layout a file has.
 """
 
 import json
@@ -12,17 +12,18 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from gpt.config import ModelConfig
 from gpt.errors import CheckpointError
+from gpt.model import GPT
 from gpt.model_source import make_model, without_weights
 
 Weights = dict[str, Tensor]
 
-# Ours and theirs; of a block, behind `blocks.0.` and `h.0.`.
-WHOLE = {"token_embedding": "wte", "position_embedding": "wpe", "norm": "ln_f"}
-BLOCK = {
+# Our names and theirs; those of a block stand behind `blocks.0.` and `h.0.`.
+TOP_NAMES = {"token_embedding": "wte", "position_embedding": "wpe", "norm": "ln_f"}
+BLOCK_NAMES = {
     "norm_1": "ln_1",
     "attention.qkv": "attn.c_attn",
     "attention.proj": "attn.c_proj",
@@ -30,15 +31,24 @@ BLOCK = {
     "mlp.up": "mlp.c_fc",
     "mlp.down": "mlp.c_proj",
 }
-# Of theirs: the causal mask of old versions, and the head, which is the token embedding again.
-LEFT_OUT = ("attn.bias", "attn.masked_bias", "lm_head.weight")
+# Theirs that we skip: the causal mask of old versions, and the head, which is the token embedding.
+SKIPPED = ("attn.bias", "attn.masked_bias", "lm_head.weight")
 PREFIXES = ("_orig_mod.", "module.", "transformer.")
-# Vocabularies are often filled up to a multiple of this, with ids that no text has.
-ROUND = 64
+VOCAB_PADDING = 64  # vocabularies are often padded to a multiple, with ids that no text has
+LAYER_NORM_EPSILON = 1e-5  # PyTorch's default, which our GPT-2 has too
+
+
+def has_only(model: nn.Module, block: type[nn.Module]) -> bool:
+    """Whether all of a model of ours is blocks of one class, without additional embeddings."""
+    return (
+        isinstance(model, GPT)
+        and all(isinstance(module, block) for module in model.blocks)
+        and not (model.config.ngram_rows or model.config.line_sums)
+    )
 
 
 def to_gpt2(weights: Weights, n_layer: int) -> Weights:
-    """Our weights of architecture `gpt2` under Hugging Face's names, linear layers transposed.
+    """Our GPT-2's weights under Hugging Face's names, linear layers transposed.
 
     Where ours have no biases theirs are zero, since that layout always has them.
     """
@@ -48,13 +58,12 @@ def to_gpt2(weights: Weights, n_layer: int) -> Weights:
         theirs[f"transformer.{name}.weight"] = (weight.T if ".c_" in name else weight).contiguous()
         if name not in ("wte", "wpe"):
             bias = weights.get(f"{ours}.bias")
-            # As many as the layer has outputs.
             theirs[f"transformer.{name}.bias"] = torch.zeros(len(weight)) if bias is None else bias
     return theirs
 
 
 def from_gpt2(weights: Weights, n_layer: int) -> Weights:
-    """Weights under GPT-2's names, as Hugging Face or nanoGPT has them, under ours."""
+    """Our names for weights under GPT-2's, as Hugging Face or nanoGPT has them; float32."""
     d = weights["wte.weight"].shape[1]
     transposed = weights["h.0.attn.c_attn.weight"].shape == (d, 3 * d)
     ours: Weights = {}
@@ -69,9 +78,9 @@ def from_gpt2(weights: Weights, n_layer: int) -> Weights:
 def read_pretrained(path: Path, config: ModelConfig, vocab_size: int) -> Weights:
     """The weights in `path` for a model of `config`, under our names, float32.
 
-    `path` is a .safetensors file, a folder with a model.safetensors, or nanoGPT's ckpt.pt. A longer
-    block_size than the model's is cropped, and so is a vocabulary filled up to a multiple of 64.
-    Raises CheckpointError that says which keys to set for a model of another shape.
+    `path` is a .safetensors file, a folder with a model.safetensors, or nanoGPT's ckpt.pt. Cropped
+    are a longer block_size than the model's, and a vocabulary padded to a multiple of 64. Raises
+    CheckpointError for weights of another shape, with the keys to set.
     """
     file = weights_file(path)
     weights = _read(file)
@@ -81,22 +90,18 @@ def read_pretrained(path: Path, config: ModelConfig, vocab_size: int) -> Weights
         raise CheckpointError(f"{file}: its tensors are not those of a GPT-2")
     with without_weights():
         expected = make_model(config, vocab_size).state_dict()
-    for name, length in (
-        ("position_embedding.weight", config.block_size),
-        ("token_embedding.weight", vocab_size),
-    ):
-        if name in weights:
-            rows = len(weights[name])
-            filled_up = rows == math.ceil(vocab_size / ROUND) * ROUND
-            if name.startswith("position") or filled_up:
-                weights[name] = weights[name][:length].clone()
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-    if found != wanted:
-        raise CheckpointError(f"{file}: {_difference(found, wanted, config, vocab_size)}")
-    heads = _heads_of(file.parent)
-    if heads not in (None, config.n_head):
-        raise CheckpointError(f"{file}: has {heads} heads; set model.n_head={heads}")
+    _crop(weights, "position_embedding.weight", config.block_size)
+    padded = math.ceil(vocab_size / VOCAB_PADDING) * VOCAB_PADDING
+    if len(weights["token_embedding.weight"]) == padded:
+        _crop(weights, "token_embedding.weight", vocab_size)
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    expected_shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    if shapes != expected_shapes:
+        difference = _difference(shapes, expected_shapes, config, vocab_size)
+        raise CheckpointError(f"{file}: {difference}")
+    n_head = _n_head(file.parent)
+    if n_head not in (None, config.n_head):
+        raise CheckpointError(f"{file}: has {n_head} heads; set model.n_head={n_head}")
     return weights
 
 
@@ -113,14 +118,16 @@ def weights_file(path: Path) -> Path:
 
 
 def _names(n_layer: int) -> dict[str, str]:
-    names = dict(WHOLE)
+    names = dict(TOP_NAMES)
     for layer in range(n_layer):
-        names |= {f"blocks.{layer}.{ours}": f"h.{layer}.{name}" for ours, name in BLOCK.items()}
+        names |= {
+            f"blocks.{layer}.{ours}": f"h.{layer}.{name}" for ours, name in BLOCK_NAMES.items()
+        }
     return names
 
 
 def _read(file: Path) -> Weights:
-    """The tensors of a file, their names without what wrappers put before them."""
+    """The tensors of a file, their names without the prefixes of wrappers."""
     try:
         if file.suffix == ".safetensors":
             tensors = load_file(file)
@@ -130,58 +137,61 @@ def _read(file: Path) -> Weights:
             tensors = loaded["model"]
             if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
                 raise ValueError("its model holds more than tensors")
-    except Exception as error:  # of a file of somebody else, the readers let through what they like
+    except Exception as error:  # of a strange file, the readers pass on whatever goes wrong
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"{file}: not a file of weights ({reason[0]})") from None
-    bare: Weights = {}
+    weights: Weights = {}
     for name, tensor in tensors.items():
         for prefix in PREFIXES:
             name = name.removeprefix(prefix)
-        if not name.endswith(LEFT_OUT) or name.endswith("c_attn.bias"):
-            bare[name] = tensor
-    return bare
+        if not name.endswith(SKIPPED) or name.endswith("c_attn.bias"):
+            weights[name] = tensor
+    return weights
 
 
 def _as_ours(file: Path, weights: Weights) -> Weights:
-    n_layer = 1 + max(
-        (int(name.split(".")[1]) for name in weights if name.startswith("h.")), default=-1
-    )
+    layers = (int(name.split(".")[1]) for name in weights if name.startswith("h."))
     try:
-        ours = from_gpt2(weights, n_layer)
+        ours = from_gpt2(weights, n_layer=1 + max(layers, default=-1))
     except (KeyError, IndexError) as error:
-        raise CheckpointError(f"{file}: lacks the tensor {error}; it is not whole") from None
+        raise CheckpointError(f"{file}: lacks the tensor {error}; download it again") from None
     if len(ours) != len(weights):
         raise CheckpointError(f"{file}: has tensors that a GPT-2 has not; nothing of it is used")
     return ours
 
 
-def _heads_of(folder: Path) -> int | None:
-    """What config.json beside the weights says, since the weights do not show it."""
+def _crop(weights: Weights, name: str, length: int) -> None:
+    if name in weights:
+        weights[name] = weights[name][:length].clone()
+
+
+def _n_head(folder: Path) -> int | None:
+    """From config.json next to the weights, whose shapes do not show it."""
     try:
-        facts: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        heads = facts["model"]["n_head"] if "model" in facts else facts["n_head"]
-        return int(heads)
+        config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return int(config["model"]["n_head"] if "model" in config else config["n_head"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # a bare file of weights: then it is for params.yaml to say
+        return None  # a bare file of weights: then params.yaml decides
 
 
-def _difference(
-    found: dict[str, Any], wanted: dict[str, Any], config: ModelConfig, vocab_size: int
-) -> str:
-    """Which keys describe the weights that were found, or one tensor that fits no key."""
-    layers = {name.split(".")[1] for name in found if name.startswith("blocks.")}
-    vocabulary, n_embd = found["token_embedding.weight"]
-    if vocabulary != vocab_size:
+Shapes = dict[str, tuple[int, ...]]
+
+
+def _difference(shapes: Shapes, expected: Shapes, config: ModelConfig, vocab_size: int) -> str:
+    """Which keys to set for weights of `shapes`, or one tensor that fits no key."""
+    layers = {name.split(".")[1] for name in shapes if name.startswith("blocks.")}
+    their_vocab_size, n_embd = shapes["token_embedding.weight"]
+    if their_vocab_size != vocab_size:
         return (
-            f"was trained with {vocabulary} ids, and the tokenizer has {vocab_size}; use the "
+            f"was trained with {their_vocab_size} ids, and the tokenizer has {vocab_size}; use the "
             "tokenizer it was trained with (GPT-2's: tokenizer.kind=gpt2)"
         )
     theirs = {
         "n_layer": len(layers),
         "n_embd": n_embd,
-        "bias": any(name.endswith(".bias") for name in found),
+        "bias": any(name.endswith(".bias") for name in shapes),
     }
-    positions = found.get("position_embedding.weight", (config.block_size,))[0]
+    positions = shapes.get("position_embedding.weight", (config.block_size,))[0]
     if positions < config.block_size:
         theirs["block_size"] = positions
     changes = [
@@ -191,5 +201,5 @@ def _difference(
     ]
     if changes:
         return f"is a model of another shape; set {' '.join(changes)}"
-    odd = sorted({*found.items()} ^ {*wanted.items()}, key=str)[0][0]
-    return f"{odd} does not fit model.architecture {config.architecture}"
+    name = min(name for name, _ in shapes.items() ^ expected.items())
+    return f"its tensor {name} does not fit; set model.architecture to that of the weights"
