@@ -12,8 +12,8 @@ from gpt.errors import ParamsError
 from gpt.evaluation import benchmarks as zeroshot
 from gpt.evaluation.scoring import half_block_windows, token_scores
 from gpt.files import sha256_of
-from repro import repository as workspace
-from stages.params import load
+from repro import repository
+from stages.params import MIRROR, load
 
 QUESTIONS = {
     "hellaswag": (zeroshot.read_hellaswag, zeroshot.answers),
@@ -91,8 +91,8 @@ def _published(task: str) -> Path:
         def came(size: int) -> None:
             bar.update(size)
 
-        cache = workspace.scratch() / "benchmarks"
-        return fetch(FILES[task], cache, workspace.mirror(), came)
+        cache = repository.scratch() / "benchmarks"
+        return fetch(FILES[task], cache, repository.location(MIRROR), came)
 
 
 def text_figures(

@@ -29,8 +29,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from gpt.errors import GptError
-from repro import repository as workspace
-from stages.params import MODEL
+from repro import repository
+from repro.errors import UserError
+from stages.params import MODEL, PROJECT
 from workshop.cli import workshop
 
 HOST = "127.0.0.1"
@@ -56,21 +57,21 @@ def ui(
     """Compare runs: one row per experiment, in MLflow's own pages."""
     environment = dict(os.environ)
     try:
-        os.chdir(workspace.root())
-    except GptError as error:
+        os.chdir(repository.root())
+    except (GptError, UserError) as error:
         _fail(str(error))
     # Before the seconds that MLflow takes.
     port = _free_port(port) if serve else port
-    from repro.tracking.backfill import add_missing_rows
+    from repro.tracking.backfill import backfill_runs
     from repro.tracking.run import reason
     from repro.tracking.store import Store
 
     try:
-        store = Store()
-        added = add_missing_rows(store)
+        store = Store(PROJECT)
+        added = backfill_runs(PROJECT, store)
     except Exception as error:
         _fail(f"the tracking store cannot be used: {reason(error)}")
-    print(f"{added} {'row' if added == 1 else 'rows'} added")
+    print(f"{added} {'run' if added == 1 else 'runs'} added")
     if not serve:
         return
     page = store.page()
@@ -164,7 +165,7 @@ def _numbers(text: str) -> list[int]:
 @app.command("promote")
 def promote_champion(
     experiment: Annotated[
-        str, typer.Argument(help="A name, a commit, or workspace.")
+        str, typer.Argument(help="A name, a commit, or repository.")
     ] = "workspace",
 ) -> None:
     """Make an experiment MLflow's champion, if its seeds show it better beyond noise."""
@@ -331,9 +332,9 @@ def export_model(
 def _at_root() -> Iterator[None]:
     """In the repository's root, with the user's faults in one line."""
     try:
-        os.chdir(workspace.root())
+        os.chdir(repository.root())
         yield
-    except GptError as error:
+    except (GptError, UserError) as error:
         _fail(str(error))
 
 

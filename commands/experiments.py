@@ -13,9 +13,17 @@ import pandas as pd
 from gpt.config import ModelConfig
 from gpt.errors import ParamsError
 from gpt.evaluation.flops import flops_per_token
-from repro.tracking.backfill import EXPERIMENT_REF
-from repro.tracking.contents import Commit, Files, WorkingFolder, git
-from stages.params import CURVE, EVALUATE_METRICS, TOKENIZE_METRICS, TRAIN_METRICS, Params, parse
+from repro.repository import Commit, Files, WorkingFolder, git
+from repro.tracking.backfill import experiment_commits
+from stages.params import (
+    CURVE,
+    EVALUATE_METRICS,
+    TOKENIZE_METRICS,
+    TRAIN_METRICS,
+    Params,
+    parse,
+    parse_older,
+)
 
 WORKSPACE = "workspace"
 # What may differ between runs that are compared as one: luck, and what is no part of the model.
@@ -63,18 +71,15 @@ class Experiment:
 
 def names() -> list[str]:
     """The working folder, and DVC's experiments from the oldest on."""
-    listed = git(
-        "for-each-ref", "--sort=committerdate", "--format=%(objectname) %(refname)", "refs/exps"
-    )
-    return [WORKSPACE, *(name for _, name in EXPERIMENT_REF.findall((listed or b"").decode()))]
+    return [WORKSPACE, *(name for _, name in experiment_commits())]
 
 
 def read(name: str) -> Experiment:
     """The experiment of that name. Raises ParamsError where there is none, or it is not whole."""
     files = files_of(name)
     try:
-        # A copy of an earlier version of this project has other keys: parse says which.
-        params = parse((files.read("params.yaml") or b"").decode(), f"{name}: params.yaml")
+        read_params = parse if name == WORKSPACE else parse_older
+        params = read_params((files.read("params.yaml") or b"").decode(), f"{name}: params.yaml")
         found = {
             path.stem: json.loads(files.read(str(path)) or b"")
             for path in (EVALUATE_METRICS, TRAIN_METRICS, TOKENIZE_METRICS)
@@ -93,10 +98,9 @@ def files_of(name: str) -> Files:
     """Where the files of that experiment are read from. Raises ParamsError where there is none."""
     if name == WORKSPACE:
         return WorkingFolder()
-    listed = (git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps") or b"").decode()
-    for commit, experiment in EXPERIMENT_REF.findall(listed):
+    for sha, experiment in experiment_commits():
         if experiment == name:
-            return Commit(commit)
+            return Commit(sha)
     commit = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     if commit is None:
         known = ", ".join(names()[-8:])

@@ -24,7 +24,7 @@ from gpt.evaluation.flops import flops_per_token, parameter_count, state_bytes, 
 from gpt.files import read_json
 from gpt.model import GPT
 from gpt.trainer import Callbacks, Trainer
-from stages.params import FILE, TOKENIZE_METRICS, Params, load, parse
+from stages.params import TOKENIZE_METRICS, Params, load, parse
 
 FIRST_UPDATES = 3  # slower than the rest: memory is taken, threads are started
 # MLflow loads them when a row begins.
@@ -70,7 +70,7 @@ def with_changes(changes: list[str]) -> Params:
     text = json.dumps(sections)
     for number, value in enumerate(raw):
         text = text.replace(f'"change {number}"', value or "null")
-    return parse(text, FILE)
+    return parse(text)
 
 
 def vocabulary(params: Params) -> int:

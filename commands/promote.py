@@ -20,11 +20,12 @@ from commands.compare import groups_of
 from commands.experiments import Experiment
 from gpt.errors import DataError, ParamsError
 from gpt.evaluation.significance import Verdict, compare
-from repro.tracking.backfill import add_missing_rows
-from repro.tracking.contents import Commit, Pipeline, WorkingFolder
+from repro.lockfile import Pipeline
+from repro.repository import Commit, WorkingFolder
+from repro.tracking.backfill import backfill_runs
 from repro.tracking.run import reason
 from repro.tracking.store import Store
-from stages.params import MODEL, load
+from stages.params import MODEL, PROJECT, load
 
 ALIAS = "champion"
 CODE = Path(__file__).with_name("served_model.py")
@@ -53,7 +54,7 @@ def promote(name: str) -> Promotion:
     known = groups_of([one, *(other for other in others if other is not None)])
     mine = known[0].by_seed()
     try:
-        store = Store()
+        store = Store(PROJECT)
     except Exception as error:
         raise DataError(f"the tracking store cannot be used: {reason(error)}") from None
     registered = f"repro-gpt-{one.params.data.corpus}"
@@ -103,18 +104,18 @@ def _champion(client: Any, registered: str) -> Any:
 def _register(
     store: Store, registered: str, name: str, one: Experiment, seeds: dict[int, float]
 ) -> str:
-    """Logs the model with the row that made it, and gives the alias to a new version of it."""
+    """Logs the model with the run that made it, and gives the alias to a new version of it."""
     from mlflow.exceptions import MlflowException
 
     with tempfile.TemporaryDirectory() as folder:
         model = _model_of(name, Path(folder))
         digest = WorkingFolder().md5(str(model))
-        add_missing_rows(store)
-        rows = store.search(f"tags.`model.md5` = '{digest}'")
-        if not rows:
-            raise DataError(f"{name}: MLflow has no row with its model; gpt ui adds it")
+        backfill_runs(PROJECT, store)
+        runs = store.search(f"tags.`model.md5` = '{digest}'")
+        if not runs:
+            raise DataError(f"{name}: MLflow has no run with its model; gpt ui adds it")
         save(Path(folder) / "served", model)
-        run = rows[0].info
+        run = runs[0].info
         store.client.log_artifacts(run.run_id, str(Path(folder) / "served"), "served")
     try:
         store.client.create_registered_model(registered)
@@ -140,7 +141,7 @@ def _model_of(name: str, folder: Path) -> Path:
     """The model folder of an experiment; of one that is not checked out, from DVC's cache."""
     files = experiments.files_of(name)
     if not isinstance(files, Commit):
-        if "evaluate" not in Pipeline(files, load()).valid():
+        if "evaluate" not in Pipeline(files, load().model_dump()).valid():
             raise DataError("workspace: its results are not of these params and code; dvc repro")
         return MODEL
     from dvc.api import DVCFileSystem

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from bokeh.embed import components
 from bokeh.models import HoverTool, Span
 from bokeh.palettes import Category10
@@ -29,9 +28,10 @@ from gpt.evaluation.attention_maps import attention_picture
 from gpt.evaluation.diagnostics import diagnose
 from gpt.evaluation.plots import baseline_levels
 from gpt.files import read_json
-from repro.tracking.contents import Pipeline, WorkingFolder, changes_of, git
+from repro.lockfile import Pipeline, read_yaml
+from repro.repository import WorkingFolder, git
 from repro.tracking.run import reason
-from stages.params import CALIBRATION, MODEL, POSITIONS, SAMPLE_METRICS, SAMPLES
+from stages.params import CALIBRATION, MODEL, POSITIONS, PROJECT, SAMPLE_METRICS, SAMPLES
 
 PAGE = Path("report.html")
 TEMPLATE = "report.html"
@@ -65,7 +65,7 @@ def write(path: Path = PAGE, prompt: str | None = None) -> None:
     )
     page = environment.get_template(TEMPLATE).render(
         title=f"{one.params.preset} on {one.params.data.corpus}",
-        subtitle=changes_of(one.params) or "the preset as it is",
+        subtitle=one.params.changes or "the preset as it is",
         figures=headline(one),
         diagnosis="  ".join(str(finding) for finding in findings(one)),
         steps=steps,
@@ -135,12 +135,12 @@ def texts_by_step(one: Experiment) -> tuple[list[Step], str]:
     """What the model wrote at each look, by step; or none, and why."""
     if not one.params.runtime.tracking:
         return [], "Texts by step of training are kept in MLflow, and runtime.tracking is false."
-    pipeline = Pipeline(WorkingFolder(), one.params)
+    pipeline = Pipeline(WorkingFolder(), one.params.model_dump())
     md5 = pipeline.model_md5()
     try:
         from repro.tracking.store import Store
 
-        store = Store()
+        store = Store(PROJECT)
         for run in store.search(f"tags.`model.md5` = '{md5}'", limit=50) if md5 else ():
             found = {
                 int(file.path.rpartition("_")[2].removesuffix(".txt")): file.path
@@ -274,12 +274,8 @@ def machine() -> str:
 
 def lineage() -> list[list[str]]:
     """For each stage what it read and wrote, by the first digits of DVC's hashes."""
-    try:
-        lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return []
     rows = []
-    for name, stage in ((lock or {}).get("stages") or {}).items():
+    for name, stage in (read_yaml(WorkingFolder(), "dvc.lock").get("stages") or {}).items():
         deps = stage.get("deps") or []
         read = [entry for entry in deps if not entry["path"].endswith(".py")]
         code = len(deps) - len(read)

@@ -25,9 +25,9 @@ from gpt.checkpoint import DeviceRecord, load_model
 from gpt.decoding.canonical import one_thread
 from gpt.device import choose_device
 from gpt.errors import ParamsError, SubmissionError
-from repro import repository as workspace
-from repro.tracking.contents import WorkingFolder
-from stages.params import CURVE, EVALUATE_METRICS, MODEL, Params
+from repro import repository
+from repro.repository import WorkingFolder
+from stages.params import CURVE, EVALUATE_METRICS, MIRROR, MODEL, Params
 
 # Of a curve of some ten looks, the largest difference between two seeds is about twice the usual.
 NOISES = 3.0
@@ -119,7 +119,7 @@ def _run(params: Params, device: DeviceRecord, folder: Path, say: Callable[[str]
     values["train"] |= used | {"threads": device.threads}
     values["runtime"] |= {"tracking": False, "sample_tokens": 0}
     (folder / ".dvc").mkdir()
-    for name in ("gpt", "stages"):
+    for name in ("gpt", "repro", "stages", "verse"):
         shutil.copytree(name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile("dvc.yaml", folder / "dvc.yaml")
     if "own" in params.data.corpora and not Path(params.data.path).is_absolute():
@@ -139,10 +139,9 @@ def _run(params: Params, device: DeviceRecord, folder: Path, say: Callable[[str]
 def _stage(stage: str, folder: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
     # Downloads are shared; each is held to a hash. Saved states of a training are not.
-    environment["GPT_MIRROR"] = workspace.mirror() or str(workspace.scratch() / "downloads")
-    given = os.environ.get("TIKTOKEN_CACHE_DIR")
-    tiktoken = workspace.anchored(given) if given else str(workspace.scratch() / "tiktoken")
-    environment["TIKTOKEN_CACHE_DIR"] = tiktoken
+    environment[MIRROR] = repository.location(MIRROR) or str(repository.scratch() / "downloads")
+    tiktoken = repository.location("TIKTOKEN_CACHE_DIR")
+    environment["TIKTOKEN_CACHE_DIR"] = tiktoken or str(repository.scratch() / "tiktoken")
     done = subprocess.run(
         [sys.executable, "-m", f"stages.{stage}"],
         cwd=folder,

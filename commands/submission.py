@@ -26,7 +26,8 @@ from gpt.evaluation.flops import steps_of
 from gpt.files import read_json, sha256_of, write_json
 from gpt.generation import Sampling, generate, printable
 from gpt.model_source import count_parameters
-from repro.tracking.contents import WorkingFolder, git, same, value_at
+from repro.params import equal, value_at
+from repro.repository import WorkingFolder, git
 from stages.params import (
     CORPUS,
     CURVE,
@@ -259,7 +260,7 @@ def check_lineage(folder: Path, trained: TrainedModel) -> None:
         if entry.cmd != specs[stage]["cmd"]:
             raise SubmissionError(f"{where}: {stage} was run by another command, {entry.cmd}")
         for key in specs[stage].get("params") or []:
-            if not same(value_at(values, key), entry.param(key)):
+            if not equal(value_at(values, key), entry.param(key)):
                 raise SubmissionError(
                     f"{where}: {stage} was run with another `{key}` than params.yaml has"
                 )

@@ -6,8 +6,7 @@
     ├── TokenizerError    text that cannot be encoded, a broken tokenizer.json
     ├── CheckpointError   a model or checkpoint that is broken or does not belong here
     ├── TrainingError     a training that cannot go on (non-finite loss, out of memory)
-    ├── SubmissionError   a submission to a competition that does not hold together
-    └── Interrupted       stopped by a signal after saving; not a fault
+    └── SubmissionError   a submission to a competition that does not hold together
 
 The message is one line: what and where (file or key, with the value), then the way to mend it. It
 may quote a file of somebody else: what would steer a terminal is shown escaped, and no file makes
@@ -52,10 +51,6 @@ class TrainingError(GptError):
 
 class SubmissionError(GptError):
     """A submission is not what it says it is, or cannot be checked here."""
-
-
-class Interrupted(GptError):
-    """A signal asked the training to stop; its state is saved and the next run resumes."""
 
 
 def unreadable(path: Path, error: OSError) -> DataError:

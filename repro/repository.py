@@ -1,43 +1,45 @@
-"""Where things are: the repository root, and paths that the environment gives.
+"""The repository: its root, paths from the environment, and its files now or in a commit.
 
 Stages run in the repository, or in a copy of it under .dvc/tmp/exps (`dvc exp run --temp`, the
 queue). Params, inputs and outputs are relative to the working folder, so that each copy has its
 own. What all copies share (the tracking store, saved training states, downloads) lies under the
-root of the main repository, which is what this module finds. `git rev-parse --show-toplevel`
-would name the copy instead.
+root of the main repository. `git rev-parse --show-toplevel` would name the copy instead.
 """
 
+import hashlib
+import json
 import os
+import subprocess
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
-import yaml
-
-from gpt.errors import ParamsError
+from repro.errors import UserError
 
 
 def root() -> Path:
     """The main repository: DVC_ROOT, else the nearest parent folder that holds .dvc."""
-    given = os.environ.get("DVC_ROOT")
-    if given and (Path(given) / ".dvc").is_dir():
-        return Path(given).resolve()
+    dvc_root = os.environ.get("DVC_ROOT")
+    if dvc_root and (Path(dvc_root) / ".dvc").is_dir():
+        return Path(dvc_root).resolve()
     here = Path.cwd().resolve()
     for folder in (here, *here.parents):
         if (folder / ".dvc").is_dir():
             return folder
-    raise ParamsError(f"{here}: not inside a DVC repository; change to the folder with dvc.yaml")
+    raise UserError(f"{here}: not inside a DVC repository; change to the folder with dvc.yaml")
 
 
 def anchored(location: str) -> str:
-    """A folder or URL from the environment; a relative folder is meant from the root."""
+    """A folder or URL; a relative folder is meant from the root."""
     if "://" in location:
         return location
     return str((root() / Path(location).expanduser()).resolve())
 
 
-def mirror() -> str | None:
-    """GPT_MIRROR, a folder or URL that is tried before the public address of a download."""
-    given = os.environ.get("GPT_MIRROR")
-    return anchored(given) if given else None
+def location(variable: str) -> str | None:
+    """The folder or URL that an environment variable names; None where it is not set."""
+    value = os.environ.get(variable)
+    return anchored(value) if value else None
 
 
 def scratch() -> Path:
@@ -45,9 +47,92 @@ def scratch() -> Path:
     return root() / ".cache"
 
 
-def code_files(stage: str, model_source: str) -> list[Path]:
-    """The source files that dvc.yaml lists as what the results of `stage` depend on."""
-    pipeline = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))
-    deps = pipeline["stages"][stage]["deps"]
-    named = (str(dep).replace("${model.source}", model_source) for dep in deps)
-    return [Path(dep) for dep in named if dep.endswith(".py")]
+def git(*arguments: str) -> bytes | None:
+    """What git prints; None where it fails or is not installed."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, check=False, stdin=subprocess.DEVNULL
+        )
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+class Files(Protocol):
+    """A state of the repository: the working folder, or a commit."""
+
+    def read(self, path: str) -> bytes | None:
+        """The bytes of a file; None where there is none."""
+
+    def md5(self, path: str) -> str | None:
+        """The hash that DVC gives to a file or folder; None where there is none."""
+
+    def size(self, path: str) -> int | None:
+        """The bytes in a file or folder, in total."""
+
+
+class WorkingFolder:
+    """The files as they are now, relative to the working folder; each is hashed once."""
+
+    def __init__(self) -> None:
+        self._md5s: dict[str, str | None] = {}
+
+    def read(self, path: str) -> bytes | None:
+        try:
+            return Path(path).read_bytes()
+        except OSError:
+            return None
+
+    def md5(self, path: str) -> str | None:
+        if path not in self._md5s:
+            self._md5s[path] = self._hash(Path(path))
+        return self._md5s[path]
+
+    def _hash(self, path: Path) -> str | None:
+        if path.is_file():
+            return _file_md5(path)
+        if path.is_dir():
+            return folder_md5((str(f.relative_to(path)), _file_md5(f)) for f in _files_in(path))
+        return None
+
+    def size(self, path: str) -> int | None:
+        file = Path(path)
+        if file.is_file():
+            return file.stat().st_size
+        return sum(f.stat().st_size for f in _files_in(file)) if file.is_dir() else None
+
+
+class Commit:
+    """The files that git keeps of a commit."""
+
+    def __init__(self, commit: str) -> None:
+        self.commit = commit
+
+    def read(self, path: str) -> bytes | None:
+        return git("show", f"{self.commit}:{path}")
+
+    def md5(self, path: str) -> str | None:
+        content = self.read(path)
+        return None if content is None else hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+    def size(self, path: str) -> int | None:
+        content = self.read(path)
+        return None if content is None else len(content)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    # .dvcignore names __pycache__ and nothing else.
+    return [f for f in folder.rglob("*") if f.is_file() and "__pycache__" not in f.parts]
+
+
+def _file_md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def folder_md5(files: Iterable[tuple[str, str]]) -> str:
+    """DVC's hash of a folder, from its (path in the folder, md5) pairs."""
+    listed = [{"md5": md5, "relpath": Path(path).as_posix()} for path, md5 in files]
+    listed.sort(key=lambda entry: entry["relpath"])
+    text = json.dumps(listed, sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"

@@ -1,9 +1,12 @@
-"""What every stage does around its own work: params, the tracking row, errors, exit codes.
+"""What every stage does around its own work: params, the tracking run, errors, exit codes.
+
+    if __name__ == "__main__":
+        run_stage.main(PROJECT, "train", train)  # def train(params: Params, run: Run) -> None
 
 0    done
-1    a fault of ours, with its traceback
-2    a fault the user can mend, in one line
-75   stopped by a signal after saving; run it again and it goes on (EX_TEMPFAIL)
+1    a bug, with its traceback
+2    a fault that the user can fix, in one line
+75   stopped by a signal after saving; the same command resumes it (EX_TEMPFAIL)
 130  interrupted
 """
 
@@ -14,63 +17,65 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from gpt.errors import GptError, Interrupted
+from repro.errors import Interrupted
+from repro.project import AnyParams, Project
 from repro.tracking import run as tracking
-from stages.params import Params, load
 
-# DVC deletes what a stage wrote before it runs the stage again. Its run-cache gives back every
-# result that was there, so the way back is the same whatever failed, committed to git or not.
-WAY_BACK = "back to the last result: git checkout HEAD params.yaml && dvc repro"
+# DVC deletes what a stage wrote before it runs the stage again. Its run-cache has every earlier
+# result, so this works whatever failed, committed to git or not.
+RESTORE = "to restore the last result: git checkout HEAD params.yaml && dvc repro"
 
-# A disk that is full, a file that may not grow, rights that are missing: the user's to mend.
-OF_THE_DISK = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-)
+# A full disk, a file that may not grow, missing permissions: for the user to fix.
+ADVICE = {
+    errno.ENOSPC: "free disk space and run the same command",
+    errno.EDQUOT: "free disk space and run the same command",
+    errno.EFBIG: "raise the limit of a file's size",
+    errno.EROFS: "make it writable",
+    errno.EACCES: "make it writable",
+    errno.EPERM: "make it writable",
+}
 
 
-def main(name: str, body: Callable[[Params, tracking.Row], None]) -> None:
-    """Runs `body` as the stage `name` and leaves the process with the codes above."""
+def main(
+    project: Project[AnyParams], name: str, body: Callable[[AnyParams, tracking.Run], None]
+) -> None:
+    """Runs `body` as the stage `name` and ends the process with the codes above."""
     try:
-        params = load()
-        with tracking.stage(name, params) as row:
-            body(params, row)
+        params = project.load()
+        with tracking.stage(project, name, params) as run:
+            body(params, run)
     except Interrupted as stop:
         print(f"{name}: {stop}", file=sys.stderr)
         sys.exit(75)
-    except GptError as error:
+    except project.faults as error:
         _fail(name, str(error))
     except OSError as error:
-        if error.errno not in OF_THE_DISK:
+        if error.errno not in ADVICE:
             raise
-        place = error.filename or Path.cwd()
-        _fail(name, f"{place}: {error.strerror}; make room, or mend its rights")
+        path = error.filename or Path.cwd()
+        _fail(name, f"{path}: {(error.strerror or '').lower()}; {ADVICE[error.errno]}")
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; {WAY_BACK}", file=sys.stderr)
+        print(f"{name}: interrupted; {RESTORE}", file=sys.stderr)
         sys.exit(130)
 
 
 def _fail(name: str, message: str) -> NoReturn:
     _let_git_see(Path("params.yaml"))
     joint = " " if message.endswith(".") else "; "
-    print(f"{name}: {message}{joint}{WAY_BACK}", file=sys.stderr)
+    print(f"{name}: {message}{joint}{RESTORE}", file=sys.stderr)
     sys.exit(2)
 
 
 def _let_git_see(path: Path) -> None:
-    """Makes sure that git takes `path` for changed, as the way back needs it.
+    """Makes sure that git takes `path` for changed, as RESTORE needs it.
 
     DVC writes an override and git's index within one second, and the comments keep the file's size.
     A stage that fails at once would then leave a file that git, which compares whole seconds and
     sizes, takes for the committed one. Another second is enough.
     """
     try:
-        facts = path.stat()
-        os.utime(path, (facts.st_atime, facts.st_mtime + 1))
+        stat = path.stat()
+        os.utime(path, (stat.st_atime, stat.st_mtime + 1))
     except OSError:
-        # There is no such file, or it is not ours: then there is no way back to smooth either.
+        # There is no such file, or it is not ours: then there is nothing to restore either.
         return

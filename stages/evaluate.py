@@ -20,8 +20,8 @@ from gpt.evaluation.plots import baseline_levels, loss_plot
 from gpt.files import write_json
 from gpt.model_source import count_parameters
 from gpt.tokenizers.base import Ids
-from repro import run_stage as stage
-from repro.tracking.run import Row
+from repro import run_stage
+from repro.tracking.run import Run
 from stages.params import (
     CALIBRATION,
     CURVE,
@@ -29,6 +29,7 @@ from stages.params import (
     LOSS_PICTURE,
     MODEL,
     POSITIONS,
+    PROJECT,
     TOKENS,
     Params,
 )
@@ -36,7 +37,7 @@ from stages.params import (
 GAP_TOKENS = 32_768  # of the training split: enough for its distance from validation
 
 
-def evaluate(params: Params, row: Row) -> None:
+def evaluate(params: Params, run: Run) -> None:
     trained = load_model(MODEL, params.model_source)
     stats = manifest(TOKENS)["splits"]
     for split, sha256 in trained.record.data.items():
@@ -118,4 +119,4 @@ def summary(metrics: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    stage.main("evaluate", evaluate)
+    run_stage.main(PROJECT, "evaluate", evaluate)

@@ -1,18 +1,16 @@
-"""params.yaml as one strict, typed object.
+"""The schema of params.yaml, the paths of what the stages write, and what repro is told of both.
 
 The whole file is checked by whichever stage runs first, so that a typo in `sample` is not found
 after an hour of training; a stage is then handed only the sections that dvc.yaml lists for it.
-
-YAML is read by the rules of YAML 1.2, as DVC reads it: `3e-5` is a number, `no` is a string,
-`010` is ten, and a key that stands twice is an error.
+How the file is read (YAML 1.2, errors of one line) is repro/params.py's.
 """
 
 import difflib
-import re
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import (
     BaseModel,
     Field,
@@ -23,10 +21,12 @@ from pydantic import (
 )
 
 from gpt.config import Config, ModelConfig, TrainConfig, first_line
-from gpt.errors import ParamsError
+from gpt.errors import GptError, ParamsError
 from gpt.presets import resolve
-
-FILE = "params.yaml"
+from repro.errors import UserError
+from repro.params import FILE, parse_yaml, read_text, validate
+from repro.project import Project
+from repro.repository import git
 
 # What the stages write, relative to the working folder, as dvc.yaml declares it.
 CORPUS = Path("data/corpus")
@@ -43,6 +43,9 @@ CURVE = Path("metrics/curves/train.csv")
 POSITIONS = Path("metrics/curves/positions.csv")
 CALIBRATION = Path("metrics/curves/calibration.csv")
 LOSS_PICTURE = Path("metrics/pictures/loss.png")
+
+# The environment variable that names a folder or URL tried before the public address of a download.
+MIRROR = "GPT_MIRROR"
 
 CORPORA = ("verse", "shakespeare", "names", "tinystories", "openwebtext", "fineweb_edu", "own")
 
@@ -151,8 +154,9 @@ class Params(Config):
     data: DataParams
     tokenizer: TokenizerParams
     preset: str
-    model: ModelOverrides  # type: ignore[valid-type]
-    train: TrainOverrides  # type: ignore[valid-type]
+    # The examples are shown to whoever writes -S model=small.
+    model: ModelOverrides = Field(examples=["preset=small"])  # type: ignore[valid-type]
+    train: TrainOverrides = Field(examples=["preset=small"])  # type: ignore[valid-type]
     seed: int = Field(ge=0, lt=2**63)
     evaluate: EvaluateParams
     sample: SampleParams
@@ -162,6 +166,19 @@ class Params(Config):
     def model_source(self) -> str:
         """The file that the model is built from; evaluate and sample are handed it too."""
         return self.resolved()[0].source
+
+    @property
+    def tracking(self) -> bool:
+        return self.runtime.tracking
+
+    @property
+    def changes(self) -> str:
+        """What was overridden of the preset: 'n_layer=2, steps=50', or nothing."""
+        return ", ".join(f"{key}={value}" for key, value in self.resolved()[2].items())
+
+    @property
+    def title(self) -> str:
+        return f"{self.preset} {self.changes}".strip()
 
     def resolved(self) -> tuple[ModelConfig, TrainConfig, dict[str, Any]]:
         """Model and training with the preset filled in, and what was overridden."""
@@ -185,12 +202,68 @@ class Params(Config):
 def load(file: str = FILE) -> Params:
     """Reads and checks `file`, relative to the working folder. Raises ParamsError."""
     try:
-        text = Path(file).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ParamsError(f"{file}: not found; bring it back: git checkout HEAD {file}") from None
-    except UnicodeDecodeError as error:
-        raise ParamsError(f"{file}: byte {error.start} is not UTF-8; save it as UTF-8") from None
+        text = read_text(file)
+    except UserError as error:
+        raise ParamsError(str(error)) from None
     return parse(text, file)
+
+
+def parse(text: str, file: str = FILE) -> Params:
+    """Checks the text of a params file; `file` is named in errors. Raises ParamsError."""
+    try:
+        values = parse_yaml(text, file)
+    except UserError as error:
+        raise ParamsError(str(error)) from None
+    return _checked(values, file)
+
+
+def parse_older(text: str, file: str = FILE) -> Params:
+    """Like `parse`, for results that an earlier version of this project may have made.
+
+    A key that is no longer known is dropped, and named once on stderr; one that was not known yet
+    has the value that is committed today. Raises ParamsError.
+    """
+    try:
+        older = parse_yaml(text, file)
+        committed = git("show", f"HEAD:{FILE}")
+        today = parse_yaml(committed or read_text(FILE))
+    except UserError as error:
+        raise ParamsError(str(error)) from None
+    unknown = [key for key in older if key not in Params.model_fields]
+    values = {key: older.get(key, today.get(key)) for key in Params.model_fields}
+    for section, field in Params.model_fields.items():
+        schema = field.annotation
+        if not (isinstance(schema, type) and issubclass(schema, BaseModel)):
+            continue
+        if isinstance(section_then := values[section], dict):
+            known = schema.model_fields
+            unknown += [f"{section}.{key}" for key in section_then if key not in known]
+            # Blank: the preset decides.
+            defaults = {} if section in ("model", "train") else today.get(section, {})
+            values[section] = {key: section_then.get(key, defaults.get(key)) for key in known}
+    if unknown:
+        _tell_unknown(", ".join(unknown))
+    return _checked(values, file)
+
+
+@cache
+def _tell_unknown(keys: str) -> None:
+    print(f"{keys}: in params of an earlier version, and left out", file=sys.stderr)
+
+
+def _checked(values: dict[str, Any], file: str) -> Params:
+    try:
+        params = validate(values, Params, file)
+        params.resolved()
+    except UserError as error:
+        raise ParamsError(str(error)) from None
+    except ValidationError as error:
+        raise ParamsError(f"{file}: {first_line(error)}") from None
+    return params
+
+
+def _set_keys(section: BaseModel) -> dict[str, Any]:
+    return {key: value for key, value in section.model_dump().items() if value is not None}
 
 
 Section = TypeVar("Section", bound=Config)
@@ -204,116 +277,29 @@ def check(section: type[Section], name: str, values: dict[str, Any]) -> Section:
         raise ParamsError(f"{name}.{first_line(error)}") from None
 
 
-def parse(text: str, file: str = FILE) -> Params:
-    """Checks the text of a params file; `file` is named in errors. Raises ParamsError."""
-    try:
-        loaded = yaml.load(text, Loader=_Yaml12)  # noqa: S506 (a SafeLoader, narrowed)
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ParamsError(f"{file}{line}: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError) as error:
-        # PyYAML lets what Python says of an impossible number, date or word through as it is.
-        raise ParamsError(f"{file}: {' '.join(str(error).split())}; mend that value") from None
-    if not isinstance(loaded, dict):
-        raise ParamsError(f"{file}: holds no sections; bring it back: git checkout HEAD {file}")
-    try:
-        params = Params(**loaded)
-        params.resolved()
-    except ValidationError as error:
-        raise ParamsError(f"{file}: {_explain(error)}") from None
-    return params
-
-
-def _set_keys(section: BaseModel) -> dict[str, Any]:
-    return {key: value for key, value in section.model_dump().items() if value is not None}
-
-
-def _explain(error: ValidationError) -> str:
-    """One line for the first fault, with the nearest known key or the right spelling."""
-    # A misspelt key is both unknown and missing; the unknown one tells more.
-    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    fault = faults[0]
-    where = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        known = _known_keys()
-        near = difflib.get_close_matches(where, known, n=1, cutoff=0.5)
-        own_name = where.rsplit(".", 1)[-1]
-        same = [key for key in known if key.rsplit(".", 1)[-1] == own_name]
-        hints = same or near
-        return f"{where} is not a key" + (f"; did you mean {hints[0]}?" if hints else "")
-    if fault["type"] == "missing":
-        return f"{where} is missing; bring it back: git checkout HEAD {FILE}"
-    if fault["type"] == "model_type" and len(fault["loc"]) == 1:
-        section = str(fault["loc"][0])
-        example = "preset=small" if section in ("model", "train") else f"{section}.KEY=VALUE"
-        return (
-            f"{section} is a section with keys of its own, not {fault['input']!r}; "
-            f"write -S {example}, and git checkout HEAD {FILE} brings the section back"
-        )
-    if fault["input"] is None:
-        return f'{where} must not be blank; an off value is written out (0, false, "")'
-    return first_line(ValidationError.from_exception_data("params", [_bare(fault)]))
-
-
-def _bare(fault: Any) -> Any:
-    return {key: fault[key] for key in ("type", "loc", "input", "ctx") if key in fault}
-
-
-def _known_keys() -> list[str]:
-    keys: list[str] = []
-    for section, field in Params.model_fields.items():
-        annotation = field.annotation
-        keys.append(section)
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            keys += [f"{section}.{key}" for key in annotation.model_fields]
-    return keys
-
-
-class _Yaml12(yaml.SafeLoader):
-    """PyYAML's safe loader with the scalars of YAML 1.2's core schema, duplicates refused."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is not a name", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None,
-                    None,
-                    f"{key} stands here for the second time; keep one",
-                    key_node.start_mark,
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Yaml12.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
-    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
-):
-    _Yaml12.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}",
-        re.compile(f"^(?:{_pattern})$"),
-        list(_first),
-    )
-
-
-# YAML 1.1 would read a leading 0 as octal, and 1:30 as base 60.
-def _integer(loader: _Yaml12, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))
-
-
-def _number(loader: _Yaml12, node: yaml.ScalarNode) -> float:
-    return float(loader.construct_scalar(node).replace(".inf", "inf").replace(".nan", "nan"))
-
-
-_Yaml12.add_constructor("tag:yaml.org,2002:int", _integer)
-_Yaml12.add_constructor("tag:yaml.org,2002:float", _number)
+PROJECT = Project(
+    name="repro-gpt",
+    load=load,
+    parse_older=parse_older,
+    faults=(GptError,),
+    description=(
+        "One run is one experiment; lower evaluate/val/bits_per_byte is better. "
+        "Tick two runs and press Compare.\n\n"
+        "A run holds all params and metrics of the pipeline, the curves of its training "
+        "(train/...), how long it took (time/...), and as artifacts its samples, pictures, "
+        "params.yaml and dvc.lock."
+    ),
+    columns={
+        "metrics.`evaluate/val/bits_per_byte`": 190,
+        "metrics.`evaluate/val/loss`": 140,
+        "metrics.`train/parameters`": 140,
+        "metrics.`time/train_s`": 110,
+        "params.`preset`": 80,
+        "params.`model.n_layer`": 110,
+        "params.`model.n_embd`": 110,
+        "params.`train.steps`": 100,
+        "params.`train.learning_rate`": 150,
+        "params.`data.corpus`": 100,
+        "params.`seed`": 70,
+    },
+)

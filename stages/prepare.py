@@ -14,15 +14,14 @@ from gpt.corpus.contamination import shared_ngrams
 from gpt.corpus.manifest import CorpusWriter
 from gpt.corpus.splitting import Filters, Split, split_corpus
 from gpt.files import write_json
-from repro import repository as workspace
-from repro import run_stage as stage
-from repro.tracking.run import Row
-from stages.params import CORPUS, PREPARE_METRICS, DataParams, Params
+from repro import repository, run_stage
+from repro.tracking.run import Run
+from stages.params import CORPUS, MIRROR, PREPARE_METRICS, PROJECT, DataParams, Params
 
 
 def source_of(corpus: str, data: DataParams) -> sources.Source:
     """The texts of one name in `data.corpus`."""
-    cache, mirror = workspace.scratch() / "downloads", workspace.mirror()
+    cache, mirror = repository.scratch() / "downloads", repository.location(MIRROR)
     match corpus:
         case "verse":
             return sources.verse_plays(data.verse_bytes, data.seed)
@@ -60,7 +59,7 @@ def together(splits: list[Split]) -> Split:
 def fetched(wanted: list[downloads.Download], data: DataParams) -> tuple[list[Path], str]:
     """Files of which no hash is pinned, and the one they have together, which is told once."""
     paths, sha256 = downloads.fetch_all(
-        wanted, workspace.scratch() / "downloads", workspace.mirror(), data.sha256
+        wanted, repository.scratch() / "downloads", repository.location(MIRROR), data.sha256
     )
     if data.sha256 is None:
         print(
@@ -70,7 +69,7 @@ def fetched(wanted: list[downloads.Download], data: DataParams) -> tuple[list[Pa
     return paths, sha256
 
 
-def prepare(params: Params, row: Row) -> None:
+def prepare(params: Params, run: Run) -> None:
     data = params.data
     shortest, longest = data.length_range
     filters = Filters(shortest, longest, data.drop_duplicates, data.max_bytes)
@@ -151,4 +150,4 @@ def prepare(params: Params, row: Row) -> None:
 
 
 if __name__ == "__main__":
-    stage.main("prepare", prepare)
+    run_stage.main(PROJECT, "prepare", prepare)

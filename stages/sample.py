@@ -30,10 +30,11 @@ from gpt.evaluation.novelty import (
 )
 from gpt.files import write_json
 from gpt.generation import Sample, Sampling, generate, printable, search
-from repro import run_stage as stage
-from repro.tracking.run import Row
+from repro import run_stage
+from repro.tracking.run import Run
 from stages.params import (
     MODEL,
+    PROJECT,
     SAMPLE_METRICS,
     SAMPLES,
     SAMPLES_PAGE,
@@ -52,7 +53,7 @@ NGRAMS = range(4, 17)
 RULE = "\n" + "-" * 40
 
 
-def sample(params: Params, row: Row) -> None:
+def sample(params: Params, run: Run) -> None:
     asked = params.sample
     trained = load_model(MODEL, params.model_source)
     with tqdm(
@@ -286,4 +287,4 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         typer.run(by_hand)
     else:
-        stage.main("sample", sample)
+        run_stage.main(PROJECT, "sample", sample)

@@ -44,10 +44,18 @@ from gpt.tokenizers.base import (
     WordTokenizer,
     recut,
 )
-from repro import repository as workspace
-from repro import run_stage as stage
-from repro.tracking.run import Row
-from stages.params import CORPUS, TOKENIZE_METRICS, TOKENS, Params, TokenizerParams, load
+from repro import repository, run_stage
+from repro.tracking.run import Run
+from stages.params import (
+    CORPUS,
+    MIRROR,
+    PROJECT,
+    TOKENIZE_METRICS,
+    TOKENS,
+    Params,
+    TokenizerParams,
+    load,
+)
 
 FORMAT = 1
 # Characters encoded at once, for each thread.
@@ -95,7 +103,7 @@ def make_tokenizer(options: TokenizerParams, *, has_bos: bool) -> Tokenizer:
 
 def gpt2_file_at_hand() -> bytes | None:
     """GPT-2's vocab.bpe where a folder on this machine has it, under the name tiktoken gives it."""
-    mirror = workspace.mirror()
+    mirror = repository.location(MIRROR)
     folders = [_tiktoken_cache()]
     if mirror and "://" not in mirror:
         folders.append(Path(mirror) / "tiktoken")
@@ -117,7 +125,7 @@ def gpt2_file() -> bytes:
     # Imported here: only a download pays for it.
     from tiktoken.load import read_file, read_file_cached
 
-    mirror = workspace.mirror()
+    mirror = repository.location(MIRROR)
     if mirror and "://" in mirror:
         try:
             content = read_file(f"{mirror.rstrip('/')}/tiktoken/{vocabulary.GPT2_FILE}")
@@ -139,8 +147,8 @@ def gpt2_file() -> bytes:
 
 
 def _tiktoken_cache() -> Path:
-    given = os.environ.get("TIKTOKEN_CACHE_DIR")
-    return Path(workspace.anchored(given)) if given else workspace.scratch() / "tiktoken"
+    folder = repository.location("TIKTOKEN_CACHE_DIR")
+    return Path(folder) if folder else repository.scratch() / "tiktoken"
 
 
 # --- ids ------------------------------------------------------------------------------------------
@@ -246,7 +254,9 @@ def made_before(work: Work, tokenizer: Tokenizer) -> Path:
     """Where a shard's ids wait for the stage, named by all that they depend on."""
     spec = json.dumps(tokenizer.spec(), sort_keys=True)
     facts = f"{work.shard.sha256} {work.shard.continues} {work.last} {spec}"
-    return workspace.scratch() / "tokens" / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.npy"
+    return (
+        repository.scratch() / "tokens" / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.npy"
+    )
 
 
 def encode_some(number: int, of: int) -> None:
@@ -276,7 +286,7 @@ def encode_some(number: int, of: int) -> None:
 # --- the stage ------------------------------------------------------------------------------------
 
 
-def tokenize(params: Params, row: Row) -> None:
+def tokenize(params: Params, run: Run) -> None:
     corpus = read_manifest(CORPUS)
     kind = params.tokenizer.kind
     tokenizer = make_tokenizer(params.tokenizer, has_bos=corpus["documents"] > 1)
@@ -318,7 +328,7 @@ def tokenize(params: Params, row: Row) -> None:
     if kind in ("bpe", "gpt2", "word") and (warning := too_large(counts["train"])):
         print(warning)
     if kind != "gpt2":
-        compare_with_gpt2(row, metrics["val"].get("bytes_per_token"))
+        compare_with_gpt2(run, metrics["val"].get("bytes_per_token"))
 
 
 def one_file(work: Work, tokenizer: Tokenizer, seen: Callable[[Ids], None]) -> dict[str, Any]:
@@ -364,10 +374,10 @@ def too_large(counts: NDArray[np.int64]) -> str:
     )
 
 
-def compare_with_gpt2(row: Row, ours: float | None) -> None:
+def compare_with_gpt2(run: Run, ours: float | None) -> None:
     """Tells what GPT-2's tokens would hold, where its file lies on this machine.
 
-    Only to the row and the terminal: a result that DVC keeps must not depend on what lies where.
+    Only to the run and the terminal: a result that DVC keeps must not depend on what lies where.
     """
     content = gpt2_file_at_hand()
     if ours is None or content is None:
@@ -379,7 +389,7 @@ def compare_with_gpt2(row: Row, ours: float | None) -> None:
         tokens += len(gpt2.encode(text))
         if size >= COMPARED:
             break
-    row.log_metrics({"tokenize/val/gpt2_bytes_per_token": size / tokens}, step=0)
+    run.log_metrics({"tokenize/val/gpt2_bytes_per_token": size / tokens}, step=0)
     print(f"bytes per token on validation text: {ours:.3f}; gpt2 has {size / tokens:.3f}")
 
 
@@ -399,4 +409,4 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         typer.run(by_hand)
     else:
-        stage.main("tokenize", tokenize)
+        run_stage.main(PROJECT, "tokenize", tokenize)

@@ -26,7 +26,7 @@ from gpt.config import ModelConfig, TrainConfig
 from gpt.corpus.downloads import Download, fetch
 from gpt.device import Device, choose_device
 from gpt.distributed import Group
-from gpt.errors import DataError, Interrupted, TrainingError
+from gpt.errors import DataError, TrainingError
 from gpt.evaluation.diagnostics import Finding, diagnose
 from gpt.evaluation.flops import steps_of
 from gpt.files import read_json, sha256_of, write_json
@@ -35,10 +35,11 @@ from gpt.model_source import count_parameters, make_model
 from gpt.packing import PackedBatches
 from gpt.tokenizers.base import Tokenizer, line_breaks, load_tokenizer
 from gpt.trainer import CURVE_COLUMNS, Callbacks, Trainer
-from repro import processes as launch
-from repro import repository as workspace
-from repro.tracking.run import Row
-from stages.params import CURVE, MODEL, TOKENS, TRAIN_METRICS, Params
+from repro import processes, repository
+from repro.errors import Interrupted
+from repro.lockfile import code_files
+from repro.tracking.run import Run
+from stages.params import CURVE, MIRROR, MODEL, PROJECT, TOKENS, TRAIN_METRICS, Params
 
 # What train.init_from may name without a file.
 HUGGING_FACE = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
@@ -46,17 +47,20 @@ HUGGING_FACE = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 RECORD = "record.json"
 
 
-def train(params: Params, row: Row) -> None:
-    model_config, config, overridden = params.resolved()
-    changes = ", ".join(f"{key}={value}" for key, value in overridden.items())
-    print(f"preset {params.preset}" + (f", overridden: {changes}" if changes else ""))
+def train(params: Params, run: Run) -> None:
+    model_config, config, _ = params.resolved()
+    changes = f", overridden: {params.changes}" if params.changes else ""
+    print(f"preset {params.preset}{changes}")
     timeout_seconds = params.runtime.timeout_seconds
-    with _memory_errors(model_config, config), launch.group(config, timeout_seconds) as group:
-        _train(params, row, model_config, config, group)
+    with (
+        _memory_errors(model_config, config),
+        processes.process_group(config.device, timeout_seconds) as (rank, size),
+    ):
+        _train(params, run, model_config, config, Group(rank, size))
 
 
 def _train(
-    params: Params, row: Row, model_config: ModelConfig, config: TrainConfig, group: Group
+    params: Params, run: Run, model_config: ModelConfig, config: TrainConfig, group: Group
 ) -> None:
     device = choose_device(config.device, config.dtype, config.threads)
     tokenizer = load_tokenizer(TOKENS / "tokenizer.json")
@@ -86,7 +90,7 @@ def _train(
     )
     trainer = Trainer(model, batches, val_windows, config, device, params.seed, group)
 
-    folder = workspace.scratch() / "train" / record.fingerprint()
+    folder = repository.scratch() / "train" / record.fingerprint()
     # The first process alone keeps states; what it reads the others are sent.
     states = TrainingStates(folder, warn=lambda line: _say(line)) if group.first else None
     with states or nullcontext(), _stop_signals() as stop:
@@ -98,7 +102,7 @@ def _train(
             _tell_of_another(folder, record)
         if states:
             write_json(folder / RECORD, record.model_dump())
-        watch = _Watch(trainer, states, params, tokenizer, row, stop)
+        watch = _Watch(trainer, states, params, tokenizer, run, stop)
         trainer.run(watch.callbacks())
         watch.close()
         weights = trainer.kept_weights()
@@ -148,12 +152,12 @@ def pretrained_file(init_from: str) -> Path | None:
     if not init_from:
         return None
     if init_from not in HUGGING_FACE:
-        return weights_file(Path(workspace.anchored(init_from)))
+        return weights_file(Path(repository.anchored(init_from)))
     file = Download(
         file=f"{init_from}/model.safetensors",
         url=f"https://huggingface.co/openai-community/{init_from}/resolve/main/model.safetensors",
     )
-    return fetch(file, workspace.scratch() / "pretrained", workspace.mirror())
+    return fetch(file, repository.scratch() / "pretrained", repository.location(MIRROR))
 
 
 def record_of(
@@ -166,7 +170,7 @@ def record_of(
 ) -> ModelRecord:
     """What the weights will depend on, with device, precision and threads as they are used."""
     digest = hashlib.sha256()
-    for file in workspace.code_files("train", model.source):
+    for file in code_files("train", {"model": {"source": model.source}}):
         digest.update(f"{file.as_posix()}\n".encode() + file.read_bytes())
     used = {"device": device.name, "dtype": device.dtype, "threads": device.threads}
     tokens = manifest(TOKENS)
@@ -259,12 +263,12 @@ class _Watch:
         states: TrainingStates | None,
         params: Params,
         tokenizer: Tokenizer,
-        row: Row,
+        run: Run,
         stop: list[str],
     ) -> None:
         config, shape = trainer.config, trainer.model.config
         self.a_step = config.batch_size * config.gradient_accumulation * shape.block_size
-        self.states, self.runtime, self.row, self.stop = states, params.runtime, row, stop
+        self.states, self.runtime, self.run, self.stop = states, params.runtime, run, stop
         self.tokenizer, self.seed, self.trainer = tokenizer, params.seed, trainer
         self.saved_at = self.started = time.monotonic()
         self.first_step = trainer.progress.step
@@ -294,14 +298,14 @@ class _Watch:
             "train/grad_norm": point["grad_norm"],
             "train/clip_rate": point["clip_rate"],
         }
-        self.row.log_metrics(values, step=int(point["step"]))
+        self.run.log_metrics(values, step=int(point["step"]))
 
     def on_look(self, trainer: Trainer, val_loss: float) -> None:
         step, last = trainer.progress.step, trainer.config.steps
         self.shown["val"] = f"{val_loss:.3f}"
         point = trainer.progress.curve[-1]
         names = [name for name in ("val_loss", "dead_units", "update_ratio") if name in point]
-        self.row.log_metrics({f"train/{name}": point[name] for name in names}, step=step)
+        self.run.log_metrics({f"train/{name}": point[name] for name in names}, step=step)
         _say(f"step {step:>{len(str(last))}} of {last}: validation loss {val_loss:.4f}")
         if not self.runtime.sample_every:
             self.sample()
@@ -337,7 +341,7 @@ class _Watch:
         if not self.states:
             return
         (text,) = generate(model, self.tokenizer, "", sampling, seed=self.seed)
-        self.row.log_text(text.text, f"samples/step_{self.trainer.progress.step:08d}.txt")
+        self.run.log_text(text.text, f"samples/step_{self.trainer.progress.step:08d}.txt")
         if not self.bar.disable:
             _say(printable(text.text) + "\n")
 
@@ -347,7 +351,7 @@ class _Watch:
         done = self.trainer.progress.step - self.first_step
         if done and seconds > 0:
             rate = done * self.a_step / seconds
-            self.row.log_metrics({"time/tokens_per_second": round(rate, 1)}, step=0)
+            self.run.log_metrics({"time/tokens_per_second": round(rate, 1)}, step=0)
 
 
 @contextmanager
@@ -389,4 +393,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    launch.main("train", train)
+    processes.main(PROJECT, "train", train, lambda params: params.resolved()[1].processes)

@@ -28,7 +28,7 @@ class Defect:
 
 
 CHECKPOINT, TRAINER = "gpt/checkpoint.py", "gpt/trainer.py"
-TRAIN, SOURCES, PARAMS = "stages/train.py", "gpt/corpus/sources.py", "stages/params.py"
+TRAIN, SOURCES, PARAMS = "stages/train.py", "gpt/corpus/sources.py", "repro/params.py"
 DOWNLOADS, TEXTS, SPLITTING = (
     "gpt/corpus/downloads.py",
     "gpt/corpus/readers.py",
@@ -60,7 +60,7 @@ MODEL_FAULT_ESCAPES = Defect(
     'except (OSError, SafetensorError) as error:\n        raise CheckpointError(f"{folder}: could',
     'except ZeroDivisionError as error:\n        raise CheckpointError(f"{folder}: could',
 )
-DISK_FAULT_ESCAPES = Defect("repro/run_stage.py", "if error.errno not in OF_THE_DISK:", "if True:")
+DISK_FAULT_ESCAPES = Defect("repro/run_stage.py", "if error.errno not in ADVICE:", "if True:")
 STATE_HASH_UNCHECKED = Defect(
     CHECKPOINT, 'if sha256_of(folder / name) != manifest["sha256"][name]:', "if False:"
 )
@@ -105,7 +105,7 @@ TRACKING_STOPS_THE_STAGE = Defect(
     "except ZeroDivisionError as error:\n            self._stage = None",
 )
 LOST_STAGES_STAY_LOST = Defect(
-    "repro/tracking/backfill.py", "if lost or commit is None:", "if commit is None:"
+    "repro/tracking/backfill.py", "if lost or not commit:", "if not commit:"
 )
 CACHE_TRUSTED = Defect("gpt/corpus/manifest.py", "    if actual != expected:\n", "    if False:\n")
 
@@ -142,7 +142,9 @@ EXACT_TEXT_REFUSED = Defect(
 BOM_KEPT = Defect(TEXTS, "block = block.removeprefix(codecs.BOM_UTF8)", "pass")
 WRONG_BYTE_NAMED = Defect(TEXTS, "at = offset - pending + error.start", "at = error.start")
 LOCALE_OBEYED = Defect(
-    PARAMS, 'text = Path(file).read_text(encoding="utf-8")', "text = Path(file).read_text()"
+    PARAMS,
+    'return Path(file).read_text(encoding="utf-8")',
+    "return Path(file).read_text()",
 )
 UNREADABLE_FOLDER_PASSED_BY = Defect(
     SOURCES, "os.walk(folder, onerror=refuse)", "os.walk(folder, onerror=None)"
@@ -163,9 +165,13 @@ OUTPUT_NAMED_BY_PARAMS = Defect("dvc.yaml", "      - data/samples\n", "      - $
 UNKNOWN_KEY_TAKEN = Defect("gpt/config.py", 'extra="forbid"', 'extra="ignore"')
 COERCED = Defect("gpt/config.py", "strict=True", "strict=False")
 NOT_FINITE_TAKEN = Defect("gpt/config.py", "allow_inf_nan=False", "allow_inf_nan=True")
-DUPLICATE_KEY_TAKEN = Defect(PARAMS, "            if key in seen:\n", "            if False:\n")
+DUPLICATE_KEY_TAKEN = Defect(PARAMS, "if not fault and key in keys:", "if False:")
 HEADS_UNCHECKED = Defect("gpt/config.py", "if self.n_embd % self.n_head:", "if False:")
-TAGS_RUN = Defect(PARAMS, "class _Yaml12(yaml.SafeLoader):", "class _Yaml12(yaml.UnsafeLoader):")
+TAGS_RUN = Defect(
+    PARAMS,
+    'class Yaml12(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):',
+    "class Yaml12(yaml.UnsafeLoader):",
+)
 
 # --- models
 MODEL_HASH_UNCHECKED = Defect(CHECKPOINT, "if sha256_of(path) != expected:", "if False:")
@@ -186,7 +192,7 @@ WEIGHTS_UNPICKLED = Defect(
 PICKLED_TOKENS_RUN = Defect("gpt/batches.py", "allow_pickle=False", "allow_pickle=True")
 SERVED_TO_ALL = Defect("commands/cli.py", 'HOST = "127.0.0.1"', 'HOST = "0.0.0.0"')
 ENVIRONMENT_RECORDED = Defect(
-    "repro/tracking/store.py",
+    "repro/tracking/tags.py",
     'tags = {"host": platform.node(),',
     'tags = {"user": os.environ.get("USER", ""), "host": platform.node(),',
 )

@@ -78,11 +78,11 @@ def test_a_stage_reads_only_the_params_that_dvc_watches_for_it(pipeline: dict, s
         and isinstance(node.value, ast.Name)
         and node.value.id == "params"
     }
-    # resolved() is preset, model and train together.
+    # resolved() and changes are of preset, model and train.
     expected = {name.replace(".", "_") for name in pipeline["stages"][stage]["params"]}
     expected |= {"runtime"}
-    if "resolved" in read:
-        read = (read - {"resolved"}) | {"preset", "model", "train"}
+    if read & {"resolved", "changes"}:
+        read = (read - {"resolved", "changes"}) | {"preset", "model", "train"}
     assert read <= expected
 
 
@@ -141,7 +141,7 @@ def test_every_stage_has_a_body_for_main() -> None:
 
     for stage in STAGES:
         body = getattr(importlib.import_module(f"stages.{stage}"), stage)
-        assert list(inspect.signature(body).parameters) == ["params", "row"]
+        assert list(inspect.signature(body).parameters) == ["params", "run"]
 
 
 def test_no_test_module_imports_another() -> None:

@@ -13,9 +13,11 @@ from typing import Any
 
 import yaml
 
+from repro.lockfile import Pipeline
+from repro.params import value_at
+from repro.repository import WorkingFolder
 from repro.tracking import run as tracking
-from repro.tracking.contents import Pipeline, WorkingFolder, value_at
-from stages.params import load
+from stages.params import PROJECT, load
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STAGES = ("prepare", "tokenize", "train", "evaluate", "sample")
@@ -56,7 +58,7 @@ class TrialRepository:
 
     def delete_results(self, stage: str) -> None:
         """What DVC does before it runs a stage."""
-        for path in Pipeline(WorkingFolder(), load()).results(stage):
+        for path in Pipeline(WorkingFolder(), load().model_dump()).outs(stage):
             if Path(path).is_dir():
                 shutil.rmtree(path)
             else:
@@ -95,21 +97,21 @@ class TrialRepository:
     def lock(self, stage: str) -> None:
         write_lock(self.folder, stage)
 
-    def send_curve(self, row: tracking.Row, first: int = 1, last: int = 40) -> None:
+    def send_curve(self, run: tracking.Run, first: int = 1, last: int = 40) -> None:
         """Sends the points that the train stage sends while it runs."""
         for step, loss, rate, norm in CURVE[first - 1 : last]:
             values = {"train/loss": loss, "train/learning_rate": rate, "train/grad_norm": norm}
-            row.log_metrics(values, step=step)
+            run.log_metrics(values, step=step)
 
-    def run(self, stage: str, body: Callable[[tracking.Row], None] | None = None) -> None:
+    def run(self, stage: str, body: Callable[[tracking.Run], None] | None = None) -> None:
         """One stage, as `dvc repro` would run it; what `body` raises passes."""
         self.delete_results(stage)
-        with tracking.stage(stage, load()) as row:
+        with tracking.stage(PROJECT, stage, load()) as run:
             if body is not None:
-                body(row)
+                body(run)
             elif stage == "train":
-                self.send_curve(row)
-                row.log_metrics({"time/tokens_per_second": 1234.0}, step=0)
+                self.send_curve(run)
+                run.log_metrics({"time/tokens_per_second": 1234.0}, step=0)
             self.results(stage)
         self.lock(stage)
 
@@ -120,14 +122,13 @@ class TrialRepository:
 
 def write_lock(folder: Path, stage: str) -> None:
     """Writes the stage's entry of dvc.lock, as DVC does once it is done. In `folder`."""
-    files, params = WorkingFolder(), load()
-    pipeline = Pipeline(files, params)
+    files, values = WorkingFolder(), load().model_dump()
+    pipeline = Pipeline(files, values)
 
     def entry(path: str) -> dict[str, Any]:
         return {"path": path, "hash": "md5", "md5": files.md5(path), "size": files.size(path)}
 
     spec = pipeline.stages[stage]
-    values = params.model_dump()
     path = folder / "dvc.lock"
     text = path.read_text(encoding="utf-8") if path.exists() else "{}"
     locked = yaml.safe_load(text) or {}
@@ -135,6 +136,6 @@ def write_lock(folder: Path, stage: str) -> None:
         "cmd": spec["cmd"],
         "deps": [entry(path) for path in pipeline.deps(stage)],
         "params": {"params.yaml": {key: value_at(values, key) for key in spec["params"]}},
-        "outs": [entry(path) for path in pipeline.results(stage)],
+        "outs": [entry(path) for path in pipeline.outs(stage)],
     }
     path.write_text(yaml.safe_dump(locked), encoding="utf-8")

@@ -1,94 +1,107 @@
-"""Rows for results that no process made: DVC's cache hits, and experiments from elsewhere.
+"""Runs for results that no process tracked: DVC's cache hits, and experiments from elsewhere.
 
-A stage that DVC skips runs no process, so nobody writes its row. `gpt ui` calls this before it
-opens the pages: it looks at the working folder and at every DVC experiment, begins the rows that
-are missing, and completes those that stopped half-way. The working folder must be the root.
+A stage that DVC skips runs no process, so nothing logs it. `gpt ui` calls this before it opens the
+pages: it begins the runs that the working folder and DVC's experiments lack, and completes those
+that stopped half-way. The working folder must be the root.
 """
 
 import platform
 import re
 import time
+from typing import Any
 
-import psutil
-
-from gpt.errors import ParamsError
-from repro.tracking.contents import Commit, Files, Pipeline, WorkingFolder, git, key_of
-from repro.tracking.store import DONE, RowOfStore, Store, clone_id, tags_of_row
-from stages.params import Params, parse
+from repro.lockfile import Pipeline
+from repro.params import parse_yaml
+from repro.project import AnyParams, Project
+from repro.repository import Commit, WorkingFolder, git
+from repro.tracking.contents import key_of
+from repro.tracking.store import Store
+from repro.tracking.stored_run import DONE, StoredRun
+from repro.tracking.tags import clone_id, is_alive, tags_of_run
 
 EXPERIMENT_REF = re.compile(r"(\w+) refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
 
 
-def add_missing_rows(store: Store) -> int:
-    """Adds and completes rows; returns how many are new."""
-    end_rows_of_the_dead(store)
-    added = int(_add(store, WorkingFolder(), None, None))
-    listed = (git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps") or b"").decode()
-    for commit, name in EXPERIMENT_REF.findall(listed):
-        added += _add(store, Commit(commit), name, commit)
+def experiment_commits() -> list[tuple[str, str]]:
+    """DVC's experiments as (commit, name), from the oldest on."""
+    listed = git(
+        "for-each-ref", "--sort=committerdate", "--format=%(objectname) %(refname)", "refs/exps"
+    )
+    return EXPERIMENT_REF.findall((listed or b"").decode())
+
+
+def backfill_runs(project: Project[Any], store: Store) -> int:
+    """Adds and completes runs; returns how many are new."""
+    end_dead_runs(store)
+    added = 0
+    for commit, name in [("", ""), *experiment_commits()]:
+        files = Commit(commit) if commit else WorkingFolder()
+        try:
+            text = (files.read("params.yaml") or b"").decode()
+            values = parse_yaml(text)
+            params = project.parse_older(text) if commit else project.load()
+        except UnicodeDecodeError:
+            continue
+        except project.faults:
+            continue  # of a version of this project that cannot be read any more
+        added += _backfill(store, Pipeline(files, values), params, name, commit)
     return added
 
 
-def _add(store: Store, files: Files, experiment: str | None, commit: str | None) -> bool:
-    """A row for the results in `files`, where they have none; whether one was added."""
-    text = files.read("params.yaml")
-    try:
-        params = parse((text or b"").decode())
-    except (ParamsError, UnicodeDecodeError):
-        return False  # of another version of this project
-    # An experiment is committed with the inputs it was made from; they need not be hashed again.
-    pipeline = Pipeline(files, params, trust_inputs=commit is not None)
+def _backfill(
+    store: Store, pipeline: Pipeline, params: AnyParams, experiment: str, commit: str
+) -> bool:
+    """Adds or completes the run of `pipeline`'s results; whether one was added."""
     stages = pipeline.valid()
     if pipeline.model_md5() is None:
         return False
     at = int(time.time() * 1000)
-    if commit is not None:
+    if commit:
         at = 1000 * int(git("show", "-s", "--format=%ct", commit) or at // 1000)
-    row = _row_of(store, pipeline, params)
-    if row is not None:
-        lost = any(row.tags.get(f"stage.{stage}") not in DONE for stage in stages)
+    run = _run_of(store, pipeline, params, experiment)
+    if run is not None:
+        lost = any(run.tags.get(f"stage.{stage}") not in DONE for stage in stages)
         # An experiment does not change, and there may be hundreds: only what is missing is sent.
-        if lost or commit is None:
-            row.complete(pipeline, stages)
+        if lost or not commit:
+            run.complete(pipeline, stages)
         if lost and stages == list(pipeline.stages):
             # The last stage could not write to the store.
-            store.client.set_terminated(row.id, "FINISHED", end_time=at)
+            store.client.set_terminated(run.id, "FINISHED", end_time=at)
         return False
-    tags = tags_of_row(params, experiment)
-    tags |= {"pipeline.key": key_of(params, experiment), "clone": clone_id()}
-    if commit is not None:
+    tags = tags_of_run(params, experiment or None)
+    tags |= {"pipeline.key": key_of(params, experiment or None), "clone": clone_id()}
+    if commit:
         tags["mlflow.source.git.commit"] = commit
-    row = RowOfStore.begin(store, files, params, tags, at)
-    row.complete(pipeline, stages)
-    store.client.set_terminated(row.id, "FINISHED", end_time=at)
+    run = StoredRun.begin(store, pipeline.files, params, tags, at)
+    run.complete(pipeline, stages)
+    store.client.set_terminated(run.id, "FINISHED", end_time=at)
     return True
 
 
-def _row_of(store: Store, pipeline: Pipeline, params: Params) -> RowOfStore | None:
-    """The newest row with these params and this model, of whatever experiment.
+def _run_of(
+    store: Store, pipeline: Pipeline, params: AnyParams, experiment: str
+) -> StoredRun | None:
+    """The newest run with these params and this model, of whatever experiment.
 
-    One that has no model yet may be of a training that runs: of another clone it is left alone.
+    One that has no model yet may still be training: of another clone it is left alone.
     """
-    mine, model = clone_id(), pipeline.model_md5()
+    clone, model = clone_id(), pipeline.model_md5()
     digest = key_of(params, None).partition(":")[2]
     for run in store.search(f"tags.`pipeline.key` LIKE '%:{digest}'", limit=50):
         tags = run.data.tags
         if tags.get("model.md5") == model or (
-            "model.md5" not in tags and tags.get("clone") == mine
+            "model.md5" not in tags and tags.get("clone") == clone
         ):
-            return RowOfStore(store, run)
-    return None
+            return StoredRun(store, run)
+    # An earlier version, which had other params, gave it another key.
+    by_name = f"tags.`model.md5` = '{model}' AND tags.`dvc.exp_name` = '{experiment}'"
+    return next((StoredRun(store, run) for run in store.search(by_name) if experiment), None)
 
 
-def end_rows_of_the_dead(store: Store) -> None:
-    """Rows that say `running` though their process was killed on this machine."""
+def end_dead_runs(store: Store) -> None:
+    """Ends runs that say `running` though their process was killed on this machine."""
     for run in store.search("attributes.status = 'RUNNING'", limit=200):
-        pid, _, created = run.data.tags.get("execution", "").partition("-")
-        if not pid or run.data.tags.get("host") != platform.node():
-            continue
-        try:
-            alive = f"{psutil.Process(int(pid)).create_time():.2f}" == created
-        except psutil.Error:
-            alive = False
-        if not alive:
+        execution = run.data.tags.get("execution", "")
+        here = run.data.tags.get("host") == platform.node()
+        if execution and here and not is_alive(execution):
             store.client.set_terminated(run.info.run_id, "KILLED")

@@ -1,15 +1,14 @@
-"""One MLflow row per execution of the pipeline; what the stages see of it.
+"""One MLflow run per execution of the pipeline; what the stages see of it.
 
-    with tracking.stage("train", params) as row:
-        row.log_metrics({"train/loss": 2.1}, step=100)
-        row.log_text("Enter ROMEO ...", "samples/step_00000250.txt")
+    with tracking.stage(project, "train", params) as run:
+        run.log_metrics({"train/loss": 2.1}, step=100)
+        run.log_text("Enter ROMEO ...", "samples/step_00000250.txt")
 
-Each stage finds the row of its execution, or begins it, and completes it from the files of the
-stages that DVC did not need to run (repro/tracking/contents.py says which and what,
-repro/tracking/store.py writes it).
-Tracking warns once and never stops or changes a training: whatever fails here becomes one line on
-stderr, and the stage goes on. It installs no signal handlers, starts no threads but the one that
-reads system metrics during `train`, and records nothing of the environment.
+Each stage finds the run of its execution, or begins it, and completes it from the files of the
+stages that DVC did not need to run (contents.py says with what, stage_run.py does it).
+Tracking warns once and never stops or changes a stage: whatever fails here becomes one line on
+stderr. It installs no signal handlers, starts no threads but the one that reads system metrics
+while the model is made, and logs nothing of the environment.
 """
 
 import os
@@ -22,27 +21,27 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from gpt.errors import Interrupted
-from stages.params import Params
+from repro.errors import Interrupted
+from repro.project import AnyParams, Project
 
 if TYPE_CHECKING:
-    from repro.tracking.store import StageOfRow
+    from repro.tracking.stage_run import StageRun
 
-# Points wait for each other: one at a time costs 6 to 23 ms each, a batch of 1,000 0.15 s.
+# Points are sent in batches: one alone costs 6 to 23 ms, 1,000 of them 0.15 s.
 SEND_AFTER_POINTS = 300
 SEND_AFTER_SECONDS = 5.0
 
 
-class Row:
-    """The row of this execution; where tracking is off or broken, one that does nothing."""
+class Run:
+    """The run of this execution; where tracking is off or broken, one that does nothing."""
 
     def __init__(self) -> None:
-        self._stage: StageOfRow | None = None
+        self._stage: StageRun | None = None
         self._points: list[tuple[str, int, float]] = []
         self._sent_at = time.monotonic()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Points of curves. A step that the row has already (a resumed training) is dropped."""
+        """Points of curves. A step that the run has already (a resumed training) is dropped."""
         if self._stage is None:
             return
         self._points += [(name, step, float(value)) for name, value in metrics.items()]
@@ -51,7 +50,7 @@ class Row:
             self._send()
 
     def log_text(self, text: str, path: str) -> None:
-        """A text as an artifact of the row."""
+        """A text as an artifact of the run."""
         self._try(lambda stage: stage.log_text(text, path))
 
     def _send(self) -> None:
@@ -59,12 +58,12 @@ class Row:
         self._sent_at = time.monotonic()
         self._try(lambda stage: stage.log_points(points))
 
-    def _begin(self, name: str, params: Params) -> None:
+    def _begin(self, project: Project[AnyParams], name: str, params: AnyParams) -> None:
         def begin() -> None:
             # Imported here: a stage without tracking must not pay for MLflow.
-            from repro.tracking.store import StageOfRow
+            from repro.tracking.stage_run import StageRun
 
-            self._stage = StageOfRow(name, params)
+            self._stage = StageRun(project, name, params)
 
         self._guard(begin)
 
@@ -72,15 +71,15 @@ class Row:
         self._send()
         self._try(lambda stage: stage.end(state))
 
-    def _try(self, action: Callable[["StageOfRow"], None]) -> None:
+    def _try(self, action: Callable[["StageRun"], None]) -> None:
         stage = self._stage
         if stage is not None:
             self._guard(lambda: action(stage))
 
     def _guard(self, action: Callable[[], None]) -> None:
-        """Does it; at the first fault says so and leaves it at that for the rest of the stage.
+        """Runs `action`; after a first failure warns and tracks no more in this stage.
 
-        What is missing then is filled in from the files by the next stage, or by `gpt ui`.
+        The next stage, or `gpt ui`, fills in from the files what is then missing.
         """
         try:
             with warnings.catch_warnings():
@@ -88,21 +87,21 @@ class Row:
                 action()
         except Exception as error:
             self._stage = None
-            print(f"tracking: {reason(error)}; the stage goes on without", file=sys.stderr)
+            print(f"tracking: {reason(error)}; the stage continues untracked", file=sys.stderr)
 
 
 @contextmanager
-def stage(name: str, params: Params) -> Iterator[Row]:
-    """The row for one run of a stage; what the body raises passes through, and the row says so."""
-    row = Row()
-    if params.runtime.tracking:
-        row._begin(name, params)
+def stage(project: Project[AnyParams], name: str, params: AnyParams) -> Iterator[Run]:
+    """The run of one execution of a stage; what the body raises passes, and ends it as failed."""
+    run = Run()
+    if params.tracking:
+        run._begin(project, name, params)
     try:
-        yield row
+        yield run
     except BaseException as error:
-        row._end("interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed")
+        run._end("interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed")
         raise
-    row._end("done")
+    run._end("done")
 
 
 def reason(error: Exception) -> str:

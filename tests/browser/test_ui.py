@@ -21,6 +21,7 @@ from conftest import missing
 from trial_repository import CURVE, REPOSITORY, TrialRepository
 
 from repro.tracking.store import Store
+from stages.params import PROJECT
 
 pytestmark = [
     pytest.mark.browser,
@@ -67,7 +68,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
             trial.model = name
             trial.run_all()
         patch.delenv("DVC_EXP_NAME")
-        rows = Store().search("", limit=9)
+        rows = Store(PROJECT).search("", limit=9)
         with serve(trial.folder) as address:
             yield Pages(address, rows)
 

@@ -24,6 +24,7 @@ from commands.submission import STAGES
 from gpt.checkpoint import load_model
 from gpt.generation import Sampling, generate
 from repro.tracking.store import Store, store_uri
+from stages.params import PROJECT
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -88,7 +89,7 @@ def test_only_what_is_better_beyond_noise_is_promoted(
     assert (code, "better (p = 0.0" in output, "version 2" in output) == (0, True, True), output
     code, output = promote("base-1")
     assert (code, "worse" in output) == (1, True)
-    store = Store()
+    store = Store(PROJECT)
     version = store.client.get_model_version_by_alias("repro-gpt-verse", "champion")
     assert (version.version, version.tags["experiment"]) in ((2, "good-2"), ("2", "good-2"))
     assert set(json.loads(version.tags["seeds"])) == {"1", "2", "3"}

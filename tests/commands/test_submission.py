@@ -25,7 +25,7 @@ from gpt.decoding.canonical import STEP, canonical, one_thread
 from gpt.decoding.decoder import Decoder
 from gpt.errors import SubmissionError
 from gpt.model import GPT
-from repro.tracking.contents import WorkingFolder
+from repro.repository import WorkingFolder
 from stages.params import Params
 
 # --- canonical decoding ---------------------------------------------------------------------------

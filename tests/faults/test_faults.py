@@ -303,7 +303,7 @@ def test_a_disk_that_is_full_ends_any_stage_in_one_line(
     training: SmallTraining, stage: str
 ) -> None:
     run = training.run(stage, before=partial(with_limit, resource.RLIMIT_FSIZE, 10_000))
-    refused(run, 2, "File too large; make room", "back to the last result: git checkout")
+    refused(run, 2, "file too large; raise the limit", "to restore the last result: git checkout")
 
 
 def damage(path: Path, kind: str) -> None:

@@ -15,10 +15,9 @@ import pytest
 import torch
 from small_training import REPOSITORY, SmallTraining, largest_difference
 
-from gpt.config import TrainConfig
 from gpt.distributed import Group, Share, like, whole
 from gpt.errors import ParamsError
-from repro.processes import ALONE, _first_to_end, group
+from repro.processes import PEER_LOST, _first_to_end, process_group
 
 # Weights are of the size of 0.02 to 1; an update at the peak rate moves them by 0.001.
 TOLERANCE = 2e-5
@@ -214,11 +213,8 @@ def test_a_torchrun_whose_restarts_share_a_store_is_warned_of(
         monkeypatch.setattr(torch.distributed, name, lambda *_, **__: None)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    config = TrainConfig(
-        steps=1, batch_size=1, learning_rate=1e-3, min_learning_rate=0.0, device="cpu"
-    )
-    with group(config, timeout_seconds=30) as found:
-        assert found.size == 2
+    with process_group("cpu", timeout_seconds=30) as (rank, size):
+        assert (rank, size) == (0, 2)
     assert ("TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in capsys.readouterr().out) == warned
 
 
@@ -262,10 +258,10 @@ LONG = {"train__steps": 400, "train__eval_every": 0, "runtime__checkpoint_every"
 @pytest.mark.parametrize(
     ("codes", "told"),
     [
-        ({0: ALONE, 1: -9}, (1, "signal 9")),
-        ({0: -9, 1: ALONE}, (0, "signal 9")),
-        ({2: 1, 0: ALONE, 1: ALONE}, (2, "code 1")),
-        ({1: ALONE}, (1, f"code {ALONE}")),
+        ({0: PEER_LOST, 1: -9}, (1, "signal 9")),
+        ({0: -9, 1: PEER_LOST}, (0, "signal 9")),
+        ({2: 1, 0: PEER_LOST, 1: PEER_LOST}, (2, "code 1")),
+        ({1: PEER_LOST}, (1, f"code {PEER_LOST}")),
     ],
 )
 def test_the_process_that_ended_first_is_named_and_not_one_it_left(
@@ -285,7 +281,7 @@ def test_a_process_that_is_killed_costs_only_time(original: SmallTraining, tmp_p
         workers(process)[1].kill()
         output = process.communicate()[0]
     assert process.returncode == 0, output
-    again = "ended by signal 9; all begin again from the last saved state"
+    again = "ended by signal 9; all restart from the last saved state"
     assert again in output
     assert int(re.findall(r"going on from step (\d+)", output)[-1]) >= 40
     assert training.hashes() == undisturbed.hashes()

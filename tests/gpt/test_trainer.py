@@ -19,7 +19,8 @@ from gpt.checkpoint import TrainingStates
 from gpt.config import ModelConfig, TrainConfig
 from gpt.device import Device
 from gpt.errors import TrainingError
-from gpt.model import GPT, cross_entropy
+from gpt.kernels.cpu import cross_entropy
+from gpt.model import GPT
 from gpt.trainer import Callbacks, Trainer
 
 CPU = Device(name="cpu", dtype="float32", threads=1, cpu_capability="any", torch="any")

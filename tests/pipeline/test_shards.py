@@ -47,7 +47,7 @@ def write(parts: list[tuple[str, str]] = PARTS) -> dict[str, Any]:
 
 
 def tokens_of(**changes: object) -> dict[str, list[int]]:
-    tokenize.tokenize(given(**changes), tracking.Row())
+    tokenize.tokenize(given(**changes), tracking.Run())
     size = load_tokenizer(tokenize.TOKENS / "tokenizer.json").vocab_size
     return {split: open_tokens(tokenize.TOKENS, split, size)[:].tolist() for split in SPLITS}
 
@@ -176,7 +176,7 @@ def mixed(repository: Path, **changes: object) -> params.Params:
 
 def test_several_sources_are_one_corpus_each_in_files_of_its_own(repository: Path) -> None:
     asked = mixed(repository, data__weights=[1.0, 3.0])
-    prepare.prepare(asked, tracking.Row())
+    prepare.prepare(asked, tracking.Run())
     facts = json.loads((tokenize.CORPUS / "corpus.json").read_bytes())
     assert facts["weights"] == {"own": 1.0, "verse": 3.0}
     assert facts["split_by"] == "contiguous and document"
@@ -188,7 +188,7 @@ def test_several_sources_are_one_corpus_each_in_files_of_its_own(repository: Pat
         docs = [doc for doc, _ in corpus.read_shard(own)]
         assert set(docs) == {"own/sea.txt"}
         assert all(doc.startswith("verse/play-") for doc, _ in corpus.read_shard(verse))
-    tokenize.tokenize(asked, tracking.Row())
+    tokenize.tokenize(asked, tracking.Run())
     parts = parts_of(manifest(tokenize.TOKENS))
     assert [(part.corpus, part.weight) for part in parts] == [("own", 1.0), ("verse", 3.0)]
     vocab_size = load_tokenizer(tokenize.TOKENS / "tokenizer.json").vocab_size
@@ -208,8 +208,8 @@ def test_sources_stand_in_the_order_of_their_files() -> None:
 
 def test_without_weights_the_sources_count_by_their_sizes(repository: Path) -> None:
     asked = mixed(repository)
-    prepare.prepare(asked, tracking.Row())
-    tokenize.tokenize(asked, tracking.Row())
+    prepare.prepare(asked, tracking.Run())
+    tokenize.tokenize(asked, tracking.Run())
     assert parts_of(manifest(tokenize.TOKENS)) == []
 
 

@@ -199,7 +199,7 @@ def test_a_host_that_never_comes_back_is_an_error_and_costs_nothing_that_was_sav
     hosts[1].kill()
     code, output = hosts[0].end()
     assert code != 0
-    assert "another process is gone, or did not answer" in output
+    assert "another process ended, or did not answer" in output
     saved = hosts[0].training.newest()
     assert saved >= 40
     # One host goes on from there.

@@ -1,6 +1,6 @@
-"""Tracking: every row is complete, and whatever breaks, the stage goes on.
+"""Tracking: every run is complete, and whatever breaks, the stage goes on.
 
-The rows are read back through MLflow's client. One empty database is made for the session and
+The runs are read back through MLflow's client. One empty database is made for the session and
 copied, since making one takes seconds.
 """
 
@@ -23,11 +23,14 @@ import planted
 import pytest
 from trial_repository import CURVE, LOOKS, REPOSITORY, STAGES, TrialRepository
 
-from gpt.errors import Interrupted, TrainingError
+from gpt.errors import TrainingError
+from repro.errors import Interrupted
+from repro.repository import WorkingFolder, folder_md5
 from repro.tracking import run as tracking
-from repro.tracking import store
-from repro.tracking.contents import WorkingFolder, folder_md5, params_of_row
-from stages.params import load
+from repro.tracking import stage_run, store
+from repro.tracking.backfill import backfill_runs, end_dead_runs
+from repro.tracking.contents import params_of_run
+from stages.params import PROJECT, load
 
 # What MLflow and SQLAlchemy tell each other is not ours; in a stage nobody sees it either.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -49,52 +52,56 @@ def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path)
     return repository
 
 
-def rows() -> list[Any]:
+def open_store() -> store.Store:
+    return store.Store(PROJECT)
+
+
+def runs() -> list[Any]:
     """All runs of MLflow, the newest first."""
-    return store.Store().search("", limit=50)
+    return open_store().search("", limit=50)
 
 
-def curve_of(row: Any, name: str) -> list[tuple[int, float]]:
-    history = store.Store().client.get_metric_history(row.info.run_id, name)
+def curve_of(run: Any, name: str) -> list[tuple[int, float]]:
+    history = open_store().client.get_metric_history(run.info.run_id, name)
     return sorted((metric.step, metric.value) for metric in history)
 
 
-def artifacts_of(row: Any) -> set[str]:
-    return {found.path for found in store.Store().client.list_artifacts(row.info.run_id)}
+def artifacts_of(run: Any) -> set[str]:
+    return {found.path for found in open_store().client.list_artifacts(run.info.run_id)}
 
 
-def states_of(row: Any) -> dict[str, str]:
-    return {stage: row.data.tags.get(f"stage.{stage}") for stage in STAGES}
+def states_of(run: Any) -> dict[str, str]:
+    return {stage: run.data.tags.get(f"stage.{stage}") for stage in STAGES}
 
 
-# --- what a row holds -----------------------------------------------------------------------------
+# --- what a run holds -----------------------------------------------------------------------------
 
 
-def test_a_run_of_the_pipeline_is_one_row_with_all_params_and_metrics(
+def test_a_run_of_the_pipeline_is_one_run_with_all_params_and_metrics(
     trial: TrialRepository,
 ) -> None:
     trial.run_all()
-    (row,) = rows()
-    assert row.data.params == params_of_row(load())
-    assert row.data.params["model.n_layer"] == "3"
-    metrics = row.data.metrics
+    (run,) = runs()
+    assert run.data.params == params_of_run(load())
+    assert run.data.params["model.n_layer"] == "3"
+    metrics = run.data.metrics
     assert metrics["prepare/train/bytes"] == 6
     assert metrics["train/best_val_loss"] == 3.7
     assert metrics["evaluate/val/bits_per_byte"] == 5.3
     assert {f"time/{stage}_s" for stage in STAGES} < set(metrics)
     assert metrics["time/tokens_per_second"] == 1234.0
-    assert states_of(row) == dict.fromkeys(STAGES, "done")
-    assert row.info.status == "FINISHED"
+    assert states_of(run) == dict.fromkeys(STAGES, "done")
+    assert run.info.status == "FINISHED"
 
 
-def test_a_row_holds_the_samples_the_pictures_and_what_defines_it(trial: TrialRepository) -> None:
+def test_a_run_holds_the_samples_the_pictures_and_what_defines_it(trial: TrialRepository) -> None:
     trial.run_all()
-    (row,) = rows()
+    (run,) = runs()
     wanted = {"samples.md", "samples.json", "pictures", "params.yaml", "dvc.yaml", "dvc.lock"}
-    assert wanted <= artifacts_of(row)
-    table = store.Store().client.load_table(store.Store().experiment, "samples.json")
+    assert wanted <= artifacts_of(run)
+    table = open_store().client.load_table(open_store().experiment, "samples.json")
     assert list(table["text"]) == ["Thou art."]
-    (dataset,) = row.inputs.dataset_inputs
+    (dataset,) = run.inputs.dataset_inputs
     assert dataset.dataset.name == "verse"
     assert dataset.dataset.digest == WorkingFolder().md5("data/corpus")
 
@@ -105,18 +112,18 @@ def test_a_curve_filled_in_from_the_file_is_the_curve_that_was_sent(
     trial.run_all()
     trial.set(num_samples=2)
     trial.run("sample")
-    newest, first = rows()
+    newest, first = runs()
     for name in ("train/loss", "train/learning_rate", "train/grad_norm", "train/val_loss"):
         assert curve_of(newest, name) == curve_of(first, name), name
     assert curve_of(newest, "train/loss") == [(step, loss) for step, loss, _, _ in CURVE]
     assert curve_of(newest, "train/val_loss") == [(0, 4.2), *LOOKS.items()]
 
 
-def test_a_change_of_sample_alone_makes_a_complete_row(trial: TrialRepository) -> None:
+def test_a_change_of_sample_alone_makes_a_complete_run(trial: TrialRepository) -> None:
     trial.run_all()
     trial.set(num_samples=2)
     trial.run("sample")
-    newest, first = rows()
+    newest, first = runs()
     assert states_of(newest) == dict.fromkeys(STAGES, "reused") | {"sample": "done"}
     assert newest.data.params["sample.num_samples"] == "2"
     times = {"time/prepare_s", "time/tokenize_s", "time/train_s", "time/tokens_per_second"}
@@ -126,14 +133,14 @@ def test_a_change_of_sample_alone_makes_a_complete_row(trial: TrialRepository) -
     assert artifacts_of(newest) == artifacts_of(first)
 
 
-def test_a_stage_that_comes_out_as_before_completes_the_row_with_what_dvc_skips(
+def test_a_stage_that_comes_out_as_before_completes_the_run_with_what_dvc_skips(
     trial: TrialRepository,
 ) -> None:
     trial.run_all()
     with Path("stages/tokenize.py").open("a", encoding="utf-8") as code:
         code.write("# a comment\n")
     trial.run("tokenize")
-    newest, _ = rows()
+    newest, _ = runs()
     assert states_of(newest) == dict.fromkeys(STAGES, "reused") | {"tokenize": "done"}
     assert "evaluate/val/loss" in newest.data.metrics
     assert newest.info.status == "FINISHED"
@@ -146,12 +153,12 @@ def test_a_stage_that_comes_out_otherwise_leaves_what_follows_to_run(
     trial.set(seed=2, steps=9)
     trial.model = "other weights"
     trial.run("train")
-    newest, _ = rows()
+    newest, _ = runs()
     assert states_of(newest)["evaluate"] is None
     assert "evaluate/val/loss" not in newest.data.metrics
     trial.run("evaluate")
-    assert "evaluate/val/loss" in rows()[0].data.metrics
-    assert len(rows()) == 2
+    assert "evaluate/val/loss" in runs()[0].data.metrics
+    assert len(runs()) == 2
 
 
 def test_stale_results_are_never_filled_in(trial: TrialRepository) -> None:
@@ -159,7 +166,7 @@ def test_stale_results_are_never_filled_in(trial: TrialRepository) -> None:
     trial.write("metrics/evaluate.json", json.dumps({"val": {"loss": 0.0}}))
     trial.set(num_samples=2)
     trial.run("sample")
-    assert states_of(rows()[0])["evaluate"] is None
+    assert states_of(runs()[0])["evaluate"] is None
 
 
 def test_own_text_that_changed_makes_what_stands_on_it_invalid(trial: TrialRepository) -> None:
@@ -167,7 +174,7 @@ def test_own_text_that_changed_makes_what_stands_on_it_invalid(trial: TrialRepos
     trial.write("data/own/text.txt", "Another text.\n")
     trial.set(num_samples=2)
     trial.run("sample")
-    assert set(states_of(rows()[0]).values()) == {None, "done"}
+    assert set(states_of(runs()[0]).values()) == {None, "done"}
 
 
 def test_folder_hash_is_that_of_dvc() -> None:
@@ -179,37 +186,37 @@ def test_folder_hash_is_that_of_dvc() -> None:
     assert folder_md5(files) == "849835d274483dc683eb416d6e4f887d.dir"
 
 
-# --- which row ------------------------------------------------------------------------------------
+# --- which run ------------------------------------------------------------------------------------
 
 
-def test_running_a_done_stage_again_makes_a_new_row(trial: TrialRepository) -> None:
+def test_running_a_done_stage_again_makes_a_new_run(trial: TrialRepository) -> None:
     trial.run_all()
     trial.run("train")
-    assert len(rows()) == 2
+    assert len(runs()) == 2
 
 
-def test_forced_stages_of_one_execution_share_a_row(
+def test_forced_stages_of_one_execution_share_a_run(
     trial: TrialRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trial.run_all()
-    monkeypatch.setattr(store, "execution_id", lambda: "another dvc")
+    monkeypatch.setattr(stage_run, "execution_id", lambda: "another dvc")
     trial.run_all()
-    newest, _ = rows()
+    newest, _ = runs()
     assert states_of(newest) == dict.fromkeys(STAGES, "done")
 
 
-def test_experiments_have_rows_of_their_own(
+def test_experiments_have_runs_of_their_own(
     trial: TrialRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trial.run_all()
     monkeypatch.setenv("DVC_EXP_NAME", "brave-owl")
     trial.run("sample")
-    newest, _ = rows()
+    newest, _ = runs()
     assert newest.info.run_name == "brave-owl"
     assert newest.data.tags["dvc.exp_name"] == "brave-owl"
 
 
-def test_clones_that_run_the_same_at_the_same_time_have_rows_of_their_own(
+def test_clones_that_run_the_same_at_the_same_time_have_runs_of_their_own(
     trial: TrialRepository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{trial.folder}/mlflow.db")
@@ -219,18 +226,18 @@ def test_clones_that_run_the_same_at_the_same_time_have_rows_of_their_own(
         monkeypatch.chdir(other.folder)
         other.run(stage)
         monkeypatch.chdir(trial.folder)
-    assert [states_of(row) for row in rows()] == [dict.fromkeys(STAGES, "done")] * 2
+    assert [states_of(run) for run in runs()] == [dict.fromkeys(STAGES, "done")] * 2
 
 
-def test_a_row_is_kept_in_the_main_repository_from_a_temporary_copy(
+def test_a_run_is_kept_in_the_main_repository_from_a_temporary_copy(
     trial: TrialRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = TrialRepository(trial.folder / ".dvc/tmp/exps/copy")
     monkeypatch.setenv("DVC_ROOT", str(trial.folder))
     monkeypatch.chdir(copy.folder)
     copy.run("prepare")
-    (row,) = rows()
-    assert row.info.artifact_uri.startswith((trial.folder / "mlartifacts").as_uri())
+    (run,) = runs()
+    assert run.info.artifact_uri.startswith((trial.folder / "mlartifacts").as_uri())
     assert not (copy.folder / "mlflow.db").exists()
 
 
@@ -248,41 +255,41 @@ def test_a_folder_that_is_missing_is_made(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///not/yet/here/mlflow.db")
     trial.run("prepare")
     assert (trial.folder / "not/yet/here/mlflow.db").is_file()
-    assert len(rows()) == 1
+    assert len(runs()) == 1
 
 
 # --- stopped and resumed --------------------------------------------------------------------------
 
 
-def test_a_resumed_training_goes_on_in_its_row_without_doubled_steps(
+def test_a_resumed_training_goes_on_in_its_run_without_doubled_steps(
     trial: TrialRepository,
 ) -> None:
-    def stopped(row: tracking.Row) -> None:
-        trial.send_curve(row, 1, 25)
+    def stopped(run: tracking.Run) -> None:
+        trial.send_curve(run, 1, 25)
         raise Interrupted("stopped by SIGTERM")
 
-    def resumed(row: tracking.Row) -> None:
-        trial.send_curve(row, 21, 40)  # the last saved state was at step 20
+    def resumed(run: tracking.Run) -> None:
+        trial.send_curve(run, 21, 40)  # the last saved state was at step 20
 
     with pytest.raises(Interrupted):
         trial.run("train", stopped)
-    (row,) = rows()
-    assert (row.info.status, states_of(row)["train"]) == ("KILLED", "interrupted")
+    (run,) = runs()
+    assert (run.info.status, states_of(run)["train"]) == ("KILLED", "interrupted")
     trial.run("train", resumed)
-    (row,) = rows()
-    assert curve_of(row, "train/loss") == [(step, loss) for step, loss, _, _ in CURVE]
-    assert (row.info.status, states_of(row)["train"]) == ("FINISHED", "done")
+    (run,) = runs()
+    assert curve_of(run, "train/loss") == [(step, loss) for step, loss, _, _ in CURVE]
+    assert (run.info.status, states_of(run)["train"]) == ("FINISHED", "done")
 
 
-def test_a_stopped_training_under_other_code_starts_a_new_row(trial: TrialRepository) -> None:
-    def stopped(row: tracking.Row) -> None:
+def test_a_stopped_training_under_other_code_starts_a_new_run(trial: TrialRepository) -> None:
+    def stopped(run: tracking.Run) -> None:
         raise Interrupted("stopped by SIGTERM")
 
     with pytest.raises(Interrupted):
         trial.run("train", stopped)
     trial.write("gpt/trainer.py", "# other code\n")
     trial.run("train")
-    assert len(rows()) == 2
+    assert len(runs()) == 2
 
 
 @pytest.mark.parametrize(
@@ -293,17 +300,17 @@ def test_a_stopped_training_under_other_code_starts_a_new_row(trial: TrialReposi
         (KeyboardInterrupt(), "interrupted", "KILLED"),
     ],
 )
-def test_what_a_stage_raises_passes_through_and_the_row_says_so(
+def test_what_a_stage_raises_passes_through_and_the_run_says_so(
     trial: TrialRepository, error: BaseException, state: str, status: str
 ) -> None:
-    def fails(row: tracking.Row) -> None:
+    def fails(run: tracking.Run) -> None:
         raise error
 
     with pytest.raises(type(error)) as caught:
         trial.run("train", fails)
     assert caught.value is error
-    (row,) = rows()
-    assert (states_of(row)["train"], row.info.status) == (state, status)
+    (run,) = runs()
+    assert (states_of(run)["train"], run.info.status) == (state, status)
 
 
 # --- whatever breaks, the stage goes on -----------------------------------------------------------
@@ -347,18 +354,18 @@ def test_a_database_that_is_locked_while_training(
     monkeypatch.setattr(store, "PATIENCE", 0.2)
     monkeypatch.setattr(tracking, "SEND_AFTER_POINTS", 10)
 
-    def body(row: tracking.Row) -> None:
+    def body(run: tracking.Run) -> None:
         other = locked(trial.folder / "mlflow.db")
-        trial.send_curve(row)
+        trial.send_curve(run)
         other.close()
 
     trial.run("train", body)
     (line,) = capsys.readouterr().err.splitlines()
     assert "database is locked" in line
     trial.run("evaluate")
-    (row,) = rows()
-    assert curve_of(row, "train/loss") == [(step, loss) for step, loss, _, _ in CURVE]
-    assert states_of(row)["train"] == "done"
+    (run,) = runs()
+    assert curve_of(run, "train/loss") == [(step, loss) for step, loss, _, _ in CURVE]
+    assert states_of(run)["train"] == "done"
 
 
 @pytest.mark.fault(13, planted=planted.TRACKING_STOPS_THE_STAGE)
@@ -367,9 +374,9 @@ def test_a_database_that_goes_missing_while_training(
 ) -> None:
     monkeypatch.setattr(tracking, "SEND_AFTER_POINTS", 10)
 
-    def body(row: tracking.Row) -> None:
+    def body(run: tracking.Run) -> None:
         (trial.folder / "mlflow.db").unlink()
-        trial.send_curve(row)
+        trial.send_curve(run)
 
     trial.run("train", body)
     (line,) = capsys.readouterr().err.splitlines()
@@ -411,12 +418,12 @@ def test_a_folder_that_cannot_be_made(
 def test_a_full_disk(trial: TrialRepository, capsys: pytest.CaptureFixture[str]) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def body(row: tracking.Row) -> None:
+    def body(run: tracking.Run) -> None:
         size = (trial.folder / "mlflow.db").stat().st_size
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
         try:
             for step in range(3000):
-                row.log_metrics({"train/loss": 1.0}, step=step)
+                run.log_metrics({"train/loss": 1.0}, step=step)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
@@ -436,7 +443,7 @@ def test_a_server_that_is_not_there(
     # Nothing of the password that the address may hold.
     assert capsys.readouterr().err == (
         "tracking: MLFLOW_TRACKING_URI http://127.0.0.1:9 does not answer; "
-        "the stage goes on without\n"
+        "the stage continues untracked\n"
     )
 
 
@@ -461,8 +468,8 @@ def python(code: str, **environment: str) -> "subprocess.Popen[str]":
 
 ENTER = """
 from repro.tracking import run as tracking
-from stages.params import load
-with tracking.stage("prepare", load()):
+from stages.params import PROJECT, load
+with tracking.stage(PROJECT, "prepare", load()):
     pass
 """
 
@@ -473,7 +480,7 @@ def test_two_processes_on_a_fresh_store_both_succeed(trial: TrialRepository) -> 
     (trial.folder / "mlflow.db").unlink()
     both = [python(ENTER, DVC_EXP_NAME=name) for name in ("one", "two")]
     assert [process.communicate()[0] for process in both] == ["", ""]
-    assert sorted(row.info.run_name for row in rows()) == ["one", "two"]
+    assert sorted(run.info.run_name for run in runs()) == ["one", "two"]
 
 
 # --- what tracking must not do --------------------------------------------------------------------
@@ -483,7 +490,7 @@ def test_tracking_that_is_off_imports_no_mlflow(trial: TrialRepository) -> None:
     trial.set(tracking="false")
     process = python(ENTER + "import sys; print('mlflow' in sys.modules)")
     assert process.communicate()[0] == "False\n"
-    assert rows() == []
+    assert runs() == []
 
 
 @pytest.mark.fault(25, planted=planted.ENVIRONMENT_RECORDED)
@@ -518,21 +525,21 @@ def test_tracking_changes_no_global_state(trial: TrialRepository) -> None:
 def test_a_process_in_which_mlflow_talks_hears_nothing_of_it_in_a_stage(
     trial: TrialRepository, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store.Store()  # MLflow is imported by now
+    open_store()  # MLflow is imported by now
     logging.getLogger("mlflow").setLevel(logging.INFO)
     trial.run("train")
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("stage", ["train", "sample"])
-def test_a_row_that_is_off_takes_everything(trial: TrialRepository, stage: str) -> None:
+def test_a_run_that_is_off_takes_everything(trial: TrialRepository, stage: str) -> None:
     trial.set(tracking="false")
-    seen: list[tracking.Row] = []
+    seen: list[tracking.Run] = []
 
-    def body(row: tracking.Row) -> None:
-        row.log_metrics({"train/loss": 1.0}, step=1)
-        row.log_text("text", "samples/x.txt")
-        seen.append(row)
+    def body(run: tracking.Run) -> None:
+        run.log_metrics({"train/loss": 1.0}, step=1)
+        run.log_text("text", "samples/x.txt")
+        seen.append(run)
 
     trial.run(stage, body)
     assert seen
@@ -541,34 +548,30 @@ def test_a_row_that_is_off_takes_everything(trial: TrialRepository, stage: str) 
 # --- gpt ui ---------------------------------------------------------------------------------------
 
 
-def test_results_without_a_row_get_one(trial: TrialRepository) -> None:
-    from repro.tracking.backfill import add_missing_rows
-
+def test_results_without_a_run_get_one(trial: TrialRepository) -> None:
     trial.set(tracking="false")
     trial.run_all()
-    assert add_missing_rows(store.Store()) == 1
-    (row,) = rows()
-    assert states_of(row) == dict.fromkeys(STAGES, "reused")
-    assert row.data.params == params_of_row(load())
-    assert len(curve_of(row, "train/loss")) == len(CURVE)
-    assert row.info.status == "FINISHED"
-    assert add_missing_rows(store.Store()) == 0
+    assert backfill_runs(PROJECT, open_store()) == 1
+    (run,) = runs()
+    assert states_of(run) == dict.fromkeys(STAGES, "reused")
+    assert run.data.params == params_of_run(load())
+    assert len(curve_of(run, "train/loss")) == len(CURVE)
+    assert run.info.status == "FINISHED"
+    assert backfill_runs(PROJECT, open_store()) == 0
 
 
-def test_a_row_of_another_clone_that_still_trains_is_left_alone(
+def test_a_run_of_another_clone_that_still_trains_is_left_alone(
     trial: TrialRepository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from repro.tracking.backfill import add_missing_rows
-
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
     trial.run_all()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{trial.folder}/mlflow.db")
     other = TrialRepository(tmp_path / "other clone")
     monkeypatch.chdir(other.folder)
-    store.StageOfRow("prepare", load())  # the same params, and not done
+    stage_run.StageRun(PROJECT, "prepare", load())  # the same params, and not done
     monkeypatch.chdir(trial.folder)
-    assert add_missing_rows(store.Store()) == 1
-    (theirs,) = (row for row in rows() if row.info.status == "RUNNING")
+    assert backfill_runs(PROJECT, open_store()) == 1
+    (theirs,) = (run for run in runs() if run.info.status == "RUNNING")
     assert states_of(theirs) == dict.fromkeys(STAGES) | {"prepare": "running"}
 
 
@@ -600,9 +603,7 @@ def keep_as_experiment(name: str) -> None:
     git("update-ref", f"refs/exps/{commit[:2]}/{commit[2:]}/{name}", commit)
 
 
-def test_experiments_without_a_row_get_one(trial: TrialRepository) -> None:
-    from repro.tracking.backfill import add_missing_rows
-
+def test_experiments_without_a_run_get_one(trial: TrialRepository) -> None:
     trial.run_all()
     trial.set(num_samples=3, tracking="false")
     trial.run("sample")
@@ -610,18 +611,16 @@ def test_experiments_without_a_row_get_one(trial: TrialRepository) -> None:
     trial.set(num_samples=5)
     trial.results("sample")
     trial.lock("sample")
-    assert add_missing_rows(store.Store()) == 1
-    row = next(row for row in rows() if row.info.run_name == "calm-fox")
-    assert row.data.params["sample.num_samples"] == "3"
-    assert "evaluate/val/loss" in row.data.metrics
+    assert backfill_runs(PROJECT, open_store()) == 1
+    run = next(run for run in runs() if run.info.run_name == "calm-fox")
+    assert run.data.params["sample.num_samples"] == "3"
+    assert "evaluate/val/loss" in run.data.metrics
 
 
 @pytest.mark.slow
 def test_the_samples_of_an_experiment_come_from_a_cache_that_a_team_shares(
     trial: TrialRepository, tmp_path: Path
 ) -> None:
-    from repro.tracking.backfill import add_missing_rows
-
     trial.set(tracking="false")
     trial.run_all()
     keep_as_experiment("calm-fox")
@@ -635,23 +634,21 @@ def test_the_samples_of_an_experiment_come_from_a_cache_that_a_team_shares(
         file.write_bytes(kept)
     trial.set(num_samples=7)  # the working folder has moved on, and its samples with it
     shutil.rmtree("data/samples")
-    assert add_missing_rows(store.Store()) > 0
-    row = next(row for row in rows() if row.info.run_name == "calm-fox")
-    assert "samples.json" in artifacts_of(row)
+    assert backfill_runs(PROJECT, open_store()) > 0
+    run = next(run for run in runs() if run.info.run_name == "calm-fox")
+    assert "samples.json" in artifacts_of(run)
 
 
 @pytest.mark.fault(13, planted=planted.LOST_STAGES_STAY_LOST)
 def test_an_experiment_whose_last_stage_met_a_locked_database_is_completed(
     trial: TrialRepository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from repro.tracking.backfill import add_missing_rows
-
     monkeypatch.setattr(store, "PATIENCE", 0.2)
     monkeypatch.setenv("DVC_EXP_NAME", "calm-fox")
     for stage in STAGES[:-1]:
         trial.run(stage)
 
-    def body(row: tracking.Row) -> None:
+    def body(run: tracking.Run) -> None:
         nonlocal other
         other = locked(trial.folder / "mlflow.db")
         trial.results("sample")
@@ -663,17 +660,15 @@ def test_an_experiment_whose_last_stage_met_a_locked_database_is_completed(
     assert "database is locked" in capsys.readouterr().err
     keep_as_experiment("calm-fox")
     trial.set(num_samples=7)  # the working folder has moved on
-    (row,) = rows()
-    assert add_missing_rows(store.Store()) == 1  # of the working folder
-    (row,) = (other for other in rows() if other.info.run_id == row.info.run_id)
-    assert row.data.metrics["sample/samples"] == 1
-    assert (states_of(row)["sample"], row.info.status) == ("done", "FINISHED")
+    (run,) = runs()
+    assert backfill_runs(PROJECT, open_store()) == 1  # of the working folder
+    (run,) = (other for other in runs() if other.info.run_id == run.info.run_id)
+    assert run.data.metrics["sample/samples"] == 1
+    assert (states_of(run)["sample"], run.info.status) == ("done", "FINISHED")
 
 
-def test_a_row_whose_process_was_killed_no_longer_says_running(trial: TrialRepository) -> None:
-    from repro.tracking.backfill import end_rows_of_the_dead
-
-    opened = store.StageOfRow("prepare", load())
-    opened.row.replace({}, {"execution": "1-0.00"})
-    end_rows_of_the_dead(store.Store())
-    assert rows()[0].info.status == "KILLED"
+def test_a_run_whose_process_was_killed_no_longer_says_running(trial: TrialRepository) -> None:
+    opened = stage_run.StageRun(PROJECT, "prepare", load())
+    opened.run.replace({}, {"execution": "1-0.00"})
+    end_dead_runs(open_store())
+    assert runs()[0].info.status == "KILLED"

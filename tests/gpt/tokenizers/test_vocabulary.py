@@ -197,7 +197,7 @@ def test_another_file_is_not_taken_for_that_of_gpt2() -> None:
 # --- the stage ------------------------------------------------------------------------------------
 
 
-class Row(tracking.Row):
+class Run(tracking.Run):
     """Keeps what would go to MLflow."""
 
     def __init__(self) -> None:
@@ -217,7 +217,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     yield tmp_path
 
 
-def run(documents: dict[str, str], part: int = 40, **options: Any) -> tuple[dict[str, Any], Row]:
+def run(documents: dict[str, str], part: int = 40, **options: Any) -> tuple[dict[str, Any], Run]:
     """metrics/tokenize.json of documents (the last one for validation) cut into small parts."""
     with CorpusWriter(tokenize.CORPUS) as writer:
         for number, (name, text) in enumerate(documents.items(), start=1):
@@ -228,9 +228,9 @@ def run(documents: dict[str, str], part: int = 40, **options: Any) -> tuple[dict
     text = (Path(__file__).resolve().parents[3] / "params.yaml").read_text(encoding="utf-8")
     given = params.parse(text)
     section = given.tokenizer.model_copy(update=options)
-    row = Row()
-    tokenize.tokenize(given.model_copy(update={"tokenizer": section}), row)
-    return json.loads(Path("metrics/tokenize.json").read_bytes()), row
+    tracked = Run()
+    tokenize.tokenize(given.model_copy(update={"tokenizer": section}), tracked)
+    return json.loads(Path("metrics/tokenize.json").read_bytes()), tracked
 
 
 PLAY = "ROMEO:\nBut soft! What light through yonder window breaks?\n\nIt is the east. "
@@ -276,16 +276,16 @@ def test_a_vocabulary_that_is_too_large_is_told_in_words(
     assert "warning" not in capsys.readouterr().out
 
 
-def test_what_gpt2_would_make_of_the_text_goes_to_the_row_and_into_no_result(
+def test_what_gpt2_would_make_of_the_text_goes_to_the_run_and_into_no_result(
     repository: Path, gpt2_cache: Path, gpt2: GPT2Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without, row = run(DOCUMENTS)
-    assert row.logged == {}
+    without, tracked = run(DOCUMENTS)
+    assert tracked.logged == {}
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(gpt2_cache))
     assert run(DOCUMENTS)[0] == without
-    _, row = run(DOCUMENTS)
+    _, tracked = run(DOCUMENTS)
     expected = len(DOCUMENTS["three"].encode()) / len(gpt2.encode(DOCUMENTS["three"]))
-    assert row.logged == {"tokenize/val/gpt2_bytes_per_token": expected}
+    assert tracked.logged == {"tokenize/val/gpt2_bytes_per_token": expected}
 
 
 def test_the_file_of_gpt2_is_found_in_the_mirror_and_the_model_needs_it_no_more(

@@ -1,0 +1,77 @@
+"""What names a run and says where it was made: its execution, clone, commit, machine, versions."""
+
+import os
+import platform
+import time
+from importlib import metadata
+from uuid import uuid4
+
+import psutil
+from filelock import FileLock
+
+from repro import repository
+from repro.lockfile import Pipeline
+from repro.project import Params
+from repro.repository import git
+
+SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ash", "ksh"}
+
+
+def execution_id() -> str:
+    """The process that runs the stages one after another: `dvc`, or who started one by hand."""
+    try:
+        for process in psutil.Process().parents():
+            if process.name() not in SHELLS:
+                return f"{process.pid}-{process.create_time():.2f}"
+    except psutil.Error:
+        pass
+    return f"{os.getpid()}-{time.time():.2f}"
+
+
+def is_alive(execution: str) -> bool:
+    """Whether the process of an `execution_id` of this machine still runs."""
+    pid, _, created = execution.partition("-")
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.2f}" == created
+    except psutil.Error:
+        return False
+
+
+def clone_id() -> str:
+    """What tells this clone of the repository from all others, on whichever machine it is used."""
+    file = repository.scratch() / "clone"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock", timeout=60):
+        if not file.exists():
+            file.write_text(uuid4().hex, encoding="utf-8")
+        return file.read_text(encoding="utf-8")
+
+
+def tags_of_run(params: Params, experiment: str | None) -> dict[str, str]:
+    """What names a run, for people and for MLflow's pages."""
+    tags = {
+        "mlflow.runName": (experiment or f"workspace {params.title}")[:120],
+        "mlflow.note.content": params.title,
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.name": "dvc exp run" if experiment else "dvc repro",
+    }
+    return tags | ({"dvc.exp_name": experiment} if experiment else {})
+
+
+def tags_of_machine(pipeline: Pipeline) -> dict[str, str]:
+    """The code's commit, the machine and the versions that this process runs under."""
+    tags = {"host": platform.node(), "version.python": platform.python_version()}
+    for package in ("torch", "dvc", "mlflow"):
+        try:
+            tags[f"version.{package}"] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    commit = git("rev-parse", "HEAD")
+    if commit:
+        tags["mlflow.source.git.commit"] = commit.decode().strip()
+        # params.yaml and dvc.lock change with every experiment: only code makes it dirty.
+        deps = {dep for stage in pipeline.stages for dep in pipeline.deps(stage)}
+        code = sorted(dep for dep in deps if dep.endswith(".py"))
+        changed = git("status", "--porcelain", "--", "dvc.yaml", *code)
+        tags["git.dirty"] = "true" if changed else "false"
+    return tags
