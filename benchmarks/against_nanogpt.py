@@ -36,7 +36,7 @@ from gpt.device import choose_device  # noqa: E402
 from gpt.evaluation.scoring import block_windows, half_block_windows, token_scores  # noqa: E402
 from gpt.model import GPT  # noqa: E402
 from gpt.presets import resolve  # noqa: E402
-from gpt.tokenizers.base import Ids  # noqa: E402
+from gpt.types import Ids  # noqa: E402
 
 OVERRIDES = {
     "device": "cpu",

@@ -39,7 +39,8 @@ import yaml
 
 from gpt.corpus import parallel
 from gpt.corpus.manifest import CorpusWriter, read_parts, shards_of
-from gpt.tokenizers.base import PATTERNS
+from gpt.tokenizers.byte_level import PATTERNS
+from gpt.tokenizers.encoding import ShardJob, encode_shard
 from stages import tokenize
 from stages.params import load
 from verse.grammar import write_play
@@ -147,7 +148,7 @@ def report(name: str, size: float, seconds: float, busy: float, peak: float) -> 
 def encoding_alone(kind: str) -> None:
     """Prints the speed of encoding, ours and by hand, of the same part of the training split."""
     write_params(Path(), kind)
-    tokenizer = tokenize.make_tokenizer(load().tokenizer, has_bos=True)
+    tokenizer = tokenize.make_tokenizer(load().tokenizer)
     with CorpusWriter(Path("part")) as writer:
         texts: list[str] = []
         size = 0
@@ -159,10 +160,11 @@ def encoding_alone(kind: str) -> None:
                 break
         writer.finish({})
     (shard,) = shards_of(Path("part"), "train")
+    job = ShardJob("train", shard, is_last=True)
     cores = parallel.cores()
 
     def ours() -> None:
-        for _ in tokenize.ids_of(shard, tokenizer, cores):
+        for _ in encode_shard(job, tokenizer):
             pass
 
     encode = by_hand(kind, tokenizer)
@@ -213,7 +215,7 @@ def training_alone() -> None:
         return (text for _, text in read_parts(tokenize.CORPUS, "train"))
 
     start = time.perf_counter()
-    tokenize.make_tokenizer(options, has_bos=True)
+    tokenize.make_tokenizer(options)
     ours = time.perf_counter() - start
     start = time.perf_counter()
     rustbpe.Tokenizer().train_from_iterator(

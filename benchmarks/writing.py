@@ -38,7 +38,8 @@ from gpt.decoding.decoder import COMPILED_FROM
 from gpt.device import choose_device
 from gpt.generation import Sampling, generate
 from gpt.model import GPT
-from gpt.tokenizers.base import CharTokenizer, Tokenizer
+from gpt.tokenizers.base import Tokenizer
+from gpt.tokenizers.char import CharTokenizer
 
 # Layers, heads, width, block: nanoGPT's recipe for a CPU and the one for a GPU; 65 characters.
 Shape = tuple[int, int, int, int]

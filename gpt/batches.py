@@ -19,7 +19,7 @@ from torch import Tensor
 from gpt.corpus.manifest import check_sha256, listed_files, split_facts
 from gpt.errors import DataError, damaged
 from gpt.files import read_json
-from gpt.tokenizers.base import Ids
+from gpt.types import Ids
 
 
 class ShardedIds:

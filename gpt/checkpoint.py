@@ -33,7 +33,8 @@ from gpt.errors import CheckpointError, ParamsError
 from gpt.files import sha256_of, write_json
 from gpt.model import GPT
 from gpt.model_source import make_model, without_weights
-from gpt.tokenizers.base import Tokenizer, line_breaks, load_tokenizer
+from gpt.tokenizers.base import Tokenizer, line_breaks
+from gpt.tokenizers.file import load_tokenizer
 
 FORMAT = 1
 MAX_JSON_BYTES = 16 * 2**20

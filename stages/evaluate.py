@@ -19,7 +19,7 @@ from gpt.evaluation.baselines import MAX_TRAIN_TOKENS, baseline_bits_per_byte, b
 from gpt.evaluation.plots import baseline_levels, loss_plot
 from gpt.files import write_json
 from gpt.model_source import count_parameters
-from gpt.tokenizers.base import Ids
+from gpt.types import Ids
 from repro import run_stage
 from repro.tracking.run import Run
 from stages.params import (

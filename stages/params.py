@@ -103,10 +103,9 @@ class DataParams(Config):
 
 
 class TokenizerParams(Config):
-    kind: Literal["char", "byte", "bpe", "gpt2", "word"]
+    kind: Literal["char", "byte", "bpe", "gpt2"]
     # 256 bytes, and perhaps the id between documents.
     vocab_size: int = Field(ge=257, le=2**18)
-    min_frequency: int = Field(ge=1)
     pattern: Literal["gpt2", "gpt4"]
 
 

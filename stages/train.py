@@ -33,7 +33,8 @@ from gpt.files import read_json, sha256_of, write_json
 from gpt.interop.gpt2_weights import read_pretrained, weights_file
 from gpt.model_source import count_parameters, make_model
 from gpt.packing import PackedBatches
-from gpt.tokenizers.base import Tokenizer, line_breaks, load_tokenizer
+from gpt.tokenizers.base import Tokenizer, line_breaks
+from gpt.tokenizers.file import load_tokenizer
 from gpt.trainer import CURVE_COLUMNS, Callbacks, Trainer
 from repro import processes, repository
 from repro.errors import Interrupted

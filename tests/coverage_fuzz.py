@@ -25,7 +25,7 @@ with atheris.instrument_imports(include=["gpt", "pydantic", "safetensors", "json
     from gpt.corpus.manifest import CorpusWriter, read_parts
     from gpt.corpus.sources import read_text
     from gpt.errors import GptError
-    from gpt.tokenizers.base import load_tokenizer
+    from gpt.tokenizers.file import load_tokenizer
 from saved_models import TOKENIZER, saved_model, vouch
 
 

@@ -9,7 +9,7 @@ from gpt.checkpoint import DeviceRecord, ModelRecord, save_model
 from gpt.config import ModelConfig, TrainConfig
 from gpt.files import write_json
 from gpt.model import GPT
-from gpt.tokenizers.base import CharTokenizer
+from gpt.tokenizers.char import CharTokenizer
 
 SHAPE = ModelConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, bias=True)
 TOKENIZER = CharTokenizer("\n abcdefg", has_bos=True)

@@ -7,15 +7,10 @@ from gpt.config import ModelConfig, TrainConfig
 from gpt.device import choose_device
 from gpt.model import GPT
 from gpt.model_source import make_model
-from gpt.tokenizers.base import (
-    BPETokenizer,
-    ByteTokenizer,
-    CharTokenizer,
-    Pattern,
-    Tokenizer,
-    line_breaks,
-)
+from gpt.tokenizers.base import Tokenizer, line_breaks
 from gpt.tokenizers.bpe_training import train_bpe
+from gpt.tokenizers.byte_level import BPETokenizer, ByteTokenizer, Pattern
+from gpt.tokenizers.char import CharTokenizer
 
 TEXT = (
     "Enter ROMEO, with a rose.\n\nBut soft! what light through yonder window breaks? It's 1597;\n"
@@ -66,8 +61,6 @@ def small_tokenizers() -> dict[str, Tokenizer]:
     }
     pattern: Pattern
     for pattern in ("gpt2", "gpt4"):
-        tokens = train_bpe(
-            lambda: iter([TEXT] * 20), vocab_size=330, min_frequency=2, pattern=pattern
-        )
+        tokens = train_bpe([TEXT] * 20, vocab_size=330, pattern=pattern)
         tokenizers[f"bpe {pattern}"] = BPETokenizer(tokens, pattern, has_bos=True)
     return tokenizers

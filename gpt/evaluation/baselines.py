@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt.evaluation.scoring import bits_per_byte
-from gpt.tokenizers.base import Ids, Tokenizer
+from gpt.tokenizers.base import Tokenizer
+from gpt.types import Ids
 
 MAX_ORDER = 6
 # Counting sorts all ids once for each order, and compressing takes a second per MB: with these

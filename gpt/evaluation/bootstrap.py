@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt.tokenizers.base import Ids
+from gpt.types import Ids
 
 # Far longer than what one loss tells of the next; 100,000 tokens are about a hundred blocks.
 BLOCK_TOKENS = 1024

@@ -27,7 +27,8 @@ from gpt.device import Device
 from gpt.errors import DataError
 from gpt.evaluation.bootstrap import bits_per_byte_interval
 from gpt.model import GPT
-from gpt.tokenizers.base import Ids, Tokenizer
+from gpt.tokenizers.base import Tokenizer
+from gpt.types import Ids
 
 Span = tuple[int, int]  # start and stop of inputs; targets are one further
 Progress = Callable[[int], object]  # called with the number of tokens that went through the model

@@ -11,7 +11,8 @@ from gpt.errors import CheckpointError
 from gpt.interop.gpt2_weights import LAYER_NORM_EPSILON, has_only
 from gpt.interop.hf_tokenizer import END_OF_TEXT, byte_pairs, printable
 from gpt.model import GPT2Block
-from gpt.tokenizers.base import CharTokenizer, Tokenizer
+from gpt.tokenizers.base import Tokenizer
+from gpt.tokenizers.char import CharTokenizer
 
 TOP_NAMES = {
     "token_embedding": "token_embd",

@@ -1,22 +1,21 @@
 """Our tokenizers in the format of Hugging Face's `tokenizers`, giving the same ids.
 
-Also the tokens and merges that this and GGUF share. Kind `word` has no counterpart: its fall-back
-to bytes cannot be written there.
+Also the tokens and merges that this and GGUF share.
 """
 
 import re
 from typing import Any
 
-from gpt.errors import CheckpointError
-from gpt.tokenizers.base import PATTERNS, CharTokenizer, Tokenizer
+from gpt.tokenizers.base import Tokenizer
 from gpt.tokenizers.bpe_reference import merges_of
-from gpt.tokenizers.byte_level import BYTE_TO_UNICODE
+from gpt.tokenizers.byte_level import BYTE_TO_UNICODE, PATTERNS
+from gpt.tokenizers.char import CharTokenizer
 
 END_OF_TEXT = "<|endoftext|>"
 
 
 def hugging_face_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
-    """What tokenizer.json holds there. Raises CheckpointError for the kind `word`.
+    """What tokenizer.json holds there.
 
     A character that a `char` tokenizer lacks raises an error there, as it does here.
     """
@@ -62,18 +61,10 @@ def hugging_face_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def byte_pairs(tokenizer: Tokenizer) -> tuple[list[bytes], list[tuple[bytes, bytes]]]:
-    """All tokens in the order of their ids, and the two that each longer one is merged from.
-
-    Raises CheckpointError for a tokenizer that is not made of bytes and merges.
-    """
+    """All tokens in the order of their ids, and the two that each longer one is merged from."""
     spec = tokenizer.spec()
     if spec["kind"] == "byte":
         return [bytes([byte]) for byte in range(256)], []
-    if spec["kind"] not in ("bpe", "gpt2"):
-        raise CheckpointError(
-            f"tokenizer.kind = {spec['kind']}: cannot be exported; train with "
-            "char, byte, bpe or gpt2"
-        )
     tokens = [token.encode("latin-1") for token in spec["tokens"]]
     return tokens, [(tokens[left], tokens[right]) for left, right in merges_of(tokens)]
 

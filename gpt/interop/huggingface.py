@@ -34,10 +34,7 @@ Layout = tuple[dict[str, Any], Weights]  # config.json, and weights by their nam
 
 
 def write_hugging_face(trained: TrainedModel, out: Path) -> list[Path]:
-    """Writes the model into the folder `out`; returns the files.
-
-    Raises CheckpointError for a tokenizer of kind `word`, and DataError where it cannot write.
-    """
+    """Writes the model into the folder `out`; returns the files. Raises DataError."""
     tokenizer = hugging_face_tokenizer(trained.tokenizer)
     model, bos = trained.model, trained.tokenizer.bos
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}

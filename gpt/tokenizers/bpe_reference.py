@@ -1,15 +1,15 @@
-"""Byte pair encoding in plain Python: how a vocabulary is learned from text, and how it is used.
+"""Byte pair encoding in plain Python, to be read: how a vocabulary is learned, and how it is used.
 
-    merges = train(count_pieces(texts, pattern), vocab_size=512)
-    tokens = vocabulary(merges)                   # the bytes that each id stands for
+    merges = train(count_pre_tokens(texts, pattern), vocab_size=512)
+    tokens = vocabulary(merges)                   # the bytes of each id
     ids = encode("hello".encode(), merges)
 
-It begins with the 256 bytes. The two neighbours that stand side by side most often become one
-further token; then the same again, until the vocabulary is full (Sennrich et al. 2016, on bytes as
-in GPT-2). The text is first cut into pieces, words about, and no token reaches across two of them.
+The vocabulary starts with the 256 bytes. The most frequent pair of neighbouring ids becomes a new
+id, then the next one, until the vocabulary is full (Sennrich et al. 2016, on bytes as in GPT-2).
+Text is first split into pre-tokens, roughly words, and no token crosses from one to the next.
 
-This is to be read: it keeps all pieces in memory. The pipeline trains with rustbpe, which makes the
-same merges (a test holds them together), and encodes with tiktoken.
+It keeps all pre-tokens in memory. The pipeline trains with rustbpe, which learns the same merges (a
+test compares them), and encodes with tiktoken.
 """
 
 from collections import Counter, defaultdict
@@ -19,83 +19,77 @@ from itertools import pairwise
 Pair = tuple[int, int]
 
 
-def count_pieces(texts: Iterable[str], pattern: str) -> Counter[bytes]:
-    """How often each piece occurs that the regular expression `pattern` cuts `texts` into."""
-    # Python's own `re` does not know \p{L}, a letter of any script.
-    import regex
+def count_pre_tokens(texts: Iterable[str], pattern: str) -> Counter[bytes]:
+    """Counts the pre-tokens that the regular expression `pattern` splits `texts` into."""
+    import regex  # Python's own `re` lacks \p{L}, a letter of any script.
 
     find = regex.compile(pattern).findall
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(find(text))
-    return Counter({piece.encode(): count for piece, count in counts.items()})
+    return Counter({pre_token.encode(): count for pre_token, count in counts.items()})
 
 
-def train(pieces: Mapping[bytes, int], vocab_size: int, min_frequency: int = 1) -> list[Pair]:
-    """The merges, best first: merge number n joins two ids into the id 256 + n.
+def train(pre_tokens: Mapping[bytes, int], vocab_size: int) -> list[Pair]:
+    """Learns merges from pre-tokens and their counts: merge i joins two ids into the id 256 + i.
 
-    Among pairs of the same count the one of the smaller ids wins, so that the order in which pieces
-    were counted does not matter. Ends early where nothing is left to merge, or before the first
-    merge that would be made fewer than `min_frequency` times.
+    Among pairs of equal count the one with the smaller ids wins, so that the order of `pre_tokens`
+    does not matter. Returns fewer merges if nothing is left to merge.
     """
-    words = [(list(piece), count) for piece, count in pieces.items()]
+    words = [(list(pre_token), count) for pre_token, count in pre_tokens.items()]
     counts: Counter[Pair] = Counter()
-    where: defaultdict[Pair, set[int]] = defaultdict(set)  # the words that a pair is (or was) in
+    words_with: defaultdict[Pair, set[int]] = defaultdict(set)  # indices, some of them outdated
     for index, (ids, count) in enumerate(words):
         for pair in pairwise(ids):
             counts[pair] += count
-            where[pair].add(index)
+            words_with[pair].add(index)
     merges: list[Pair] = []
     while 256 + len(merges) < vocab_size and counts:
-        most = max(counts.values())
-        best = min(pair for pair, count in counts.items() if count == most)
-        made = 0
-        for index in where.pop(best):
+        highest = max(counts.values())
+        best = min(pair for pair, count in counts.items() if count == highest)
+        for index in words_with.pop(best):
             ids, count = words[index]
-            shorter = merge(ids, best, 256 + len(merges))
-            made += count * (len(ids) - len(shorter))
-            words[index] = (shorter, count)
+            merged = merge(ids, best, 256 + len(merges))
+            words[index] = (merged, count)
             for pair in pairwise(ids):
                 counts[pair] -= count
                 if not counts[pair]:
                     del counts[pair]
-            for pair in pairwise(shorter):
+            for pair in pairwise(merged):
                 counts[pair] += count
-                where[pair].add(index)
-        if made < min_frequency:
-            break
+                words_with[pair].add(index)
         merges.append(best)
     return merges
 
 
-def merge(ids: Sequence[int], pair: Pair, new: int) -> list[int]:
-    """`ids` with `new` in place of every `pair`, from left to right."""
+def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
+    """Replaces every `pair` in `ids` by `new_id`, from left to right."""
     merged: list[int] = []
-    at = 0
-    while at < len(ids):
-        if tuple(ids[at : at + 2]) == pair:
-            merged.append(new)
-            at += 2
+    i = 0
+    while i < len(ids):
+        if tuple(ids[i : i + 2]) == pair:
+            merged.append(new_id)
+            i += 2
         else:
-            merged.append(ids[at])
-            at += 1
+            merged.append(ids[i])
+            i += 1
     return merged
 
 
 def vocabulary(merges: Iterable[Pair]) -> list[bytes]:
-    """The bytes of each id."""
+    """Lists the bytes of each id."""
     tokens = [bytes([byte]) for byte in range(256)]
     for left, right in merges:
         tokens.append(tokens[left] + tokens[right])
     return tokens
 
 
-def encode(piece: bytes, merges: Sequence[Pair]) -> list[int]:
-    """The ids of one piece: the merges once more, in the order in which they were learned."""
-    new_ids = {pair: 256 + number for number, pair in enumerate(merges)}
-    ids = list(piece)
-    while found := [new_ids[pair] for pair in pairwise(ids) if pair in new_ids]:
-        earliest = min(found)
+def encode(pre_token: bytes, merges: Sequence[Pair]) -> list[int]:
+    """Encodes one pre-token: applies the merges in the order in which they were learned."""
+    new_ids = {pair: 256 + i for i, pair in enumerate(merges)}
+    ids = list(pre_token)
+    while applicable := [new_ids[pair] for pair in pairwise(ids) if pair in new_ids]:
+        earliest = min(applicable)
         ids = merge(ids, merges[earliest - 256], earliest)
     return ids
 
@@ -103,24 +97,22 @@ def encode(piece: bytes, merges: Sequence[Pair]) -> list[int]:
 def merges_of(tokens: Sequence[bytes]) -> list[Pair]:
     """The inverse of `vocabulary`: the merge behind each token of two or more bytes, in id order.
 
-    The 256 bytes may have any ids (GPT-2 begins with the printable ones). A token was merged from
+    The 256 bytes may have any ids (GPT-2 starts with the printable ones). A token was merged from
     what its bytes become under the merges before its own; that pair is unique, because a merge
     inside a token does not depend on the bytes outside. Raises ValueError for a token that no
     merge makes.
     """
     ids_of = {token: id for id, token in enumerate(tokens)}
     merges = []
-    for new, token in enumerate(tokens):
+    for new_id, token in enumerate(tokens):
         if len(token) == 1:
             continue
         ids = [ids_of[bytes([byte])] for byte in token]
         while len(ids) > 2:
-            joined = (tokens[left] + tokens[right] for left, right in pairwise(ids))
-            earliest, index = min(
-                (ids_of.get(span, new), index) for index, span in enumerate(joined)
-            )
-            if earliest >= new:
-                raise ValueError(f"token {new} is not a merge of two tokens before it")
-            ids[index : index + 2] = [earliest]
+            joined = [tokens[left] + tokens[right] for left, right in pairwise(ids)]
+            earliest, i = min((ids_of.get(span, new_id), i) for i, span in enumerate(joined))
+            if earliest >= new_id:
+                raise ValueError(f"token {new_id} is not a merge of two tokens before it")
+            ids[i : i + 2] = [earliest]
         merges.append((ids[0], ids[1]))
     return merges

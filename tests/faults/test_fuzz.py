@@ -22,7 +22,7 @@ from gpt.checkpoint import TrainingStates, load_model
 from gpt.corpus.manifest import CorpusWriter, read_parts
 from gpt.corpus.readers import read_text
 from gpt.errors import DataError, GptError
-from gpt.tokenizers.base import load_tokenizer
+from gpt.tokenizers.file import load_tokenizer
 
 fuzzed = settings(max_examples=150, deadline=None)
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from gpt.checkpoint import TrainingStates, load_model
 from gpt.errors import CheckpointError, GptError, TokenizerError
 from gpt.files import write_json
-from gpt.tokenizers.base import CharTokenizer
+from gpt.tokenizers.char import CharTokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

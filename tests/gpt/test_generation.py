@@ -14,7 +14,9 @@ from gpt.config import ModelConfig
 from gpt.errors import TokenizerError
 from gpt.generation import Sample, Sampling, choose, generate, printable
 from gpt.model import GPT
-from gpt.tokenizers.base import ByteTokenizer, CharTokenizer, Tokenizer
+from gpt.tokenizers.base import Tokenizer
+from gpt.tokenizers.byte_level import ByteTokenizer
+from gpt.tokenizers.char import CharTokenizer
 
 TOKENIZER = CharTokenizer("\nabcdefgh", has_bos=False)
 BLOCK = 8

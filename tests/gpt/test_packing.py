@@ -10,7 +10,7 @@ from gpt.batches import Part, ShardedIds
 from gpt.errors import DataError
 from gpt.packing import PackedBatches, document_starts
 from gpt.presets import resolve
-from gpt.tokenizers.base import CharTokenizer
+from gpt.tokenizers.char import CharTokenizer
 from stages.train import make_batches
 
 BOS = 0

@@ -15,7 +15,10 @@ from gpt.batches import manifest, open_tokens, parts_of
 from gpt.corpus import manifest as corpus
 from gpt.corpus.manifest import SPLITS, CorpusWriter, read_parts, shards_of
 from gpt.errors import DataError, ParamsError
-from gpt.tokenizers.base import load_tokenizer
+from gpt.tokenizers import encoding
+from gpt.tokenizers.base import Tokenizer
+from gpt.tokenizers.file import load_tokenizer
+from gpt.types import Ids
 from repro.tracking import run as tracking
 from stages import params, prepare, tokenize
 
@@ -110,31 +113,31 @@ def test_shards_encoded_by_other_processes_give_the_same_bytes_and_are_taken(
             [*command, shard], env=path, check=False, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-    monkeypatch.setattr(tokenize, "encode", lambda *_: pytest.fail("encoded once more"))
+    monkeypatch.setattr(encoding, "encode_shard", lambda *_: pytest.fail("encoded once more"))
     assert tokens_of(**changes) == expected
     assert {path.name: path.read_bytes() for path in tokenize.TOKENS.iterdir()} == files
 
 
-def test_a_tokenizing_that_was_killed_goes_on_with_the_shards_it_has(
+def test_the_stage_takes_the_shards_that_were_encoded_ahead(
     repository: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write()
     expected = tokens_of()
     tokenizer = load_tokenizer(tokenize.TOKENS / "tokenizer.json")
-    work = tokenize.all_work()[1]
-    before = tokenize.made_before(work, tokenizer)
-    before.parent.mkdir(parents=True)
-    (tokenize.TOKENS / work.file).rename(before)
+    jobs = encoding.shard_jobs(tokenize.CORPUS)
+    ahead = jobs[1].encoded_ahead(tokenize.ahead_folder(), tokenizer)
+    ahead.parent.mkdir(parents=True)
+    (tokenize.TOKENS / jobs[1].file).rename(ahead)
     encoded: list[str] = []
-    encode = tokenize.encode
+    encode_shard = encoding.encode_shard
 
-    def noted(work: tokenize.Work, *rest: Any) -> tuple[int, str]:
-        encoded.append(work.file)
-        return encode(work, *rest)
+    def noted(job: encoding.ShardJob, tokenizer: Tokenizer) -> Iterator[Ids]:
+        encoded.append(job.file)
+        return encode_shard(job, tokenizer)
 
-    monkeypatch.setattr(tokenize, "encode", noted)
+    monkeypatch.setattr(encoding, "encode_shard", noted)
     assert tokens_of() == expected
-    assert encoded == [one.file for one in tokenize.all_work() if one != work]
+    assert encoded == [job.file for job in jobs if job != jobs[1]]
 
 
 def test_a_flipped_bit_in_a_shard_is_found_and_named(repository: Path, small_shards: None) -> None:

@@ -267,7 +267,6 @@ def test_a_number_that_is_not_finite_or_negative_is_refused(key: str, written: s
         ("data__val_fraction", "0.0"),
         ("tokenizer__kind", "letters"),
         ("tokenizer__vocab_size", "256"),
-        ("tokenizer__min_frequency", "0"),
         ("tokenizer__pattern", "gpt3"),
         ("seed", str(2**63)),
     ],

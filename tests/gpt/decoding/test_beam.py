@@ -15,7 +15,8 @@ from gpt.config import ModelConfig
 from gpt.decoding.beam_search import beam_search
 from gpt.generation import Sampling, generate, search
 from gpt.model import GPT
-from gpt.tokenizers.base import ByteTokenizer, CharTokenizer
+from gpt.tokenizers.byte_level import ByteTokenizer
+from gpt.tokenizers.char import CharTokenizer
 from stages.sample import by_hand
 
 TOKENIZER = CharTokenizer("\nabc", has_bos=False)

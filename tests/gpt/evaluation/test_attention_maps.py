@@ -8,7 +8,7 @@ import torch
 from gpt.config import ModelConfig
 from gpt.evaluation.attention_maps import attention_picture, attention_weights
 from gpt.model import GPT, CausalSelfAttention
-from gpt.tokenizers.base import CharTokenizer
+from gpt.tokenizers.char import CharTokenizer
 
 TOKENIZER = CharTokenizer("\n $abc漢", has_bos=False)
 

@@ -16,7 +16,7 @@ from gpt.evaluation.baselines import (
     best_ngram,
     kneser_ney_losses,
 )
-from gpt.tokenizers.base import CharTokenizer
+from gpt.tokenizers.char import CharTokenizer
 from verse import grammar as verse
 
 

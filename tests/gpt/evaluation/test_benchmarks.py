@@ -36,7 +36,7 @@ from gpt.evaluation.benchmarks import (
     read_text,
 )
 from gpt.model import GPT
-from gpt.tokenizers.base import CharTokenizer
+from gpt.tokenizers.char import CharTokenizer
 
 ALPHABET = " abc"
 # P(next | this): a row for each of " abc".

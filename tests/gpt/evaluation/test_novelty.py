@@ -18,7 +18,7 @@ from gpt.evaluation.novelty import (
 )
 from gpt.generation import Sampling, generate
 from gpt.model import GPT
-from gpt.tokenizers.base import CharTokenizer
+from gpt.tokenizers.char import CharTokenizer
 
 TRAIN = "Thou art more lovely and more temperate: rough winds do shake the darling buds of May."
 

@@ -27,7 +27,8 @@ from gpt.evaluation.scoring import (
 )
 from gpt.model import GPT
 from gpt.presets import resolve
-from gpt.tokenizers.base import ByteTokenizer, CharTokenizer
+from gpt.tokenizers.byte_level import ByteTokenizer
+from gpt.tokenizers.char import CharTokenizer
 
 CPU = Device(name="cpu", dtype="float32", threads=1, cpu_capability="any", torch="any")
 WINDOWINGS = [half_block_windows, block_windows]

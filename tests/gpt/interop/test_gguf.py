@@ -7,7 +7,8 @@ from small_models import MODERN, QUICK, small_config, small_tokenizers, small_tr
 
 from gpt.errors import CheckpointError
 from gpt.interop.gguf import gguf_tensors, write_gguf
-from gpt.tokenizers.base import ByteTokenizer, CharTokenizer
+from gpt.tokenizers.byte_level import ByteTokenizer
+from gpt.tokenizers.char import CharTokenizer
 
 
 @pytest.mark.slow

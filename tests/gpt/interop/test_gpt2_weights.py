@@ -16,7 +16,7 @@ from gpt.config import ModelConfig
 from gpt.errors import CheckpointError
 from gpt.interop.gpt2_weights import BLOCK_NAMES, TOP_NAMES, read_pretrained, to_gpt2
 from gpt.model import GPT
-from gpt.tokenizers.base import CharTokenizer
+from gpt.tokenizers.char import CharTokenizer
 
 CHARACTERS = CharTokenizer("".join(chr(48 + id) for id in range(65)), has_bos=False)
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from small_models import TEXT, small_config, small_tokenizers, small_trained_model
 
-from gpt.errors import CheckpointError
-from gpt.interop.hf_tokenizer import byte_pairs, hugging_face_tokenizer
+from gpt.interop.hf_tokenizer import byte_pairs
 from gpt.interop.huggingface import write_hugging_face
-from gpt.tokenizers.base import GPT2Tokenizer, Tokenizer, WordTokenizer
-from gpt.tokenizers.bpe_training import GPT2_FILE, gpt2_tokens
+from gpt.tokenizers.base import Tokenizer
+from gpt.tokenizers.byte_level import GPT2Tokenizer
+from gpt.tokenizers.gpt2_vocab import GPT2_FILE, gpt2_tokens
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -61,8 +61,3 @@ def test_merges_are_derived_from_the_ranks() -> None:
     for left, right in merges:
         assert {left, right} <= known
         known.add(left + right)
-
-
-def test_a_word_tokenizer_is_refused() -> None:
-    with pytest.raises(CheckpointError, match=r"tokenizer\.kind = word: cannot be exported"):
-        hugging_face_tokenizer(WordTokenizer(["the"], "gpt2", has_bos=True))

@@ -19,7 +19,7 @@ from gpt.checkpoint import TrainedModel
 from gpt.config import OUR_SOURCE
 from gpt.evaluation.benchmarks import Question, choice_scores
 from gpt.interop.huggingface import modelling_code, write_hugging_face
-from gpt.tokenizers.base import ByteTokenizer
+from gpt.tokenizers.byte_level import ByteTokenizer
 
 # A model as a learner writes it: other names, a tied head, and a buffer that is not saved.
 LEARNERS_MODEL = """
