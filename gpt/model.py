@@ -1,21 +1,24 @@
-"""The GPT: a decoder-only transformer that gives the next token's logits at every position.
+"""The GPT: a decoder-only transformer. Token ids in, next-token logits at every position out.
 
-Three architectures stand side by side; each block can be read alone:
+Three architectures; each block can be read by itself:
 
-    original  Attention Is All You Need (Vaswani et al. 2017), the decoder without an encoder:
-              sinusoidal positions, LayerNorm after each branch, a ReLU MLP
+    original  Attention Is All You Need (Vaswani et al. 2017), its decoder without an encoder:
+              sinusoidal positions, LayerNorm after each branch, ReLU
     gpt2      GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each branch, GELU
-    modern    what small GPTs are built of today: rotary positions, RMSNorm without gain, normalised
-              queries and keys, a squared ReLU, branches that begin at zero
+    modern    what small GPTs use today: rotary positions, RMSNorm without gain, normalized queries
+              and keys, squared ReLU, branches that start at zero
 
-The first two share one matrix between token embedding and head; `modern` has a head of its own.
+`original` and `gpt2` share one matrix between token embedding and head; `modern` has its own head.
+Optional inputs (n-grams, position in the line) are in extra_embeddings.py. The formulas below are
+PyTorch's own; kernels/cpu.py has faster forms of some. Not here: the loss's gradient and the
+update (trainer.py), choosing the next token (generation.py).
 
-Shapes: b sequences, t positions, d = n_embd, h heads, k = d / h, c = k / 2, v = vocab_size.
+Shapes are those of gpt/__init__.py; c is half a head, n_embd for `original`'s positions.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -23,28 +26,87 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gpt.config import ModelConfig
+from gpt.errors import ParamsError
 from gpt.extra_embeddings import LinePosition, NgramEmbedding
-from gpt.kernels.cpu import (
-    causal_attention,
-    gelu,
-    gelu_not_kept,
-    relu_squared,
-    rms_norm,
-    rotate,
-)
+from gpt.kernels import cpu
 from gpt.kv_cache import Cache, LayerCache
 
-# Cosines and sines of the angles (t, c) by which rotary positions turn pairs of numbers.
-Angles = tuple[Tensor, Tensor]
+# False: PyTorch's forms alone. Slower on a CPU, and the last digits differ.
+CPU_KERNELS = True
+
+# cos and sin of the rotary angles, (t, c) each.
+CosSin = tuple[Tensor, Tensor]
+
+# --- formulas -------------------------------------------------------------------------------------
+
+
+def cross_entropy(logits_btv: Tensor, targets_bt: Tensor) -> Tensor:
+    """Mean loss in nats per token, a scalar, computed in float32."""
+    return F.cross_entropy(logits_btv.flatten(0, 1).float(), targets_bt.flatten())
+
+
+def causal_attention(
+    q_bhte: Tensor, k_bhse: Tensor, v_bhse: Tensor, dropout: float = 0.0
+) -> Tensor:
+    """softmax(q k' / sqrt(e)) v, (b, h, t, e); a position attends to itself and those before it.
+
+    The t positions of the queries are the last of the s.
+    """
+    t, s = q_bhte.shape[2], k_bhse.shape[2]
+    if CPU_KERNELS and cpu.prefers_dense_attention(q_bhte, k_bhse, dropout):
+        return cpu.dense_causal_attention(q_bhte, k_bhse, v_bhse)
+    visible_ts = None
+    if 1 < t < s:
+        visible_ts = torch.ones(t, s, dtype=torch.bool, device=q_bhte.device).tril(s - t)
+    return F.scaled_dot_product_attention(
+        q_bhte, k_bhse, v_bhse, attn_mask=visible_ts, dropout_p=dropout, is_causal=1 < t == s
+    )
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """x divided by its root mean square along the last dimension (Zhang & Sennrich 2019)."""
+    if _use_cpu_kernel(x):
+        return cpu.rms_norm(x)
+    return F.rms_norm(x, x.shape[-1:])
+
+
+def apply_rotary_emb(x_btnhe: Tensor, cos_tc: Tensor, sin_tc: Tensor) -> Tensor:
+    """Rotates each pair (2i, 2i + 1) of the last dimension by angle i of its position (Su et al.
+    2021). Takes (b, t, ..., e), with any dimensions between.
+    """
+    between = x_btnhe.dim() - 3
+    cos = cos_tc.view(cos_tc.shape[0], *between * (1,), -1)
+    sin = sin_tc.view(cos.shape)
+    pairs = x_btnhe.reshape(*x_btnhe.shape[:-1], -1, 2)
+    if CPU_KERNELS and cpu.has_complex(x_btnhe):
+        return cpu.rotate_pairs(pairs, cos, sin).flatten(-2)
+    even, odd = pairs.unbind(-1)
+    rotated = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+    return rotated.flatten(-2).type_as(x_btnhe)
+
+
+def relu_squared(x: Tensor) -> Tensor:
+    """max(0, x)^2 (So et al. 2021)."""
+    return cpu.relu_squared(x) if _use_cpu_kernel(x) else F.relu(x).square()
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU in the tanh form that GPT-2 uses (Hendrycks & Gimpel 2016)."""
+    return cpu.gelu(x) if _use_cpu_kernel(x) else F.gelu(x, approximate="tanh")
+
+
+def _use_cpu_kernel(x: Tensor) -> bool:
+    return CPU_KERNELS and x.device.type == "cpu" and x.numel() >= cpu.MIN_KERNEL_NUMEL
+
 
 # --- branches -------------------------------------------------------------------------------------
 
 
 class CausalSelfAttention(nn.Module):
-    """Multi-head attention in which a position sees itself and what came before it.
+    """Multi-head attention of a position to itself and those before it.
 
-    With `angles` queries and keys are normalised (Henry et al. 2020: attention logits are then
-    bounded, whatever the weights) and turned by their position (rotary: Su et al. 2021).
+    With `rope`, queries and keys are normalized (Henry et al. 2020: attention logits are then
+    bounded whatever the weights) and rotated by their position.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -54,49 +116,77 @@ class CausalSelfAttention(nn.Module):
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
+    def init_weights(self, std: float, residual_std: float, rng: torch.Generator) -> None:
+        """`proj` writes into the residual stream, so it starts at `residual_std`."""
+        normal_init(self.qkv, std, rng)
+        normal_init(self.proj, residual_std, rng)
+
+    def matrices(self) -> list[tuple[Tensor, int]]:
+        """Each weight matrix, and how many matrices it holds one below the other."""
+        return [(self.qkv.weight, 3), (self.proj.weight, 1)]
+
     def forward(
-        self, x_btd: Tensor, angles: Angles | None = None, cache: LayerCache | None = None
+        self, x_btd: Tensor, rope: CosSin | None = None, cache: LayerCache | None = None
     ) -> Tensor:
         b, t, d = x_btd.shape
-        # One product for queries, keys and values, then a view a head each.
-        qkv_bt3hk = self.qkv(x_btd).view(b, t, 3, self.n_head, d // self.n_head)
-        qk_bt2hk, v_bthk = qkv_bt3hk[:, :, :2], qkv_bt3hk[:, :, 2]
-        if angles is not None:
-            # Queries and keys take the same way, so they take it together.
-            qk_bt2hk = rotate(rms_norm(qk_bt2hk), *angles)
-        q_bhtk, k_bhtk = qk_bt2hk.permute(2, 0, 3, 1, 4).unbind(0)
-        v_bhtk = v_bthk.transpose(1, 2)
+        # One matmul for queries, keys and values, then one view per head.
+        qkv_bt3he = self.qkv(x_btd).view(b, t, 3, self.n_head, d // self.n_head)
+        qk_bt2he, v_bthe = qkv_bt3he[:, :, :2], qkv_bt3he[:, :, 2]
+        if rope is not None:
+            # Queries and keys in one call each.
+            qk_bt2he = apply_rotary_emb(rms_norm(qk_bt2he), *rope)
+        q_bhte, k_bhte = qk_bt2he.permute(2, 0, 3, 1, 4).unbind(0)
+        v_bhte = v_bthe.transpose(1, 2)
         if cache is not None:
-            k_bhtk, v_bhtk = cache.extend(k_bhtk, v_bhtk)
+            k_bhte, v_bhte = cache.extend(k_bhte, v_bhte)
         dropout = self.dropout if self.training else 0.0
-        y_bhtk = causal_attention(q_bhtk, k_bhtk, v_bhtk, dropout)
-        y_btd: Tensor = self.proj(y_bhtk.transpose(1, 2).reshape(b, t, d))
+        y_bhte = causal_attention(q_bhte, k_bhte, v_bhte, dropout)
+        y_btd: Tensor = self.proj(y_bhte.transpose(1, 2).reshape(b, t, d))
         return F.dropout(y_btd, dropout) if dropout else y_btd
 
 
 class MLP(nn.Module):
-    """Two linear layers with a bend between, four times as wide."""
+    """Two linear layers with a nonlinearity between, four times as wide."""
 
-    def __init__(self, config: ModelConfig, bend: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, config: ModelConfig, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.dropout = config.dropout
-        self.bend = bend
+        self.activation = activation
         self.up = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
         self.down = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
 
+    def init_weights(self, std: float, residual_std: float, rng: torch.Generator) -> None:
+        """`down` writes into the residual stream, so it starts at `residual_std`."""
+        normal_init(self.up, std, rng)
+        normal_init(self.down, residual_std, rng)
+
+    def matrices(self) -> list[tuple[Tensor, int]]:
+        """Each weight matrix, and how many matrices it holds one below the other."""
+        return [(self.up.weight, 1), (self.down.weight, 1)]
+
     def forward(self, x_btd: Tensor) -> Tensor:
-        before = self.up(x_btd)
-        after = self.bend(before)
-        with gelu_not_kept(before, after) if self.bend is gelu else nullcontext():
-            y_btd: Tensor = self.down(after)
+        hidden = self.up(x_btd)
+        if CPU_KERNELS and self.activation is gelu and cpu.prefers_recomputed_gelu(hidden):
+            y_btd = cpu.gelu_linear(hidden, self.down.weight, self.down.bias)
+        else:
+            y_btd = self.down(self.activation(hidden))
         return F.dropout(y_btd, self.dropout) if self.dropout and self.training else y_btd
+
+
+@torch.no_grad()
+def normal_init(linear: nn.Linear, std: float, rng: torch.Generator) -> None:
+    """Weights from N(0, std), bias 0."""
+    # A std of 0 draws as well: zero_() here would change every weight initialized after it.
+    linear.weight.normal_(0.0, std, generator=rng)
+    if linear.bias is not None:
+        linear.bias.zero_()
 
 
 # --- blocks ---------------------------------------------------------------------------------------
 
 
 class OriginalBlock(nn.Module):
-    """Attention, then MLP, each added to the stream, which is then normalised (post-norm)."""
+    """Post-norm: attention, then MLP, each added to the residual stream, which is normalized."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -105,14 +195,19 @@ class OriginalBlock(nn.Module):
         self.mlp = MLP(config, F.relu)
         self.norm_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
 
-    def forward(self, x_btd: Tensor, angles: None, cache: LayerCache | None = None) -> Tensor:
+    def init_weights(self, rng: torch.Generator) -> None:
+        """Every matrix as Glorot & Bengio 2010 have it: variance 2 / (rows + columns)."""
+        for linear in (self.attention.qkv, self.attention.proj, self.mlp.up, self.mlp.down):
+            normal_init(linear, math.sqrt(2 / sum(linear.weight.shape)), rng)
+
+    def forward(self, x_btd: Tensor, rope: None, cache: LayerCache | None = None) -> Tensor:
         x_btd = self.norm_1(x_btd + self.attention(x_btd, cache=cache))
         x_btd = self.norm_2(x_btd + self.mlp(x_btd))
         return x_btd
 
 
 class GPT2Block(nn.Module):
-    """Attention, then MLP, each on the normalised stream and added to it (pre-norm)."""
+    """Pre-norm: attention, then MLP, each on the normalized residual stream and added to it."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -120,23 +215,37 @@ class GPT2Block(nn.Module):
         self.attention = CausalSelfAttention(config)
         self.norm_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.mlp = MLP(config, gelu)
+        self.std = config.init_std
+        # So that the variance of the residual stream does not grow with depth.
+        self.residual_std = config.init_std / math.sqrt(2 * config.n_layer)
 
-    def forward(self, x_btd: Tensor, angles: None, cache: LayerCache | None = None) -> Tensor:
+    def init_weights(self, rng: torch.Generator) -> None:
+        """N(0, init_std), smaller by sqrt(2 n_layer) where a branch joins the residual stream."""
+        self.attention.init_weights(self.std, self.residual_std, rng)
+        self.mlp.init_weights(self.std, self.residual_std, rng)
+
+    def forward(self, x_btd: Tensor, rope: None, cache: LayerCache | None = None) -> Tensor:
         x_btd = x_btd + self.attention(self.norm_1(x_btd), cache=cache)
         x_btd = x_btd + self.mlp(self.norm_2(x_btd))
         return x_btd
 
 
 class ModernBlock(nn.Module):
-    """Attention, then MLP, each on the normalised stream and added to it (pre-norm)."""
+    """Pre-norm, with norms that have no weights: each branch starts as nothing added."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.attention = CausalSelfAttention(config)
         self.mlp = MLP(config, relu_squared)
+        self.std = config.init_std
 
-    def forward(self, x_btd: Tensor, angles: Angles, cache: LayerCache | None = None) -> Tensor:
-        x_btd = x_btd + self.attention(rms_norm(x_btd), angles, cache)
+    def init_weights(self, rng: torch.Generator) -> None:
+        """N(0, init_std), and 0 where a branch joins the residual stream."""
+        self.attention.init_weights(self.std, 0.0, rng)
+        self.mlp.init_weights(self.std, 0.0, rng)
+
+    def forward(self, x_btd: Tensor, rope: CosSin, cache: LayerCache | None = None) -> Tensor:
+        x_btd = x_btd + self.attention(rms_norm(x_btd), rope, cache)
         x_btd = x_btd + self.mlp(rms_norm(x_btd))
         return x_btd
 
@@ -145,143 +254,179 @@ BLOCKS = {"original": OriginalBlock, "gpt2": GPT2Block, "modern": ModernBlock}
 
 # --- positions ------------------------------------------------------------------------------------
 
-
-def angles_of(positions: int, size: int) -> Tensor:
-    """The angle (positions, size / 2) of position t and pair i: t / 10000^(2i/size)."""
-    speeds = 10_000.0 ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
-    return torch.outer(torch.arange(positions, dtype=torch.float32), speeds)
+# PyTorch splits longer calls of cos and sin among threads, and the second thread's part of the
+# first such call of a process may come from a kernel of low accuracy (docs/reliability.md).
+MAX_ONE_THREAD_NUMEL = 1024
 
 
-# --- the whole ------------------------------------------------------------------------------------
+def position_cos_sin(num_positions: int, size: int, dtype: torch.dtype = torch.float32) -> CosSin:
+    """cos and sin, (num_positions, size / 2) each, of the angle t / 10000^(2i/size) of position t
+    and pair i; on the CPU, also inside `torch.device("meta")`.
+    """
+    pairs = torch.arange(0, size, 2, dtype=dtype, device="cpu")
+    positions = torch.arange(num_positions, dtype=dtype, device="cpu")
+    angles_tc = torch.outer(positions, 10_000.0 ** (-pairs / size))
+    chunks = torch.split(angles_tc, max(1, MAX_ONE_THREAD_NUMEL // angles_tc.shape[1]))
+    return torch.cat([x.cos() for x in chunks]), torch.cat([x.sin() for x in chunks])
+
+
+# --- the model ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ParameterGroups:
+    """Every parameter of a model once, by how it is trained."""
+
+    hidden_matrices: list[tuple[Tensor, int]]  # the blocks'; each with how many it fuses
+    embeddings: list[Tensor]  # all other matrices, the head too; decayed like those above
+    vectors: list[Tensor]  # biases and gains of norms; never decayed
 
 
 class GPT(nn.Module):
-    """What all architectures are to the rest of the library: ids in, logits out.
+    """Embeddings, blocks and a head; the interface of every architecture to the library.
 
-    `seed` decides the initial weights: N(0, init_std) for matrices, 0 for biases, 1 for norms.
-    Where a branch joins the residual stream, `gpt2` draws them smaller by sqrt(2 n_layer), so that
-    the stream's variance does not grow with depth; `modern` begins there, and in its head, at 0.
-    `original` normalises the stream itself and has matrices of Glorot & Bengio 2010.
-
-    `line_breaks` are the ids after which a line begins, for `line_sums`.
+    `seed` decides the initial weights: N(0, init_std) for embeddings (1 / sqrt(n_embd) for
+    `original`, which multiplies them by sqrt(n_embd)), 0 for the head of `modern`, and what
+    each block says. `line_breaks` are the ids after which a line begins, for `line_sums`.
     """
 
+    cos_tc: Tensor | None
+    sin_tc: Tensor | None
+    sinusoids_td: Tensor | None
+
     def __init__(
-        self,
-        config: ModelConfig,
-        vocab_size: int,
-        seed: int = 0,
-        line_breaks: Sequence[int] = (),
+        self, config: ModelConfig, vocab_size: int, seed: int = 0, line_breaks: Sequence[int] = ()
     ) -> None:
         super().__init__()
-        self.config = config
-        self.vocab_size = vocab_size
-        self.token_embedding = nn.Embedding(vocab_size, config.n_embd)
-        if config.ngram_rows:
-            self.ngram_embedding = NgramEmbedding(config, vocab_size)
-        if config.line_sums:
-            self.line_position = LinePosition(config, line_breaks)
-        if config.architecture == "gpt2":
-            self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
-            self.norm = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.config, self.vocab_size = config, vocab_size
+        learned, rotary = config.architecture == "gpt2", config.architecture == "modern"
+        d = config.n_embd
+        self.token_embedding = nn.Embedding(vocab_size, d)
+        self.ngram_embedding = NgramEmbedding(config, vocab_size) if config.ngram_rows else None
+        self.line_position = LinePosition(config, line_breaks) if config.line_sums else None
+        self.position_embedding = nn.Embedding(config.block_size, d) if learned else None
+        self.norm = nn.LayerNorm(d, bias=config.bias) if learned else None
         block = BLOCKS[config.architecture]
         self.blocks = nn.ModuleList(block(config) for _ in range(config.n_layer))
-        if config.architecture == "modern":
-            self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
-        # Whether the backward pass computes a block again rather than keep what it needs of it.
+        self.head = nn.Linear(d, vocab_size, bias=False) if rotary else None
+        # Size of what sines and cosines of the positions apply to; 0: learned positions.
+        self._position_size = 0 if learned else d // config.n_head if rotary else d
+        self.compute_position_tables()
+        # Whether the backward pass recomputes a block instead of keeping its activations.
         self.recompute = False
-        # Computed, not learned, so they are no part of a checkpoint, and made at first use.
-        self._angles: Angles | None = None
-        self._initialise(torch.Generator().manual_seed(seed))
+        self.init_weights(torch.Generator().manual_seed(seed))
 
     @torch.no_grad()
-    def _initialise(self, generator: torch.Generator) -> None:
-        config = self.config
-        join_std = {"gpt2": config.init_std / math.sqrt(2 * config.n_layer), "modern": 0.0}
-        for name, parameter in self.named_parameters():
-            std = config.init_std
-            if name.endswith("bias"):
-                parameter.zero_()
-            elif parameter.dim() < 2:
-                continue
-            elif config.architecture == "original":
-                # The token embedding is scaled by sqrt(d) on its way in, and so begins at 1.
-                rows, columns = parameter.shape
-                glorot = math.sqrt(2 / (rows + columns))
-                std = config.n_embd**-0.5 if "embedding" in name else glorot
-                parameter.normal_(0.0, std, generator=generator)
-            elif name.endswith(("proj.weight", "down.weight")):
-                parameter.normal_(0.0, join_std[config.architecture], generator=generator)
-            elif name in ("head.weight", "line_position.out.weight"):
-                parameter.zero_()
-            else:
-                parameter.normal_(0.0, std, generator=generator)
+    def init_weights(self, rng: torch.Generator) -> None:
+        """Initial weights in the order of the parameters; each module initializes itself."""
+        std = self.config.init_std
+        if self.config.architecture == "original":
+            std = self.config.n_embd**-0.5
+        self.token_embedding.weight.normal_(0.0, std, generator=rng)
+        if self.ngram_embedding is not None:
+            self.ngram_embedding.init_weights(std, rng)
+        if self.line_position is not None:
+            self.line_position.init_weights(std, rng)
+        if self.position_embedding is not None:
+            self.position_embedding.weight.normal_(0.0, std, generator=rng)
+        for block in self.blocks:
+            block.init_weights(rng)  # type: ignore[operator]
+        if self.head is not None:
+            self.head.weight.zero_()
 
     def forward(self, ids_bt: Tensor, cache: Cache | None = None) -> Tensor:
-        """Logits (b, t, v) of the token after each of `ids_bt` (b, t).
+        """Logits (b, t, v) of the token after each of `ids_bt` (b, t), int64.
 
-        A cache is as in `stream`, and so is the error.
+        Raises ValueError as `hidden_states` does, which also describes `cache`.
         """
-        return self.logits(self.stream(ids_bt, cache))
+        return self.unembed(self.hidden_states(ids_bt, cache))
 
-    def stream(self, ids_bt: Tensor, cache: Cache | None = None) -> Tensor:
-        """The stream (b, t, d) as the last block leaves it.
+    def hidden_states(self, ids_bt: Tensor, cache: Cache | None = None) -> Tensor:
+        """The residual stream (b, t, d) after the last block.
 
-        With a cache, `ids_bt` goes on from what the cache has read, and is added to it. Both
-        together have at most block_size positions; more raise ValueError.
+        With a cache, `ids_bt` continues what the cache holds, and is added to it. Raises
+        ValueError where the two have more than block_size positions.
         """
         start, t = 0 if cache is None else cache.length, ids_bt.shape[1]
         if start + t > self.config.block_size:
             raise ValueError(f"{start + t} positions; block_size is {self.config.block_size}")
         x_btd = self.embed(ids_bt, start, cache)
         x_btd = F.dropout(x_btd, self.config.dropout, self.training)
-        angles = self.angles_at(start, t) if self.config.architecture == "modern" else None
+        rope = self.rope(start, t)
         for layer, block in enumerate(self.blocks):
             if self.recompute and self.training:
-                x_btd = checkpoint(block, x_btd, angles, use_reentrant=False)
+                x_btd = checkpoint(block, x_btd, rope, use_reentrant=False)
             else:
-                x_btd = block(x_btd, angles, None if cache is None else cache.layers[layer])
+                x_btd = block(x_btd, rope, None if cache is None else cache.layers[layer])
         return x_btd
 
     def embed(self, ids_bt: Tensor, start: int = 0, cache: Cache | None = None) -> Tensor:
-        """The stream (b, t, d) as the first block gets it; `ids_bt` stand at `start` and after."""
+        """The residual stream (b, t, d) before the first block; `start` is the first position."""
         t = ids_bt.shape[1]
         x_btd: Tensor = self.token_embedding(ids_bt)
-        if self.config.ngram_rows:
-            before = max(NgramEmbedding.SIZES) - 1
-            seen_bt = ids_bt if cache is None else cache.with_recent(ids_bt, before)
-            x_btd = x_btd + self.ngram_embedding(seen_bt)[:, -t:]
-        if self.config.architecture == "gpt2":
+        if self.ngram_embedding is not None:
+            x_btd = x_btd + self.ngram_embedding(ids_bt, cache)
+        if self.position_embedding is not None:  # gpt2
             return x_btd + self.position_embedding.weight[start : start + t]
-        if self.config.architecture == "original":
-            cos_tc, sin_tc = self.angles_at(start, t)
-            waves_td = torch.stack([sin_tc, cos_tc], dim=-1).flatten(1)
-            return x_btd * math.sqrt(self.config.n_embd) + waves_td
-        x_btd = rms_norm(x_btd)
-        if self.config.line_sums:
+        if self.sinusoids_td is not None:  # original
+            return x_btd * math.sqrt(self.config.n_embd) + self.sinusoids_td[start : start + t]
+        x_btd = rms_norm(x_btd)  # modern
+        if self.line_position is not None:
             x_btd = rms_norm(x_btd + self.line_position(x_btd, ids_bt, cache))
         return x_btd
 
-    def logits(self, x: Tensor) -> Tensor:
-        """The logits (..., v) of the stream (..., d) as the last block leaves it."""
-        if self.config.architecture == "modern":
-            y: Tensor = self.head(rms_norm(x))
-            return y
-        if self.config.architecture == "gpt2":
-            x = self.norm(x)
+    def unembed(self, x: Tensor) -> Tensor:
+        """Logits (..., v) of the residual stream (..., d) after the last block."""
+        if self.head is not None:  # modern
+            logits: Tensor = self.head(rms_norm(x))
+            return logits
+        x = x if self.norm is None else self.norm(x)
         return F.linear(x, self.token_embedding.weight)
 
-    def angles_at(self, start: int, t: int) -> Angles:
-        """Cosines and sines (t, c) for t positions from start on."""
-        device = self.token_embedding.weight.device
-        if self._angles is None or self._angles[0].device != device:
-            config = self.config
-            per_head = config.architecture == "modern"
-            size = config.n_embd // config.n_head if per_head else config.n_embd
-            # Made while writing, they may be used while training, where tensors of inference mode
-            # may not.
-            with torch.inference_mode(False):
-                angles_tc = angles_of(config.block_size, size)
-                self._angles = angles_tc.cos().to(device), angles_tc.sin().to(device)
-        cos_tc, sin_tc = self._angles
-        return cos_tc[start : start + t], sin_tc[start : start + t]
+    def rope(self, start: int, t: int) -> CosSin | None:
+        """cos and sin (t, c) for t positions from `start` on; None without rotary positions."""
+        if self.cos_tc is None or self.sin_tc is None:
+            return None
+        return self.cos_tc[start : start + t], self.sin_tc[start : start + t]
+
+    def compute_position_tables(self, dtype: torch.dtype = torch.float32) -> None:
+        """Sines and cosines of the positions, in `dtype`; not learned, so in no checkpoint."""
+        cos_tc = sin_tc = sinusoids_td = None
+        if self._position_size:
+            cos_tc, sin_tc = position_cos_sin(self.config.block_size, self._position_size, dtype)
+            if self.head is None:
+                sinusoids_td = torch.stack([sin_tc, cos_tc], dim=-1).flatten(1)
+                cos_tc = sin_tc = None
+        for name, table in (("cos_tc", cos_tc), ("sin_tc", sin_tc), ("sinusoids_td", sinusoids_td)):
+            self.register_buffer(name, table, persistent=False)
+
+    def parameter_groups(self) -> ParameterGroups:
+        """Which parameters are the blocks' matrices, embeddings and vectors, for the optimizers.
+
+        Raises ParamsError, naming it, for a matrix that no module states (in a model derived
+        from this one).
+        """
+        hidden = [m for block in self.blocks for m in block_matrices(block)]
+        modules = (self.token_embedding, self.position_embedding, self.head)
+        embeddings: list[Tensor] = [module.weight for module in modules if module is not None]
+        for extra in (self.ngram_embedding, self.line_position):
+            embeddings += [] if extra is None else extra.parameters()
+        vectors: list[Tensor] = [p for p in self.parameters() if p.ndim < 2]
+        stated = [*(id(p) for p, _ in hidden), *map(id, embeddings), *map(id, vectors)]
+        for name, parameter in self.named_parameters():
+            if stated.count(id(parameter)) != 1:
+                raise ParamsError(
+                    f"{name}: is in {stated.count(id(parameter))} optimizer groups of "
+                    f"{type(self).__name__}; override parameter_groups() so that it is in one"
+                )
+        return ParameterGroups(hidden, embeddings, vectors)
+
+    def mlp_down_projections(self) -> list[nn.Linear]:
+        """Modules whose input is the activation of an MLP's units: the diagnostics watch these."""
+        return [module.down for module in self.modules() if isinstance(module, MLP)]
+
+
+def block_matrices(block: nn.Module) -> list[tuple[Tensor, int]]:
+    """The matrices of a block's attention and MLPs, in the order of its parameters."""
+    branches = [m for m in block.modules() if isinstance(m, CausalSelfAttention | MLP)]
+    return [matrix for branch in branches for matrix in branch.matrices()]

@@ -21,8 +21,7 @@ from gpt.config import TrainConfig
 from gpt.device import Device
 from gpt.distributed import Group, in_parts, like, load_whole, whole
 from gpt.errors import TrainingError
-from gpt.kernels.cpu import cross_entropy
-from gpt.model import GPT
+from gpt.model import GPT, cross_entropy
 from gpt.model_source import make_model
 from gpt.optim import make_optimizers, schedule, set_learning_rate
 from gpt.packing import PackedBatches
@@ -275,7 +274,7 @@ class Trainer:
         weights = self.weights()
         if not self.group.first:
             return self.model
-        line_breaks = self.model.line_position.line_breaks if self.model.config.line_sums else ()
+        line_breaks = self.model.line_position.line_breaks if self.model.line_position else ()
         model = make_model(self.model.config, self.model.vocab_size, line_breaks=line_breaks)
         model.load_state_dict(weights)
         return model.to(self.device.name)

@@ -230,7 +230,8 @@ def models(of: ours.GPT, ids_bt: Tensor) -> Iterator[Named]:
     """GPT, with one mistake at a time."""
     t = ids_bt.shape[1]
     head = of.token_embedding.weight
-    places = of.position_embedding.weight
+    assert of.position_embedding is not None and of.norm is not None
+    places, norm = of.position_embedding.weight, of.norm
 
     def through(x_btd: Tensor, count: int) -> Tensor:
         for block in of.blocks[:count]:
@@ -238,7 +239,7 @@ def models(of: ours.GPT, ids_bt: Tensor) -> Iterator[Named]:
         return x_btd
 
     def logits(x_btd: Tensor) -> Tensor:
-        logits_btv: Tensor = of.norm(x_btd) @ head.T
+        logits_btv: Tensor = norm(x_btd) @ head.T
         return logits_btv
 
     begun = of.token_embedding(ids_bt) + places[:t]

@@ -25,19 +25,15 @@ def canonical(model: GPT) -> GPT:
     copied = copy.deepcopy(model).to("cpu", torch.float64)
     copied.__class__ = _Canonical
     # Angles in float32 differ by 1e-4 between processors at the end of a long block.
-    cos_tc, _ = copied.angles_at(0, copied.config.block_size)
-    t, c = cos_tc.shape
-    speeds_c = 10_000.0 ** (-torch.arange(c, dtype=torch.float64) / c)
-    angles_tc = torch.outer(torch.arange(t, dtype=torch.float64), speeds_c)
-    copied._angles = angles_tc.cos(), angles_tc.sin()
+    copied.compute_position_tables(torch.float64)
     return copied.eval()
 
 
 class _Canonical(GPT):
     """The same weights and formulas; gpt/decoding/decoder.py knows no short way for it."""
 
-    def logits(self, x: Tensor) -> Tensor:
-        return (super().logits(x) / STEP).round() * STEP
+    def unembed(self, x: Tensor) -> Tensor:
+        return (super().unembed(x) / STEP).round() * STEP
 
 
 @contextmanager

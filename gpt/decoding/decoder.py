@@ -41,8 +41,8 @@ class Decoder:
             logits_btv: Tensor = self._model(ids_bt, self.cache)
             return logits_btv[:, -1]
         # Of many tokens the last one's logits are wanted alone.
-        stream_btd = self._model.stream(ids_bt, self.cache)
-        return self._model.logits(stream_btd[:, -1])
+        stream_btd = self._model.hidden_states(ids_bt, self.cache)
+        return self._model.unembed(stream_btd[:, -1])
 
 
 class Rereader:

@@ -14,8 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gpt.kernels.cpu import rms_norm, rotate
-from gpt.model import GPT, CausalSelfAttention
+from gpt.model import GPT, CausalSelfAttention, apply_rotary_emb, rms_norm
 from gpt.tokenizers.base import Tokenizer
 
 SIGNS = {" ": "\u2423", "\n": "\u21b5", "\t": "\u21e5"}
@@ -28,12 +27,12 @@ def attention_weights(model: GPT, ids_t: Tensor) -> list[Tensor]:
 
     def look(module: CausalSelfAttention, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         x_td = inputs[0][0]
-        angles = inputs[1] if len(inputs) > 1 else named.get("angles")
+        rope = inputs[1] if len(inputs) > 1 else named.get("rope")
         t, d = x_td.shape
         # As the module itself does, which does not keep them.
         qk_bt2hk = module.qkv(x_td).view(1, t, 3, module.n_head, -1)[:, :, :2]
-        if angles is not None:
-            qk_bt2hk = rotate(rms_norm(qk_bt2hk), *angles)
+        if rope is not None:
+            qk_bt2hk = apply_rotary_emb(rms_norm(qk_bt2hk), *rope)
         q_htk, k_htk = qk_bt2hk[0].permute(1, 2, 0, 3).unbind(0)
         scores_htt = q_htk @ k_htk.mT / math.sqrt(d // module.n_head)
         hidden_tt = torch.ones(t, t, dtype=torch.bool, device=x_td.device).triu(1)

@@ -1,80 +1,56 @@
-"""The functions between a block's matrix products.
+"""CPU forms of some formulas of gpt/model.py: where PyTorch's own are a dozen small kernels that
+each walk through memory, or a slow one, these have a forward and a backward of their own.
 
-On a GPU they are PyTorch's own. On a CPU some of those are a dozen small kernels that each walk
-through memory, or a slow one, so there they have a forward and a backward of their own here. Each
-computes the formula in its docstring; the tests hold both to it.
-
-Shapes: b sequences, t positions, s positions attended to (those before the t, and the t), h heads,
-k numbers a head, c = k / 2 pairs.
+Values differ from PyTorch's by rounding alone; the tests hold both to the formulas in model.py.
+Not here: GPUs, and deciding whether to use a kernel beyond the sizes below (model.py).
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Up to so many positions, products of whole matrices beat PyTorch's blockwise kernel on a CPU.
-SHORT = 128
-# Below so many numbers the calls cost more than the arithmetic, and PyTorch's own has fewer calls.
-MANY = 2**15
-# From so many numbers on, 32 MB, memory is dearer than computing a function a second time,
-LARGE = 2**23
-# which is done for so many at a time, which stay in a cache.
-PIECE = 2**16
+# Measured (docs/decisions.md, "CPU kernels"); they change speed, and values only by rounding.
+MAX_DENSE_ATTENTION_POSITIONS = 128  # up to here dense matmuls beat PyTorch's blockwise kernel
+MIN_KERNEL_NUMEL = 2**15  # below, the calls cost more than the arithmetic
+RECOMPUTE_NUMEL = 2**23  # from 32 MB of float32 on, GELU is recomputed in backward, not stored,
+RECOMPUTE_CHUNK_NUMEL = 2**16  # in chunks of 256 kB, which stay in the CPU's cache
 
 
-def causal_attention(
-    q_bhtk: Tensor, k_bhsk: Tensor, v_bhsk: Tensor, dropout: float = 0.0
-) -> Tensor:
-    """softmax(q k' / sqrt(k)) v, shape (b, h, t, k), where a position sees none after it.
-
-    The t positions of the queries are the last of the s.
-    """
-    b, h, t, size = q_bhtk.shape
-    s = k_bhsk.shape[2]
-    if q_bhtk.device.type == "cpu" and t > 1 and s <= SHORT and not dropout:
-        q_ntk, k_nsk, v_nsk = (x.reshape(b * h, -1, size) for x in (q_bhtk, k_bhsk, v_bhsk))
-        hidden_ts = torch.full((t, s), -math.inf, dtype=q_bhtk.dtype).triu(1 + s - t)
-        scores_nts = torch.baddbmm(hidden_ts, q_ntk, k_nsk.mT, alpha=size**-0.5)
-        return torch.bmm(scores_nts.softmax(dim=-1), v_nsk).view(b, h, t, size)
-    visible_ts = None
-    if 1 < t < s:
-        visible_ts = torch.ones(t, s, dtype=torch.bool, device=q_bhtk.device).tril(s - t)
-    return F.scaled_dot_product_attention(
-        q_bhtk, k_bhsk, v_bhsk, attn_mask=visible_ts, dropout_p=dropout, is_causal=1 < t == s
-    )
+def prefers_dense_attention(q_bhte: Tensor, k_bhse: Tensor, dropout: float) -> bool:
+    """Whether `dense_causal_attention` is the faster form."""
+    short = q_bhte.shape[2] > 1 and k_bhse.shape[2] <= MAX_DENSE_ATTENTION_POSITIONS
+    return short and q_bhte.device.type == "cpu" and not dropout
 
 
-def rotate(x_btnhk: Tensor, cos_tc: Tensor, sin_tc: Tensor) -> Tensor:
-    """Turns each pair (2i, 2i + 1) of the last dimension by the angle i of its position.
+def dense_causal_attention(q_bhte: Tensor, k_bhse: Tensor, v_bhse: Tensor) -> Tensor:
+    """gpt.model.causal_attention by matmuls of whole (t, s) matrices."""
+    b, h, t, e = q_bhte.shape
+    s = k_bhse.shape[2]
+    q_nte, k_nse, v_nse = (x.reshape(b * h, -1, e) for x in (q_bhte, k_bhse, v_bhse))
+    hidden_ts = torch.full((t, s), -math.inf, dtype=q_bhte.dtype).triu(1 + s - t)
+    scores_nts = torch.baddbmm(hidden_ts, q_nte, k_nse.mT, alpha=e**-0.5)
+    return torch.bmm(scores_nts.softmax(dim=-1), v_nse).view(b, h, t, e)
 
-    Takes (b, t, ..., k), whatever lies between.
-    """
-    between = x_btnhk.dim() - 3
-    cos = cos_tc.view(cos_tc.shape[0], *between * (1,), -1)
-    sin = sin_tc.view(cos.shape)
-    pairs = x_btnhk.reshape(*x_btnhk.shape[:-1], -1, 2)
-    if x_btnhk.device.type == "cpu" and x_btnhk.dtype in (torch.float32, torch.float64):
-        # A product of complex numbers is one kernel forward and one backward.
-        turned = torch.view_as_complex(pairs) * torch.complex(cos, sin)
-        return torch.view_as_real(turned).flatten(-2)
-    even, odd = pairs.unbind(-1)
-    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
-    return turned.flatten(-2).type_as(x_btnhk)
+
+def has_complex(x: Tensor) -> bool:
+    """Whether `rotate_pairs` takes x: PyTorch has complex numbers of these alone."""
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+
+
+def rotate_pairs(pairs: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Pairs (..., c, 2) rotated by angles (..., c), as complex products: one kernel each way."""
+    return torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cos, sin))
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """x over the root of its mean square along the last dimension (Zhang & Sennrich 2019)."""
-    if x.device.type == "cpu" and x.numel() >= MANY:
-        return _RMSNormOnCPU.apply(x)  # type: ignore[no-any-return, no-untyped-call]
-    return F.rms_norm(x, x.shape[-1:])
+    """gpt.model.rms_norm."""
+    return _RMSNorm.apply(x)  # type: ignore[no-any-return, no-untyped-call]
 
 
-class _RMSNormOnCPU(torch.autograd.Function):
+class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
@@ -85,21 +61,19 @@ class _RMSNormOnCPU(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # What would lengthen y changes nothing, so that part of the gradient is taken out.
+    def backward(ctx: Any, grad_y: Tensor) -> Tensor:
+        # Lengthening x does not change y, so that component of the gradient is removed.
         y, scale = ctx.saved_tensors
-        along = (gradient * y).mean(dim=-1, keepdim=True)
-        return torch.addcmul(gradient, y, along, value=-1).mul_(scale)
+        along_y = (grad_y * y).mean(dim=-1, keepdim=True)
+        return torch.addcmul(grad_y, y, along_y, value=-1).mul_(scale)
 
 
 def relu_squared(x: Tensor) -> Tensor:
-    """max(0, x)^2 (So et al. 2021)."""
-    if x.device.type == "cpu" and x.numel() >= MANY:
-        return _ReLUSquaredOnCPU.apply(x)  # type: ignore[no-any-return, no-untyped-call]
-    return F.relu(x).square()
+    """gpt.model.relu_squared."""
+    return _ReLUSquared.apply(x)  # type: ignore[no-any-return, no-untyped-call]
 
 
-class _ReLUSquaredOnCPU(torch.autograd.Function):
+class _ReLUSquared(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         positive = F.relu(x)
@@ -107,97 +81,100 @@ class _ReLUSquaredOnCPU(torch.autograd.Function):
         return positive * positive
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # Where x was negative, `positive` is 0, and so is the slope.
+    def backward(ctx: Any, grad_y: Tensor) -> Tensor:
+        # Where x was negative `positive` is 0, and so is the slope.
         (positive,) = ctx.saved_tensors
-        slope: Tensor = (gradient * positive).mul_(2)
+        slope: Tensor = (grad_y * positive).mul_(2)
         return slope
 
 
+# GELU as x g with the gate g = sigmoid(u(x)), u = 2 sqrt(2 / pi) (x + 0.044715 x^3).
+_SLOPE = 2 * math.sqrt(2 / math.pi)
+_CUBIC = 0.044715 * _SLOPE
+
+
 def gelu(x: Tensor) -> Tensor:
-    """x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) (Hendrycks & Gimpel 2016)."""
-    if x.device.type == "cpu" and x.numel() >= MANY:
-        return _GELUOnCPU.apply(x)  # type: ignore[no-any-return, no-untyped-call]
-    return F.gelu(x, approximate="tanh")
+    """gpt.model.gelu."""
+    return _GELU.apply(x)  # type: ignore[no-any-return, no-untyped-call]
 
 
-class _GELUOnCPU(torch.autograd.Function):
-    """The same function as x g, g = sigmoid(u(x)), u = 2 sqrt(2 / pi) (x + 0.044715 x^3)."""
-
-    SLOPE = 2 * math.sqrt(2 / math.pi)
-    CUBIC = 0.044715 * SLOPE
-
+class _GELU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        if x.numel() >= LARGE:
+        if x.numel() >= RECOMPUTE_NUMEL:
             ctx.save_for_backward(x)
-            return gelu_in_pieces(x)
-        y, gate = _GELUOnCPU.value(x)
+            return _gelu_in_chunks(x)
+        y, gate = _gelu_and_gate(x)
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(_GELUOnCPU.slope(x, y, gate))
+            ctx.save_for_backward(_gelu_slope(x, y, gate))
         return y
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (kept,) = ctx.saved_tensors
-        if kept.numel() < LARGE:
-            scaled: Tensor = gradient * kept
-            return scaled
-        scaled = torch.empty_like(kept)
-        pieces = zip(_pieces(kept), _pieces(gradient), _pieces(scaled), strict=True)
-        for x, some, target in pieces:
-            torch.mul(some, _GELUOnCPU.slope(x, *_GELUOnCPU.value(x)), out=target)
-        return scaled
-
-    @staticmethod
-    def value(x: Tensor) -> tuple[Tensor, Tensor]:
-        """x g, and g."""
-        slope = x.new_tensor(_GELUOnCPU.SLOPE)
-        gate = torch.addcmul(slope, x, x, value=_GELUOnCPU.CUBIC).mul_(x).sigmoid_()
-        return x * gate, gate
-
-    @staticmethod
-    def slope(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
-        """d(x g)/dx = g + x g (1 - g) u'."""
-        slope = x.new_tensor(_GELUOnCPU.SLOPE)
-        rest = torch.addcmul(y, y, gate, value=-1)
-        return torch.addcmul(slope, x, x, value=3 * _GELUOnCPU.CUBIC).mul_(rest).add_(gate)
+    def backward(ctx: Any, grad_y: Tensor) -> Tensor:
+        (saved,) = ctx.saved_tensors
+        if saved.numel() >= RECOMPUTE_NUMEL:
+            return _gelu_backward_in_chunks(saved, grad_y)
+        grad_x: Tensor = grad_y * saved
+        return grad_x
 
 
-def gelu_in_pieces(x: Tensor) -> Tensor:
-    """GELU of very many numbers, without memory for many times as many."""
+def _gelu_and_gate(x: Tensor) -> tuple[Tensor, Tensor]:
+    slope = x.new_tensor(_SLOPE)
+    gate = torch.addcmul(slope, x, x, value=_CUBIC).mul_(x).sigmoid_()
+    return x * gate, gate
+
+
+def _gelu_slope(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+    """d(x g)/dx = g + x g (1 - g) u'."""
+    slope = x.new_tensor(_SLOPE)
+    rest = torch.addcmul(y, y, gate, value=-1)
+    return torch.addcmul(slope, x, x, value=3 * _CUBIC).mul_(rest).add_(gate)
+
+
+def _gelu_in_chunks(x: Tensor) -> Tensor:
     y = torch.empty_like(x)
-    for piece, target in zip(_pieces(x), _pieces(y), strict=True):
-        target.copy_(_GELUOnCPU.value(piece)[0])
+    for x_chunk, y_chunk in zip(_chunks(x), _chunks(y), strict=True):
+        y_chunk.copy_(_gelu_and_gate(x_chunk)[0])
     return y
 
 
-def _pieces(x: Tensor) -> Sequence[Tensor]:
-    pieces: Sequence[Tensor] = torch.split(x.reshape(-1), PIECE)
-    return pieces
+def _gelu_backward_in_chunks(x: Tensor, grad_y: Tensor) -> Tensor:
+    grad_x = torch.empty_like(x)
+    chunks = zip(_chunks(x), _chunks(grad_y), _chunks(grad_x), strict=True)
+    for x_chunk, grad_y_chunk, grad_x_chunk in chunks:
+        slope = _gelu_slope(x_chunk, *_gelu_and_gate(x_chunk))
+        torch.mul(grad_y_chunk, slope, out=grad_x_chunk)
+    return grad_x
 
 
-@contextmanager
-def gelu_not_kept(x: Tensor, y: Tensor) -> Iterator[None]:
-    """What would keep y = gelu(x) inside, if it is large, computes it again instead."""
-    if not (y.requires_grad and y.device.type == "cpu" and y.numel() >= LARGE):
-        yield
-        return
-    address = y.data_ptr()
-
-    def pack(kept: Tensor) -> Tensor | tuple[torch.Size]:
-        same = kept.data_ptr() == address and kept.numel() == x.numel()
-        return (kept.shape,) if same else kept
-
-    def unpack(packed: Tensor | tuple[torch.Size]) -> Tensor:
-        if isinstance(packed, Tensor):
-            return packed
-        return gelu_in_pieces(x.detach()).view(packed[0])
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        yield
+def _chunks(x: Tensor) -> tuple[Tensor, ...]:
+    return torch.split(x.reshape(-1), RECOMPUTE_CHUNK_NUMEL)
 
 
-def cross_entropy(logits_btv: Tensor, targets_bt: Tensor) -> Tensor:
-    """Mean loss in nats a token, computed in float32."""
-    return F.cross_entropy(logits_btv.flatten(0, 1).float(), targets_bt.flatten())
+def prefers_recomputed_gelu(x: Tensor) -> bool:
+    """Whether `gelu_linear` is worth it: the layer's output would take too much memory."""
+    return x.requires_grad and x.device.type == "cpu" and x.numel() >= RECOMPUTE_NUMEL
+
+
+def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """linear(gelu(x)), keeping x and not gelu(x) for the backward pass, which computes it again."""
+    return _GELULinear.apply(x, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _GELULinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        return F.linear(_gelu_in_chunks(x), weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad_z: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        # Under autocast x and grad_z are bfloat16, and weight is not.
+        grad_y = grad_z @ weight.to(grad_z.dtype)
+        grad_x = _gelu_backward_in_chunks(x, grad_y)
+        grad_rows, y_rows = grad_z.flatten(0, -2), _gelu_in_chunks(x).flatten(0, -2)
+        grad_weight = (grad_rows.mT @ y_rows).to(weight.dtype)
+        grad_bias = grad_rows.sum(0).to(weight.dtype) if ctx.has_bias else None
+        return grad_x, grad_weight, grad_bias

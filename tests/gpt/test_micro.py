@@ -12,9 +12,8 @@ import torch
 
 from gpt import micro
 from gpt.config import ModelConfig, TrainConfig
-from gpt.kernels.cpu import cross_entropy
 from gpt.micro import Value
-from gpt.model import GPT
+from gpt.model import GPT, cross_entropy
 from gpt.optim import make_optimizers
 
 TEXTS = [[5, 0, 3, 3, 1, 5], [5, 2, 5], [5, 4, 4, 1, 0, 2, 3, 4, 1, 5], [5, 1, 1, 5]]

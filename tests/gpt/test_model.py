@@ -14,7 +14,6 @@ from torch import Tensor
 from gpt.config import ModelConfig
 from gpt.decoding.decoder import Decoder
 from gpt.extra_embeddings import LinePosition, NgramEmbedding
-from gpt.kernels.cpu import cross_entropy, gelu, relu_squared, rotate
 from gpt.kv_cache import Cache
 from gpt.model import (
     GPT,
@@ -22,7 +21,11 @@ from gpt.model import (
     CausalSelfAttention,
     GPT2Block,
     ModernBlock,
-    angles_of,
+    apply_rotary_emb,
+    cross_entropy,
+    gelu,
+    position_cos_sin,
+    relu_squared,
 )
 from gpt.model_source import count_parameters
 from gpt.presets import PRESETS
@@ -130,7 +133,7 @@ def rms_norm(x: Tensor) -> Tensor:
     return x / x.square().mean(-1, keepdim=True).sqrt()
 
 
-def turned(x_btd: Tensor, n_head: int) -> Tensor:
+def rotated(x_btd: Tensor, n_head: int) -> Tensor:
     """Each head's pair (2i, 2i + 1), as a complex number, times e^(j t / 10000^(2 i / size))."""
     b, t, d = x_btd.shape
     size = d // n_head
@@ -144,7 +147,7 @@ def turned(x_btd: Tensor, n_head: int) -> Tensor:
 
 def rotary_attention(x_btd: Tensor, weights: dict[str, Tensor], name: str, n_head: int) -> Tensor:
     q, k, v = linear(x_btd, weights, f"{name}qkv").split(x_btd.shape[-1], dim=-1)
-    y_btd = attend(turned(q, n_head), turned(k, n_head), v, n_head)
+    y_btd = attend(rotated(q, n_head), rotated(k, n_head), v, n_head)
     return linear(y_btd, weights, f"{name}proj")
 
 
@@ -160,14 +163,12 @@ def modern(ids: Tensor, weights: dict[str, Tensor], n_layer: int, n_head: int) -
 
 
 REFERENCE = {"original": original, "gpt2": gpt2, "modern": modern}
-# The angles of positions are kept in float32.
+# Sines and cosines of the positions are float32.
 TOLERANCE = {"original": 1e-5, "gpt2": 1e-9, "modern": 1e-5}
 
 
-def angles(positions: int, size: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles in float64."""
-    angles_tc = angles_of(positions, size).double()
-    return angles_tc.cos(), angles_tc.sin()
+def rope(num_positions: int, size: int) -> tuple[Tensor, Tensor]:
+    return position_cos_sin(num_positions, size, torch.float64)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -194,18 +195,32 @@ def test_rotary_attention_is_the_formula_written_out(n_head: int) -> None:
     module = randomised(CausalSelfAttention(ModelConfig(**(SHAPE | {"n_head": n_head}))))
     x_btd = torch.randn(2, 9, 32, dtype=torch.float64)
     expected = rotary_attention(x_btd, module.state_dict(), "", n_head)
-    found = module(x_btd, angles(9, 32 // n_head))
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    found = module(x_btd, rope(9, 32 // n_head))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_turned_queries_and_keys_meet_by_their_distance_alone() -> None:
+def test_scores_of_rotated_queries_and_keys_depend_on_their_distance_alone() -> None:
     q, k = torch.randn(2, 8, dtype=torch.float64)
-    turned_q, turned_k = (rotate(x.repeat(1, 50, 1, 1), *angles(50, 8))[0, :, 0] for x in (q, k))
-    meets = turned_q @ turned_k.T
+    q_te, k_te = (apply_rotary_emb(x.repeat(1, 50, 1, 1), *rope(50, 8))[0, :, 0] for x in (q, k))
+    scores = q_te @ k_te.T
     for distance in range(-20, 20):
-        along = meets.diagonal(distance)
-        torch.testing.assert_close(along, along[:1].expand_as(along), rtol=1e-4, atol=1e-4)
-    assert meets[0].std() > 0.1, "and the distance does matter"
+        diagonal = scores.diagonal(distance)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal))
+    assert scores[0].std() > 0.1, "and the distance does matter"
+
+
+@pytest.mark.parametrize("size", [2, 64, 4096])
+def test_tables_of_positions_never_make_a_call_that_two_threads_share(size: int) -> None:
+    calls: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        cos, sin = Tensor.cos, Tensor.sin
+        patch.setattr(Tensor, "cos", lambda x: calls.append(x.numel()) or cos(x))
+        patch.setattr(Tensor, "sin", lambda x: calls.append(x.numel()) or sin(x))
+        tables = position_cos_sin(300, size)
+    assert max(calls) <= max(1024, size // 2)
+    angles = torch.arange(300.0)[:, None] * 10_000.0 ** (-torch.arange(0, size, 2.0) / size)
+    for table, expected in zip(tables, (angles.double().cos(), angles.double().sin()), strict=True):
+        torch.testing.assert_close(table, expected.float(), rtol=0, atol=1e-7)
 
 
 def test_the_mlp_has_gelu_in_the_tanh_form() -> None:
@@ -230,13 +245,13 @@ def test_the_modern_mlp_has_a_squared_relu() -> None:
 
 
 @pytest.mark.parametrize("kind", [GPT2Block, ModernBlock])
-def test_a_block_whose_branches_are_zero_passes_the_stream_on(kind: type) -> None:
+def test_a_block_whose_branches_are_zero_leaves_the_residual_stream_as_it_is(kind: type) -> None:
     block = randomised(kind(ModelConfig(**SHAPE)))
     with torch.no_grad():
         block.attention.proj.weight.zero_()
         block.mlp.down.weight.zero_()
     x_btd = torch.randn(2, 9, 32, dtype=torch.float64)
-    assert torch.equal(block(x_btd, angles(9, 8) if kind is ModernBlock else None), x_btd)
+    assert torch.equal(block(x_btd, rope(9, 8) if kind is ModernBlock else None), x_btd)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -273,8 +288,8 @@ def test_sequences_of_a_batch_do_not_see_each_other(architecture: str) -> None:
 
 def test_cross_entropy_is_the_mean_of_minus_log_softmax() -> None:
     logits_btv, targets_bt = torch.randn(2, 5, VOCABULARY), ids_bt(2, 5)
-    shares = logits_btv.exp() / logits_btv.exp().sum(-1, keepdim=True)
-    picked = [float(shares[b, t, targets_bt[b, t]].log()) for b in range(2) for t in range(5)]
+    probs = logits_btv.exp() / logits_btv.exp().sum(-1, keepdim=True)
+    picked = [float(probs[b, t, targets_bt[b, t]].log()) for b in range(2) for t in range(5)]
     assert float(cross_entropy(logits_btv, targets_bt)) == pytest.approx(
         -sum(picked) / 10, rel=1e-5
     )
@@ -485,7 +500,7 @@ def test_the_modern_head_is_its_own() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["original", "modern"])
-def test_angles_are_no_part_of_a_checkpoint(architecture: str) -> None:
+def test_tables_of_positions_are_in_no_checkpoint(architecture: str) -> None:
     model = make(architecture=architecture)
     names = set(model.state_dict())
     model(ids_bt())
@@ -514,7 +529,7 @@ def test_a_bias_key_gives_linear_and_norm_layers_a_bias_or_none(architecture: st
 
 # The original's tied head sees a stream and embeddings of unit size, as the paper's did.
 @pytest.mark.parametrize("architecture", ["gpt2", "modern"])
-def test_the_initial_loss_is_that_of_guessing(architecture: str) -> None:
+def test_the_initial_loss_is_that_of_a_uniform_distribution(architecture: str) -> None:
     model, ids = make(architecture=architecture).eval(), ids_bt(64)
     loss = cross_entropy(model(ids), torch.randint(VOCABULARY, ids.shape)).item()
     assert loss == pytest.approx(math.log(VOCABULARY), abs=0.03)
@@ -575,13 +590,13 @@ def test_dropout_is_off_in_eval_mode(architecture: str) -> None:
 
 
 def branch(kind: str) -> Any:
-    """A module with dropout 0.3, in training mode, and the angles it may ask for put in."""
+    """A module with dropout 0.3, in training mode, and the rotary tables it may need put in."""
     config = ModelConfig(**(SHAPE | {"dropout": 0.3}))
     if kind == "mlp":
         return randomised(MLP(config, gelu)).train()
     module = randomised(CausalSelfAttention(config)).train()
     if kind == "rotary attention":
-        module.forward = partial(module.forward, angles=angles(12, 8))
+        module.forward = partial(module.forward, rope=rope(12, 8))
     return module
 
 

@@ -19,8 +19,7 @@ from gpt.checkpoint import TrainingStates
 from gpt.config import ModelConfig, TrainConfig
 from gpt.device import Device
 from gpt.errors import TrainingError
-from gpt.kernels.cpu import cross_entropy
-from gpt.model import GPT
+from gpt.model import GPT, cross_entropy
 from gpt.trainer import Callbacks, Trainer
 
 CPU = Device(name="cpu", dtype="float32", threads=1, cpu_capability="any", torch="any")

@@ -1,4 +1,4 @@
-"""The functions of the blocks: a CPU's own against PyTorch's, values and slopes."""
+"""Kernels of a CPU against PyTorch's own forms: values and gradients."""
 
 import math
 from collections.abc import Callable
@@ -8,15 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpt.kernels import cpu as functional
-from gpt.kernels.cpu import (
-    causal_attention,
-    gelu,
-    gelu_not_kept,
-    relu_squared,
-    rms_norm,
-    rotate,
-)
+import gpt.model
+from gpt.config import ModelConfig
+from gpt.kernels import cpu
+from gpt.model import MLP, apply_rotary_emb, causal_attention, gelu, relu_squared, rms_norm
 
 Function = Callable[[Tensor], Tensor]
 
@@ -34,10 +29,10 @@ POINTWISE: dict[str, tuple[Function, Function]] = {
 
 
 @pytest.mark.parametrize("name", POINTWISE)
-def test_a_cpu_has_the_values_and_slopes_of_pytorch(
+def test_a_kernel_has_the_values_and_gradients_of_pytorch(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(functional, "MANY", 1)
+    monkeypatch.setattr(cpu, "MIN_KERNEL_NUMEL", 1)
     ours, theirs = POINTWISE[name]
     x = torch.cat([torch.linspace(-12, 12, 480), torch.zeros(8)]).double().view(61, 8)
     x.requires_grad_()
@@ -48,37 +43,43 @@ def test_a_cpu_has_the_values_and_slopes_of_pytorch(
     torch.testing.assert_close(slope, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_large_gelu_has_the_values_of_a_small_one_and_is_not_kept(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_large_mlp_stores_no_activation_and_has_the_gradients_of_a_small_one(
+    bias: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(functional, "MANY", 1)
-    monkeypatch.setattr(functional, "PIECE", 7)
-    x, weight = torch.randn(5, 3, 8).to(dtype), torch.randn(8, 8).to(dtype)
+    monkeypatch.setattr(cpu, "MIN_KERNEL_NUMEL", 1)
+    monkeypatch.setattr(cpu, "RECOMPUTE_CHUNK_NUMEL", 7)
+    module = MLP(ModelConfig(n_layer=1, n_head=1, n_embd=8, block_size=8, bias=bias), gelu)
+    x_btd = torch.randn(3, 5, 8, requires_grad=True)
+    hidden_numel = 3 * 5 * 32
 
-    def made(large: int) -> tuple[list[Tensor], int]:
-        """y, the slopes of x and of the weight; and how many kept tensors are the size of y."""
-        monkeypatch.setattr(functional, "LARGE", large)
-        inputs = [x.clone().requires_grad_(), weight.clone().requires_grad_()]
-        # Not a leaf, as a layer's output is none.
-        before = inputs[0] * 1
-        kept: list[Tensor] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-            after = gelu(before)
-            with gelu_not_kept(before, after):
-                y = F.linear(after, inputs[1])
-        slopes = torch.autograd.grad(y.float().square().sum(), inputs)
-        return [y, *slopes], sum(t.numel() == x.numel() for t in kept)
+    def output_and_gradients(recompute_numel: int) -> tuple[list[Tensor], int]:
+        """Also the number of stored tensors of the size of the hidden layer."""
+        monkeypatch.setattr(cpu, "RECOMPUTE_NUMEL", recompute_numel)
+        stored: list[Tensor] = []
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda t: stored.append(t) or t, lambda t: t
+        )
+        with hooks, torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            y = module(x_btd)
+        gradients = torch.autograd.grad(y.float().square().sum(), [x_btd, *module.parameters()])
+        return [y, *gradients], sum(t.numel() == hidden_numel for t in stored)
 
-    (small, two), (large, one) = made(x.numel() + 1), made(x.numel())
-    assert (two, one) == (2, 1)
+    small, stored_small = output_and_gradients(hidden_numel + 1)
+    large, stored_large = output_and_gradients(hidden_numel)
+    assert (stored_small, stored_large) == (2, 1)
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == "float32" else {"rtol": 0.05, "atol": 0.05}
     for ours, expected in zip(large, small, strict=True):
-        torch.testing.assert_close(ours, expected)
+        assert ours.dtype == expected.dtype
+        torch.testing.assert_close(ours, expected, **tolerance)
 
 
 @pytest.mark.parametrize("name", POINTWISE)
-def test_slopes_are_those_of_small_differences(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functional, "MANY", 1)
+def test_gradients_are_those_of_finite_differences(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "MIN_KERNEL_NUMEL", 1)
     x = torch.randn(3, 8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(POINTWISE[name][0], (x,))
 
@@ -89,7 +90,7 @@ def test_slopes_are_those_of_small_differences(name: str, monkeypatch: pytest.Mo
 def test_a_precision_is_kept(
     name: str, dtype: torch.dtype, many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(functional, "MANY", many)
+    monkeypatch.setattr(cpu, "MIN_KERNEL_NUMEL", many)
     assert POINTWISE[name][0](torch.randn(4, 8).to(dtype)).dtype == dtype
 
 
@@ -102,10 +103,10 @@ def attention_inputs(t: int, s: int) -> list[Tensor]:
 
 @pytest.mark.parametrize("short", [0, 128])
 @pytest.mark.parametrize(("t", "s"), [(1, 1), (7, 7), (1, 7), (3, 7), (6, 7)])
-def test_attention_is_the_formula_and_so_is_its_slope(
+def test_attention_and_its_gradient_are_those_of_the_formula(
     monkeypatch: pytest.MonkeyPatch, short: int, t: int, s: int
 ) -> None:
-    monkeypatch.setattr(functional, "SHORT", short)
+    monkeypatch.setattr(cpu, "MAX_DENSE_ATTENTION_POSITIONS", short)
     q, k, v = attention_inputs(t, s)
     scores = q @ k.mT / math.sqrt(4)
     for position in range(t):
@@ -121,17 +122,21 @@ def test_attention_is_the_formula_and_so_is_its_slope(
         torch.testing.assert_close(slope, right, rtol=1e-9, atol=1e-9)
 
 
-def test_rotation_by_complex_numbers_is_that_by_sines_and_cosines() -> None:
+@pytest.mark.parametrize("kernels", [True, False])
+def test_pairs_are_rotated_by_the_angle_of_their_position(
+    kernels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpt.model, "CPU_KERNELS", kernels)
     angles_tc = torch.randn(5, 4)
     cos_tc, sin_tc = angles_tc.cos(), angles_tc.sin()
-    x_btnhk = torch.randn(2, 5, 2, 3, 8)
-    found = rotate(x_btnhk, cos_tc, sin_tc)
-    # Half precision takes the way of a GPU; bfloat16 keeps 8 bits.
-    coarse = rotate(x_btnhk.bfloat16(), cos_tc, sin_tc)
+    x_btnhe = torch.randn(2, 5, 2, 3, 8)
+    rotated = apply_rotary_emb(x_btnhe, cos_tc, sin_tc)
+    # bfloat16 has 8 significant bits.
+    coarse = apply_rotary_emb(x_btnhe.bfloat16(), cos_tc, sin_tc)
     assert coarse.dtype == torch.bfloat16
-    torch.testing.assert_close(coarse.float(), found, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(coarse.float(), rotated, rtol=0.02, atol=0.02)
     for t in range(5):
         for c in range(4):
             turn = torch.tensor([[cos_tc[t, c], -sin_tc[t, c]], [sin_tc[t, c], cos_tc[t, c]]])
-            pair = x_btnhk[:, t, ..., 2 * c : 2 * c + 2]
-            torch.testing.assert_close(found[:, t, ..., 2 * c : 2 * c + 2], pair @ turn.T)
+            pair = x_btnhe[:, t, ..., 2 * c : 2 * c + 2]
+            torch.testing.assert_close(rotated[:, t, ..., 2 * c : 2 * c + 2], pair @ turn.T)
