@@ -1,11 +1,16 @@
 """`gpt benchmark`: a trained model on the tests that others publish figures of."""
 
+import json
 import math
+from enum import StrEnum
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from tqdm import tqdm
 
+from commands.root import at_root
 from gpt.checkpoint import TrainedModel, load_model
 from gpt.corpus.downloads import Download, fetch
 from gpt.errors import ParamsError
@@ -13,7 +18,7 @@ from gpt.evaluation import benchmarks as zeroshot
 from gpt.evaluation.scoring import half_block_windows, token_scores
 from gpt.files import sha256_of
 from repro import repository
-from stages.params import MIRROR, load
+from stages.params import MIRROR, MODEL, load
 
 QUESTIONS = {
     "hellaswag": (zeroshot.read_hellaswag, zeroshot.answers),
@@ -53,6 +58,20 @@ FILES = {
         "a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232",
     ),
 }
+
+app = typer.Typer()
+
+
+class Task(StrEnum):
+    """What a model can be tested on without having been trained for it."""
+
+    hellaswag = "hellaswag"
+    lambada = "lambada"
+    wikitext_2 = "wikitext-2"
+    wikitext_103 = "wikitext-103"
+    ptb = "ptb"
+    enwik8 = "enwik8"
+    text8 = "text8"
 
 
 def run(task: str, file: Path | None, model: Path, limit: int) -> dict[str, float | str]:
@@ -115,3 +134,18 @@ def text_figures(
     if of_words:
         return {"words": units, "tokens": len(ids), "perplexity": math.exp(total / units)}
     return {"bytes": units, "tokens": len(ids), "bits_per_byte": total / math.log(2) / units}
+
+
+@app.command("benchmark")
+def run_benchmark(
+    task: Annotated[Task, typer.Argument(help="Which test.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="Its file, as published; else it is downloaded.", resolve_path=True),
+    ] = None,
+    model: Annotated[Path, typer.Option(help="A folder as the train stage writes it.")] = MODEL,
+    limit: Annotated[int, typer.Option(help="Only the first LIMIT questions; 0: all.")] = 0,
+) -> None:
+    """Score the model on a task that it was not trained for, as JSON: docs/scale.md has GPT-2's."""
+    with at_root():
+        print(json.dumps(run(task.value, file, model, limit), indent=2))

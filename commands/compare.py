@@ -2,10 +2,16 @@
 
 import statistics
 from dataclasses import dataclass
+from typing import Annotated
 
-from commands.experiments import Experiment, read
+import typer
+
+from commands.experiments import Experiment, names, read
+from commands.root import at_root
 from gpt.errors import ParamsError
 from gpt.evaluation.significance import Verdict, compare, mean_multiplier
+
+app = typer.Typer()
 
 
 @dataclass(frozen=True)
@@ -125,3 +131,15 @@ def _cells(line: Line) -> list[str]:
         "" if line.multiplier is None else f"{line.multiplier:.2f}x",
         "compared with" if verdict is None else verdict.word,
     ]
+
+
+@app.command("compare")
+def compare_experiments(
+    experiments: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names, commits, or workspace; others are compared with the first."),
+    ] = None,
+) -> None:
+    """Which is better, beyond the noise of seeds? Without names: all of DVC's experiments."""
+    with at_root():
+        print(text_of(table_of(experiments or names())))

@@ -1,13 +1,27 @@
 """`gpt export`: the trained model in a format that another project reads."""
 
+from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from commands.root import at_root
 from gpt.checkpoint import load_model
 from gpt.interop.gguf import write_gguf
 from gpt.interop.huggingface import write_hugging_face
-from stages.params import load
+from stages.params import MODEL, load
 
 WRITERS = {"hf": write_hugging_face, "gguf": write_gguf}
+
+app = typer.Typer()
+
+
+class Layout(StrEnum):
+    """Formats of `gpt export`."""
+
+    hf = "hf"
+    gguf = "gguf"
 
 
 def export(to: str, model: Path, out: Path | None) -> list[Path]:
@@ -17,3 +31,18 @@ def export(to: str, model: Path, out: Path | None) -> list[Path]:
     """
     trained = load_model(model, load().model_source)
     return WRITERS[to](trained, out or Path("export") / to)
+
+
+@app.command("export")
+def export_model(
+    to: Annotated[Layout, typer.Option(help="For transformers (hf) or llama.cpp (gguf).")],
+    model: Annotated[Path, typer.Option(help="A folder as the train stage writes it.")] = MODEL,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The folder to write; else export/LAYOUT.", resolve_path=True),
+    ] = None,
+) -> None:
+    """Write the trained model in the format of another project."""
+    with at_root():
+        for file in export(to.value, model, out):
+            print(file)

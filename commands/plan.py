@@ -11,11 +11,14 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import psutil
 import torch
+import typer
 
+from commands.root import at_root
 from gpt.batches import Batches, even_windows
 from gpt.decoding.decoder import Decoder
 from gpt.device import choose_device
@@ -32,6 +35,8 @@ TRACKED = ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "mlflow.system_me
 SAMPLED = 32  # tokens written to see how long one takes
 # Ids where no text has been tokenised yet: about what English text has of characters.
 CHARACTERS = 65
+
+app = typer.Typer()
 
 
 class _Enough(Exception):
@@ -187,3 +192,16 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {name}"
     return f"{seconds:.0f} seconds"
+
+
+@app.command("plan")
+def plan_training(
+    changes: Annotated[
+        list[str] | None, typer.Option("-S", "--set-param", help="KEY=VALUE, as for dvc exp run.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="How long to try; 0: arithmetic alone.")] = 8.0,
+    price: Annotated[float, typer.Option(help="Of an hour of the machine.")] = 0.0,
+) -> None:
+    """Parameters, operations, memory and time of a training, before it starts."""
+    with at_root():
+        print(text_of(plan(with_changes(changes or []), seconds), price))

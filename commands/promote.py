@@ -13,11 +13,14 @@ import warnings
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from commands import experiments
 from commands.compare import groups_of
 from commands.experiments import Experiment
+from commands.root import at_root
 from gpt.errors import DataError, ParamsError
 from gpt.evaluation.significance import Verdict, compare
 from repro.lockfile import Pipeline
@@ -32,6 +35,8 @@ CODE = Path(__file__).with_name("served_model.py")
 # What commands/served_model.py and gpt/ import, for whoever serves the model in an environment of
 # its own.
 NEEDED = ("torch", "numpy", "safetensors", "pydantic", "filelock", "regex", "tiktoken", "pandas")
+
+app = typer.Typer()
 
 
 @dataclass(frozen=True)
@@ -189,3 +194,24 @@ def save(folder: Path, model: Path) -> None:
             # Named here, since MLflow would load the model in a process of its own to find out.
             pip_requirements=[f"{package}=={metadata.version(package)}" for package in NEEDED],
         )
+
+
+@app.command("promote")
+def promote_champion(
+    experiment: Annotated[
+        str, typer.Argument(help="A name, a commit, or workspace.")
+    ] = "workspace",
+) -> None:
+    """Make an experiment MLflow's champion, if its seeds show it better beyond noise."""
+    with at_root():
+        done = promote(experiment)
+        verdict = done.verdict
+        if verdict is not None:
+            sure = "" if verdict.p is None else f" (p = {verdict.p:.3f}, {verdict.test})"
+            print(f"{verdict.difference:+.4f} bits per byte: {verdict.word}{sure}")
+        if done.version is None:
+            if verdict is not None and verdict.word == "unknown":
+                print("noise is known from two seeds on: dvc exp run --queue -S seed=1,2,3 -S ...")
+            print("not promoted: the champion stays")
+            raise typer.Exit(1)
+        print(f"promoted: models:/{done.name}@{ALIAS} is version {done.version}")

@@ -8,10 +8,11 @@ and DVC does not know. The plotting library (Bokeh's, 1.3 MB) stands in the page
 import base64
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+import typer
 from bokeh.embed import components
 from bokeh.models import HoverTool, Span
 from bokeh.palettes import Category10
@@ -22,6 +23,7 @@ from markupsafe import Markup
 
 from commands import experiments
 from commands.experiments import Experiment
+from commands.root import at_root
 from gpt.checkpoint import load_model
 from gpt.errors import DataError, GptError, ParamsError
 from gpt.evaluation.attention_maps import attention_picture
@@ -45,6 +47,8 @@ FIRST = (
 )
 
 Step = tuple[int, str]
+
+app = typer.Typer()
 
 
 def write(path: Path = PAGE, prompt: str | None = None) -> None:
@@ -355,3 +359,15 @@ def _figure(title: str, x: str, y: str, height: int = HEIGHT) -> Any:
     made.toolbar.logo = None
     made.add_tools(HoverTool(tooltips=[(x, "$x{0.[00]}"), (y, "$y{0.000}")]))
     return made
+
+
+@app.command("report")
+def write_report(
+    prompt: Annotated[
+        str | None, typer.Option(help="Whose attention is shown; else the first sample's.")
+    ] = None,
+) -> None:
+    """One self-contained page of the present result: report.html, readable without a network."""
+    with at_root():
+        write(prompt=prompt)
+    print(f"{PAGE}: open it in a browser")

@@ -8,14 +8,17 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator
 
 from commands import experiments
 from commands.experiments import Experiment
 from commands.plan import vocabulary, with_changes
+from commands.root import at_root, fail
 from gpt.errors import DataError, ParamsError
 from gpt.evaluation.flops import flops_per_token
 from gpt.evaluation.scaling_laws import PowerLaw, fit
@@ -28,6 +31,8 @@ UNITS = {
     "tokens": "tokens of training",
     "flops": "operations of training",
 }
+
+app = typer.Typer(no_args_is_help=True, help="How the loss falls as models grow.")
 
 
 def commands(
@@ -144,3 +149,49 @@ def text_of(
         low, high = law.interval(x)
         lines.append(f"at {x:.4g} {over}: {law.at(x):.4f}, 95 % of runs {low:.4f} to {high:.4f}")
     return "\n".join(lines)
+
+
+@app.command("queue")
+def queue_series(
+    widths: Annotated[str, typer.Option(help="Of model.n_embd, as in 32,64,128.")] = "",
+    depths: Annotated[str, typer.Option(help="Of model.n_layer.")] = "",
+    flops: Annotated[float, typer.Option(help="Operations that each may spend.")] = 0.0,
+    changes: Annotated[
+        list[str] | None, typer.Option("-S", "--set-param", help="KEY=VALUE for all of them.")
+    ] = None,
+) -> None:
+    """Queue a series of sizes; `dvc queue start` runs it."""
+    with at_root():
+        series = commands(_integers(widths), _integers(depths), flops, changes or [])
+        queue(series)
+        print("\n".join(" ".join(command) for command in series))
+        print(f"{len(series)} queued; dvc queue start, then gpt scaling fit")
+
+
+@app.command("fit")
+def fit_series(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Experiments; none: those that queue named.")
+    ] = None,
+    over: Annotated[str, typer.Option(help="parameters, tokens or flops.")] = "parameters",
+    predict: Annotated[list[float] | None, typer.Option(help="A size to predict.")] = None,
+    floor: Annotated[
+        bool, typer.Option(help="Take the floor that is known (verse), or fit one.")
+    ] = True,
+) -> None:
+    """Fit loss = floor + a * x^-b, draw it to scaling.png, predict further sizes."""
+    with at_root():
+        series = series_of(names or [])
+        known = floor_of(series) if floor else None
+        law = law_of(series, over, known)
+        picture(PICTURE, series, over, law, predict or [])
+        print(text_of(series, over, law, predict or [], known is not None))
+        print(PICTURE)
+
+
+def _integers(text: str) -> list[int]:
+    """32,64,128 as a list."""
+    try:
+        return [int(number) for number in text.split(",") if number.strip()]
+    except ValueError:
+        fail(f"{text}: write whole numbers with commas between, as in 32,64,128")

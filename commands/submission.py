@@ -21,10 +21,10 @@ from pydantic import BaseModel, Field, ValidationError
 from gpt.checkpoint import TrainedModel, load_model
 from gpt.config import Config, first_line
 from gpt.decoding.canonical import canonical, one_thread
-from gpt.errors import GptError, SubmissionError
+from gpt.errors import SubmissionError
 from gpt.evaluation.flops import steps_of
 from gpt.files import read_json, sha256_of, write_json
-from gpt.generation import Sampling, generate, printable
+from gpt.generation import Sampling, generate
 from gpt.model_source import count_parameters
 from repro.params import equal, value_at
 from repro.repository import WorkingFolder, git
@@ -338,53 +338,3 @@ def _corpus_md5(folder: Path) -> str:
         if out.path == str(CORPUS):
             return out.md5
     raise SubmissionError(f"{folder / 'dvc.lock'}: prepare wrote no {CORPUS}; dvc repro")
-
-
-# --- leaderboard ----------------------------------------------------------------------------------
-
-Refusal = tuple[str, str]  # folder, reason
-
-
-def leaderboard(
-    folder: Path, check: Callable[[Path], Submission] = verify
-) -> tuple[list[tuple[str, Submission]], list[Refusal]]:
-    """The submissions in `folder`, one folder each, that hold together, and those that do not.
-
-    The best first: by bits per byte, for each corpus apart. Raises SubmissionError where there is
-    none at all.
-    """
-    ranked: list[tuple[str, Submission]] = []
-    refused: list[Refusal] = []
-    found = sorted(path.parent for path in folder.glob(f"*/{NAME}"))
-    if not found:
-        raise SubmissionError(f"{folder}: holds no folder with a {NAME}")
-    for one in found:
-        try:
-            ranked.append((one.name, check(one)))
-        except GptError as error:
-            refused.append((one.name, str(error)))
-    ranked.sort(key=lambda pair: (pair[1].hashes["corpus"], pair[1].scores["bits_per_byte"]))
-    return ranked, refused
-
-
-def table(ranked: list[tuple[str, Submission]], refused: list[Refusal]) -> str:
-    """The leaderboard as text: ranks within each corpus, then what was refused, and why."""
-    lines: list[str] = []
-    corpus, rank = "", 0
-    for name, one in ranked:
-        if one.hashes["corpus"] != corpus:
-            corpus, rank = one.hashes["corpus"], 0
-            lines.append(f"corpus {corpus[:8]}: bits per byte, as stated")
-        rank += 1
-        first = _plain(one.poem[len(one.decoding.prompt) :].strip().partition("\n")[0])[:40]
-        score = one.scores["bits_per_byte"]
-        lines.append(f"{rank:3}  {score:.4f}  {_plain(one.author):20}  {_plain(name):20}  {first}")
-    if refused:
-        lines.append("refused:")
-        lines += [f"     {_plain(name)}: {reason}" for name, reason in refused]
-    return "\n".join(lines)
-
-
-def _plain(text: str) -> str:
-    """Nothing of a stranger's text steers the terminal."""
-    return " ".join(printable(text).split())

@@ -190,7 +190,7 @@ WEIGHTS_UNPICKLED = Defect(
     "torch.load(weights, weights_only=False)",
 )
 PICKLED_TOKENS_RUN = Defect("gpt/batches.py", "allow_pickle=False", "allow_pickle=True")
-SERVED_TO_ALL = Defect("commands/cli.py", 'HOST = "127.0.0.1"', 'HOST = "0.0.0.0"')
+SERVED_TO_ALL = Defect("commands/runs.py", 'HOST = "127.0.0.1"', 'HOST = "0.0.0.0"')
 ENVIRONMENT_RECORDED = Defect(
     "repro/tracking/tags.py",
     'tags = {"host": platform.node(),',

@@ -1,6 +1,6 @@
 """`gpt workshop start` and `gpt workshop check`.
 
-What needs torch is imported inside, so that `gpt --help` stays quick.
+What needs torch is imported inside, so that `gpt workshop --help` stays quick.
 """
 
 import sys
@@ -11,12 +11,12 @@ import typer
 
 from gpt.errors import GptError
 
-workshop = typer.Typer(no_args_is_help=True, help="Write it yourself: docs/index.md is the course.")
+app = typer.Typer(no_args_is_help=True, help="Write it yourself: docs/index.md is the course.")
 Folder = Annotated[Path, typer.Option(help="Where your files are.")]
 SCRATCHPAD = Path("scratchpad")
 
 
-@workshop.command()
+@app.command()
 def start(folder: Folder = SCRATCHPAD) -> None:
     """Make the four files to write: signatures and what they should do, nothing solved."""
     from workshop import check
@@ -30,7 +30,7 @@ def start(folder: Folder = SCRATCHPAD) -> None:
     print("\nBegin with docs/1-tokenization.md; then: gpt workshop check 1")
 
 
-@workshop.command("check")
+@app.command("check")
 def check_parts(
     part: Annotated[
         int | None,

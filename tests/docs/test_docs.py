@@ -8,11 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
-import typer
 
-from commands.cli import app
+from commands.cli import COMMANDS, load_command
 from commands.plan import with_changes
 from workshop.site import on_page_markdown
 
@@ -72,13 +70,12 @@ def test_a_setting_that_cannot_be_is_found() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
 def test_commands_of_gpt_and_modules_exist(page: Path) -> None:
-    group = typer.main.get_command(app)
     for words in commands(page):
         words = [word for word in words if not re.fullmatch(r"[A-Z_]+=\S+", word)]
         if words[0] == "gpt":
-            command: click.Command = group
-            rest = words[1:]
-            while isinstance(command, click.Group) or hasattr(command, "commands"):
+            assert words[1] in COMMANDS, words
+            command, rest = load_command(words[1]), words[2:]
+            while hasattr(command, "commands"):
                 name = rest.pop(0)
                 assert name in command.commands, words
                 command = command.commands[name]

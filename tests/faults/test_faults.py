@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import FrameType, SimpleNamespace
+from types import FrameType
 from typing import Any
 
 import planted
@@ -559,11 +559,11 @@ def test_documents_that_stand_in_train_too_are_told_and_in_the_metrics(
 def test_the_pages_are_served_on_loopback_without_telemetry(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from commands import cli
+    from commands import runs
 
     called: list[tuple[list[str], dict[str, str]]] = []
-    monkeypatch.setattr(cli.os, "execve", lambda _, words, around: called.append((words, around)))
-    cli._serve(SimpleNamespace(uri="sqlite:///x.db"), 5000, {})
+    monkeypatch.setattr(runs.os, "execve", lambda _, words, around: called.append((words, around)))
+    runs._serve("sqlite:///x.db", 5000, {})
     ((words, around),) = called
     assert words[words.index("--host") + 1] == "127.0.0.1"
     assert around["MLFLOW_DISABLE_TELEMETRY"] == "true"

@@ -368,7 +368,7 @@ def test_queued_experiments_of_one_are_applied_by_another_and_their_rows_are_com
     assert "other-seed" in said and stages_run(said) == []
     assert ada.outs() == ben.experiment_outs("other-seed")
     assert ada.run(sys.executable, "-m", "commands.cli", "ui", "--no-serve").startswith(
-        "0 rows added"
+        "0 runs added"
     )
     for row, ran in zip(ada.tracked_runs(*QUEUED), QUEUED.values(), strict=True):
         assert_complete(row, steps=STEPS)
