@@ -14,8 +14,7 @@ from commands.cli import app
 from commands.plan import plan, with_changes
 from gpt.config import ModelConfig, TrainConfig
 from gpt.evaluation.flops import flops_per_token, parameter_count, state_bytes, steps_of, tokens_of
-from gpt.kernels.cpu import cross_entropy
-from gpt.model import GPT
+from gpt.model import GPT, cross_entropy
 from gpt.model_source import count_parameters
 from gpt.optim import make_optimizers
 from gpt.presets import PRESETS, resolve
