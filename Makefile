@@ -22,7 +22,7 @@ test: $(VENV)/ready check
 
 # What CI runs: everything, the pipeline end to end and the browser too.
 test-all: $(VENV)/ready check
-	python -m pytest -q
+	python -m pytest -q --durations=60
 
 # Every fault of docs/reliability.md, then the tests that must catch each planted defect.
 faults: $(VENV)/ready

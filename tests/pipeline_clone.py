@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -182,6 +183,25 @@ def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+SIGNALLED = """
+import os, runpy, sys
+
+def hook(event, values):
+    if event == "os.rename" and str(values[1]).endswith("step_{step:08d}"):
+        os.kill(os.getpid(), {number})
+
+sys.addaudithook(hook)
+sys.argv = ["train"]
+runpy.run_module("stages.train", run_name="__main__", alter_sys=True)
+"""
+
+
+def train_until(clone: Clone, step: int, number: signal.Signals) -> str:
+    """Trains until the state of `step` is about to get its name, then sends itself a signal."""
+    code = SIGNALLED.format(step=step, number=int(number))
+    return clone.run(sys.executable, "-c", code, check=False)
 
 
 def saved_step(folder: Path) -> int:

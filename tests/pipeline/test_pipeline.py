@@ -11,18 +11,20 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import planted
 import pytest
+from experiment_queue import Queue
 from pipeline_clone import (
     Clone,
     assert_complete,
+    saved_step,
     set_params,
     stages_run,
     tracked_runs,
+    train_until,
     wait_for,
 )
 
@@ -144,48 +146,39 @@ def test_shakespeare_comes_from_a_relative_mirror_in_every_kind_of_run(
 # --- the same bits from every kind of run ---------------------------------------------------------
 
 
-def test_a_temp_run_gives_the_bits_of_the_workspace_and_a_complete_row(
+def test_a_temp_run_gives_the_bits_of_the_workspace_and_a_complete_run(
     built: Clone, make_clone: Callable[..., Clone]
 ) -> None:
     clone = make_clone(runtime__tracking="true")
     output = clone.dvc("exp", "run", "--temp", "--name", "aside")
     assert len(stages_run(output)) == 5
     assert clone.experiment_outs("aside") == built.outs()
-    (row,) = tracked_runs(clone)
-    assert_complete(row)
+    (run,) = tracked_runs(clone)
+    assert_complete(run)
 
 
-def test_two_queue_workers_give_the_bits_of_the_workspace_and_complete_rows(
+def test_two_queue_workers_give_the_bits_of_the_workspace_and_complete_runs(
     built: Clone, make_clone: Callable[..., Clone]
 ) -> None:
     clone = make_clone(runtime__tracking="true")
     clone.dvc("repro", "tokenize")  # workers do not share a stage that neither has run
     clone.commit("tokens")
-    clone.dvc("exp", "run", "--queue", "-S", "seed=1,2", "-S", "model.n_layer=1,2")
-    clone.dvc("queue", "start", "-j", "2")
+    queue = Queue(clone)
+    queue.add("-S", "seed=1,2")
+    queue.start()
     try:
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline:
-            states = re.findall(r"Success|Failed", clone.dvc("queue", "status"))
-            if len(states) == 4:
-                break
-            time.sleep(2)
+        queue.run_to_its_end(2)
     finally:
-        clone.dvc("queue", "stop", "--kill", check=False)
-    assert states == ["Success"] * 4
-    trained = [row for row in tracked_runs(clone) if "evaluate/val/loss" in row["metrics"]]
-    assert len(trained) == 4
-    for row in trained:
-        assert_complete(row)
-    assert {(row["params"]["seed"], row["params"]["model.n_layer"]) for row in trained} == {
-        ("1", "1"),
-        ("1", "2"),
-        ("2", "1"),
-        ("2", "2"),
-    }
+        queue.stop()
+    outs = {seed: clone.experiment_outs(name) for name, (seed, _) in queue.experiments().items()}
+    assert outs[1] == built.outs() != outs[2]
+    trained = [run for run in tracked_runs(clone) if "evaluate/val/loss" in run["metrics"]]
+    for run in trained:
+        assert_complete(run)
+    assert sorted(run["params"]["seed"] for run in trained) == ["1", "2"]
 
 
-def test_an_experiment_on_sampling_alone_has_a_complete_row(
+def test_an_experiment_on_sampling_alone_has_a_complete_run(
     make_clone: Callable[..., Clone],
 ) -> None:
     clone = make_clone(runtime__tracking="true")
@@ -194,16 +187,16 @@ def test_an_experiment_on_sampling_alone_has_a_complete_row(
     output = clone.dvc("exp", "run", "-S", "sample.temperature=0.55")
     assert stages_run(output) == ["sample"]
     clone.dvc("exp", "run", "-S", "model.n_layer=2", "-S", "sample.temperature=0.8")
-    found = tracked_runs(clone)
-    assert len(found) == 3
-    for row in found:
-        assert_complete(row)
-    assert sorted(row["params"]["sample.temperature"] for row in found) == ["0.55", "0.7", "0.8"]
+    runs = tracked_runs(clone)
+    assert len(runs) == 3
+    for run in runs:
+        assert_complete(run)
+    assert sorted(run["params"]["sample.temperature"] for run in runs) == ["0.55", "0.7", "0.8"]
 
 
 @pytest.mark.fault(1)
 @pytest.mark.parametrize(
-    ("kill_after_step", "again"),
+    ("kill_at_step", "again"),
     [
         (5, ["repro"]),
         (15, ["exp", "run", "--name", "again"]),
@@ -212,29 +205,17 @@ def test_an_experiment_on_sampling_alone_has_a_complete_row(
     ids=["repro", "exp run", "temp"],
 )
 def test_a_killed_training_goes_on_to_the_same_bits(
-    built: Clone, make_clone: Callable[..., Clone], kill_after_step: int, again: list[str]
+    built: Clone, make_clone: Callable[..., Clone], kill_at_step: int, again: list[str]
 ) -> None:
     clone = make_clone(runtime__checkpoint_every="1")
     for stage in ("prepare", "tokenize"):
         clone.dvc("repro", "--single-item", stage)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stages.train"],
-        cwd=clone.folder,
-        env=clone.environment(),
-        stdout=subprocess.DEVNULL,
-    )
+    train_until(clone, kill_at_step, signal.SIGKILL)
+    assert clone.code == -signal.SIGKILL
     scratch = clone.folder / ".cache/train"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        saved = [int(path.name[5:]) for path in scratch.glob("*/step_*")]
-        if saved and max(saved) >= kill_after_step:
-            break
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert list(scratch.glob("*/step_*")), "it was killed before its end"
+    assert saved_step(*scratch.glob("*/")) == kill_at_step - 1
     output = clone.dvc(*again)
-    assert "going on from step" in output
+    assert f"going on from step {kill_at_step - 1}\n" in output
     found = clone.outs() if again == ["repro"] else clone.experiment_outs("again")
     assert found == built.outs()
     assert not list(scratch.glob("*/step_*")), "states are removed after success"
@@ -247,21 +228,10 @@ def test_sigterm_saves_and_exits_with_its_own_code(
     clone = make_clone(train__steps="5000", train__eval_every="0", runtime__checkpoint_every="1")
     for stage in ("prepare", "tokenize"):
         clone.dvc("repro", "--single-item", stage)
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "stages.train"],
-        cwd=clone.folder,
-        env=clone.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    # From then on it listens.
-    wait_for(lambda: list(clone.folder.glob(".cache/train/*/step_*")))
-    process.send_signal(signal.SIGTERM)
-    rest, _ = process.communicate(timeout=60)
-    assert process.returncode == 75, rest
-    assert "saved after step" in rest
-    assert "Traceback" not in rest
+    output = train_until(clone, 20, signal.SIGTERM)
+    assert clone.code == 75, output
+    assert re.search(r"saved after step 2[01];", output)
+    assert "Traceback" not in output
 
 
 # --- faults around dvc ----------------------------------------------------------------------------

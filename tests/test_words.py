@@ -1,0 +1,91 @@
+"""The words of the field: private ones stay out of code, messages, params.yaml and dvc.yaml."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PRODUCT = ("gpt", "stages", "repro", "commands", "verse", "workshop")
+
+# What to write in their place: look -> evaluation, bend -> activation, ladder -> baselines, ...
+PHRASES = (
+    "looks?",
+    "bends?",
+    "likeliest",
+    "mend(s|ed|ing)?",
+    "goes on",
+    "go on from",
+    "ladders?",
+    "guessing",
+    "could not be had",
+    "had again",
+    "to the bit",
+    "the way back",
+    "in vain",
+    "make room",
+    "a press on",
+    "is none;",
+    "so many",
+    "such a",
+    "tokens a second",
+    "nats a token",
+    "wanted",
+    "on_look",
+    "looked_at",
+)
+IDENTIFIERS = frozenset(
+    """
+    found facts place places share pieces wanted given asked one other both together beside whole
+    like spread row record numbers part turn bend look drawn
+    """.split()  # noqa: SIM905
+)
+# The words of the default corpus.
+DATA = {REPOSITORY / "verse/lexicon.py"}
+# Where the word is the thing's own name.
+ALLOWED: dict[str, str] = {}
+
+
+def python_files(*folders: str) -> Iterator[Path]:
+    for folder in folders:
+        yield from sorted((REPOSITORY / folder).rglob("*.py"))
+
+
+def defined_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Every name that a file defines: variables, arguments, attributes, functions, classes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id if isinstance(node, ast.Name) else node.attr
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.alias) and node.asname:
+            yield node.lineno, node.asname
+
+
+@pytest.mark.parametrize("name", [*PRODUCT, "params.yaml", "dvc.yaml"])
+def test_no_private_word_stands_in_code_or_messages(name: str) -> None:
+    pattern = re.compile(rf"\b({'|'.join(PHRASES)})(?![a-z0-9])", re.IGNORECASE)
+    matches = [
+        f"{file.relative_to(REPOSITORY)}:{number}: {match[0]}"
+        for file in ([REPOSITORY / name] if name.endswith(".yaml") else python_files(name))
+        if file not in DATA
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+        for match in pattern.finditer(line)
+    ]
+    assert not matches, "\n".join(matches)
+
+
+@pytest.mark.parametrize("folder", PRODUCT)
+def test_no_variable_is_named_by_a_word_that_names_nothing(folder: str) -> None:
+    matches = [
+        f"{where}:{number}: {name}"
+        for file in python_files(folder)
+        for where in [file.relative_to(REPOSITORY).as_posix()]
+        for number, name in defined_names(ast.parse(file.read_text(encoding="utf-8")))
+        if name in IDENTIFIERS and f"{where}:{name}" not in ALLOWED
+    ]
+    assert not matches, "\n".join(matches)
