@@ -10,8 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -175,14 +173,6 @@ def assert_complete(run: dict, timed: bool = True, steps: int = 40) -> None:
     # What a kill kept from the store came later.
     assert sorted(run["curve"]) == list(range(1, steps + 1))
     assert {"params.yaml", "dvc.lock", "samples.md"} <= {Path(name).name for name in run["files"]}
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
-    """Returns as soon as `condition` holds; fails after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 SIGNALLED = """

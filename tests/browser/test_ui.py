@@ -8,9 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 import pytest
 from conftest import missing
 from trial_repository import CURVE, REPOSITORY, TrialRepository
+from waiting import answers, wait_for
 
 from repro.tracking.store import Store
 from stages.params import PROJECT
@@ -89,14 +88,16 @@ class serve:
                 break
         assert "http" in shown, shown
         address = line.strip()
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(address.partition("/#")[0], timeout=5).close()  # noqa: S310
-                return address
-            except OSError:
-                time.sleep(0.5)
-        self.__exit__()
-        pytest.fail(f"{address} does not answer")
+        try:
+            wait_for(
+                lambda: answers(address.partition("/#")[0]),
+                running=lambda: self.process.poll() is None,
+                told=lambda: f"{address} does not answer",
+            )
+        except AssertionError:
+            self.__exit__()
+            raise
+        return address
 
     def __exit__(self, *_: object) -> None:
         os.killpg(self.process.pid, signal.SIGTERM)

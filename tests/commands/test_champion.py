@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import requests
 from small_training import SmallTraining
 from typer.testing import CliRunner
+from waiting import answers, wait_for
 
 from commands import experiments
 from commands import promote as champion
@@ -104,8 +104,19 @@ def test_only_what_is_better_beyond_noise_is_promoted(
 # --- served ---------------------------------------------------------------------------------------
 
 
+NO_INSTALLED_GPT = """
+import importlib.util, sys
+from pathlib import Path
+
+sys.path[:] = [folder for folder in sys.path if not Path(folder, "gpt").is_dir()]
+sys.meta_path[:] = [f for f in sys.meta_path if "Editable" not in getattr(f, "__name__", "")]
+if importlib.util.find_spec("gpt"):
+    sys.exit("gpt is installed in a way that this test does not know")
+"""
+
+
 @pytest.fixture
-def served(repository: Path) -> Iterator[str]:
+def served(repository: Path, tmp_path: Path) -> Iterator[str]:
     """The address of MLflow's server with the champion."""
     code, output = promote()
     assert code == 0, output
@@ -116,8 +127,11 @@ def served(repository: Path) -> Iterator[str]:
     command += ["-m", "models:/repro-gpt-verse@champion", "-p", str(port)]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "MLFLOW_TRACKING_URI": store_uri()}
-    # Its own copy of gpt/ has to do.
-    environment.pop("PYTHONPATH", None)
+    # Its own copy of gpt/ has to be enough.
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text(NO_INSTALLED_GPT, encoding="utf-8")
+    environment["PYTHONPATH"] = str(hidden)
     with (repository / "served.log").open("wb") as log:
         server = subprocess.Popen(
             command,
@@ -128,13 +142,11 @@ def served(repository: Path) -> Iterator[str]:
             start_new_session=True,
         )
     try:
-        for _ in range(240):
-            try:
-                requests.get(f"http://127.0.0.1:{port}/ping", timeout=5).raise_for_status()
-                break
-            except requests.ConnectionError:
-                assert server.poll() is None, (repository / "served.log").read_text()
-                time.sleep(0.5)
+        wait_for(
+            lambda: answers(f"http://127.0.0.1:{port}/ping"),
+            running=lambda: server.poll() is None,
+            told=(repository / "served.log").read_text,
+        )
         yield f"http://127.0.0.1:{port}/invocations"
     finally:
         os.killpg(server.pid, signal.SIGTERM)

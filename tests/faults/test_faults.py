@@ -26,6 +26,7 @@ import torch
 import yaml
 from pytest_socket import SocketBlockedError
 from small_training import MEMORY, REPOSITORY, STEPS, Run, SmallTraining, went_on_from
+from waiting import wait_for
 
 from gpt.checkpoint import TrainingStates
 from gpt.corpus.manifest import CorpusWriter, read_parts
@@ -148,13 +149,14 @@ def with_more_memory(size: int) -> None:
 
 
 def slow_update() -> None:
-    """Each update says that it has begun, and takes a minute."""
+    """An update never ends; it says that it has begun, and when it resumes after a signal."""
     from gpt.trainer import Trainer
 
     def update(self: Trainer, tell: Any) -> float:
         print("in an update", flush=True)
-        time.sleep(60)
-        return 0.0
+        while True:
+            signal.pause()
+            print("still in an update", flush=True)
 
     Trainer._update = update  # type: ignore[method-assign]
 
@@ -170,10 +172,7 @@ def with_clock_going_backwards() -> None:
 
 
 def until(run: Run, words: str) -> None:
-    deadline = time.monotonic() + 60
-    while words not in run.output():
-        assert run.running() and time.monotonic() < deadline, run.output()
-        time.sleep(0.005)
+    wait_for(lambda: words in run.output(), running=run.running, told=run.output)
 
 
 # --- killed and out of room -----------------------------------------------------------------------
@@ -249,8 +248,7 @@ def test_a_second_sigint_stops_at_once(training: SmallTraining) -> None:
     try:
         until(run, "in an update")
         os.kill(run.pid, signal.SIGINT)
-        time.sleep(0.3)
-        assert run.running(), "the first waits for the step"
+        until(run, "still in an update")
         os.kill(run.pid, signal.SIGINT)
         refused(run, 130, "interrupted")
     finally:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import psutil
 import pytest
 import torch
 from small_training import REPOSITORY, SmallTraining, largest_difference
+from waiting import wait_for
 
 from gpt.distributed import Group, Share, like, whole
 from gpt.errors import ParamsError
@@ -240,11 +240,11 @@ def started(training: SmallTraining) -> "subprocess.Popen[str]":
 
 
 def wait_for_step(training: SmallTraining, process: "subprocess.Popen[str]", step: int) -> None:
-    end = time.monotonic() + 120
-    while training.newest() < step:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_for(
+        lambda: training.newest() >= step,
+        running=lambda: process.poll() is None,
+        told=lambda: process.communicate()[0],
+    )
 
 
 def workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:

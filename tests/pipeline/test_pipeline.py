@@ -25,8 +25,8 @@ from pipeline_clone import (
     stages_run,
     tracked_runs,
     train_until,
-    wait_for,
 )
+from waiting import wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,8 @@ from contextlib import closing
 import psutil
 import pytest
 from experiment_queue import SECONDS_PER_EXPERIMENT, Queue
-from pipeline_clone import Clone, assert_complete, saved_step, tracked_runs, wait_for
+from pipeline_clone import Clone, assert_complete, saved_step, tracked_runs
+from waiting import wait_for
 
 
 def kill_a_worker_that_trains(clone: Clone) -> tuple[str, int]:

@@ -14,10 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,9 @@ from typing import Any
 import boto3
 import pytest
 from conftest import missing
-from pipeline_clone import Clone, assert_complete, saved_step, stages_run, tracked_runs, wait_for
+from experiment_queue import Queue
+from pipeline_clone import Clone, assert_complete, saved_step, stages_run, tracked_runs
+from waiting import answers, wait_for
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "docs/team.md").read_text(encoding="utf-8")
@@ -48,16 +47,6 @@ def blocks(heading: str) -> list[str]:
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return int(taken.getsockname()[1])
-
-
-def answers(url: str) -> bool:
-    try:
-        urllib.request.urlopen(url, timeout=5).close()  # noqa: S310
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 class Server:
@@ -358,11 +347,7 @@ def test_queued_experiments_of_one_are_applied_by_another_and_their_rows_are_com
     ben = join("ben")
     queue, push = blocks("A day")[2:4]
     ben.follow(queue)
-    refs = ("for-each-ref", "refs/exps", "--format", "%(refname)")
-    while not all(
-        any(ref.endswith(f"/{name}") for ref in ben.git(*refs).split()) for name in QUEUED
-    ):
-        time.sleep(1)
+    Queue(ben).run_to_its_end(len(QUEUED))
     ben.follow(push)
     said = ada.follow(blocks("A day")[4])
     assert "other-seed" in said and stages_run(said) == []

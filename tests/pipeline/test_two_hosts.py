@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ import psutil
 import pytest
 from conftest import missing
 from small_training import SmallTraining, largest_difference
+from waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -82,6 +82,18 @@ class Host:
         assert self.process is not None
         found = psutil.Process(self.process.pid).children(recursive=True)
         return next(one for one in found if one.cmdline()[1:] == ["-u", "-m", "stages.train"])
+
+    def wait_for_retransmissions(self, number: int) -> None:
+        """Returns once TCP has sent `number` segments again."""
+        before = self.retransmissions()
+        wait_for(lambda: self.retransmissions() >= before + number)
+
+    def retransmissions(self) -> int:
+        """How many segments TCP has sent again in this namespace."""
+        command = ["ip", "netns", "exec", self.name, "cat", "/proc/net/snmp"]
+        table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        names, values = (line.split() for line in table.splitlines() if line.startswith("Tcp:"))
+        return int(values[names.index("RetransSegs")])
 
     def kill(self) -> None:
         """The power of the host fails."""
@@ -151,12 +163,13 @@ def hosts(alone: SmallTraining, tmp_path: Path) -> Iterator[list[Host]]:
 
 
 def wait_for_step(host: Host, step: int) -> None:
-    end = time.monotonic() + 120
-    while host.training.newest() < step:
-        assert host.process is not None
-        assert host.process.poll() is None, host.end()[1]
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    process = host.process
+    assert process is not None
+    wait_for(
+        lambda: host.training.newest() >= step,
+        running=lambda: process.poll() is None,
+        told=lambda: host.end()[1],
+    )
 
 
 def weights(training: SmallTraining) -> str:
@@ -171,12 +184,12 @@ def test_a_cut_cable_and_a_killed_process_leave_the_bits_as_they_are(
     for host in hosts:
         host.start()
     wait_for_step(hosts[0], 40)
-    # The cable is out for some seconds: what was sent is sent again.
+    # The cable is out until what was sent has been sent again, several times.
     hosts[1].ip("link", "set", hosts[1].cable, "down")
-    time.sleep(4)
+    hosts[0].wait_for_retransmissions(2)
     before = hosts[0].training.newest()
-    time.sleep(2)
-    assert hosts[0].training.newest() == before  # nothing goes on alone
+    hosts[0].wait_for_retransmissions(3)
+    assert hosts[0].training.newest() == before, "it continues without the other"
     hosts[1].ip("link", "set", hosts[1].cable, "up")
     wait_for_step(hosts[0], before + 40)
     # A process of the other host dies; both begin again from the last saved state.
