@@ -2,15 +2,14 @@
 
 Reads data/corpus and the params `tokenizer`; for `gpt2` also GPT-2's published file, which is
 looked up in TIKTOKEN_CACHE_DIR and in the folder tiktoken of GPT_MIRROR before it is downloaded.
-Writes data/tokens (one .npy of ids per split, tokenizer.json, and the manifest tokens.json) and
-metrics/tokenize.json.
+Writes data/tokens (ids, tokenizer.json, the manifest tokens.json) and metrics/tokenize.json.
 
     python -m stages.tokenize --shard 3 --of 32    encodes every 32nd shard ahead of the stage
 """
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from tqdm import tqdm
@@ -28,6 +27,7 @@ from gpt.tokenizers.encoding import (
     encode_ahead,
     encode_corpus,
     rare_ids_warning,
+    token_metrics,
 )
 from gpt.tokenizers.gpt2_vocab import find_gpt2_vocab, gpt2_tokens, load_gpt2_vocab
 from repro import repository, run_stage
@@ -43,8 +43,6 @@ from stages.params import (
     load,
 )
 
-COMPARED_BYTES = 2**23  # of the validation text are enough for a comparison with GPT-2's tokens
-
 
 def make_tokenizer(options: TokenizerParams) -> Tokenizer:
     """Builds the tokenizer: `char` from the whole corpus, as peers do, `bpe` from "train" alone."""
@@ -57,20 +55,18 @@ def make_tokenizer(options: TokenizerParams) -> Tokenizer:
             return CharTokenizer(distinct_characters(texts), has_bos=has_bos)
         case "bpe":
             texts = (text for _, text in rechunk(read_parts(CORPUS, "train")))
-            vocab_size = options.vocab_size - has_bos
-            tokens = train_bpe(texts, vocab_size=vocab_size, pattern=options.pattern)
+            tokens = train_bpe(texts, options.vocab_size - has_bos, options.pattern)
             return BPETokenizer(tokens, options.pattern, has_bos=has_bos)
         case "gpt2":
-            cache, mirror = repository.scratch(), repository.location(MIRROR)
-            vocab_bpe = load_gpt2_vocab(gpt2_folders(), cache, mirror)
+            folders, mirror = gpt2_folders(), repository.location(MIRROR)
+            vocab_bpe = load_gpt2_vocab(folders, repository.scratch(), mirror)
             return GPT2Tokenizer(gpt2_tokens(vocab_bpe), has_bos=has_bos)
 
 
 def gpt2_folders() -> list[Path]:
     """Folders in which tiktoken or an earlier run may have left GPT-2's vocab.bpe."""
     cache = repository.location("TIKTOKEN_CACHE_DIR")
-    folders = [repository.scratch() / "tiktoken"]
-    return [Path(cache), *folders] if cache else folders
+    return [*([Path(cache)] if cache else []), repository.scratch() / "tiktoken"]
 
 
 def ahead_folder() -> Path:
@@ -83,14 +79,7 @@ def tokenize(params: Params, run: Run) -> None:
     tokenizer = make_tokenizer(params.tokenizer)
     with tqdm(desc="tokenize", unit="tok", unit_scale=True, disable=None) as bar:
         splits, train_counts = encode_corpus(CORPUS, TOKENS, tokenizer, ahead_folder(), bar.update)
-    metrics: dict[str, Any] = {
-        "vocab_size": tokenizer.vocab_size,
-        "vocab_used": round(float((train_counts > 0).mean()), 6),
-    }
-    for name, split in splits.items():
-        metrics[name] = {"tokens": split["tokens"]}
-        if split["tokens"]:
-            metrics[name]["bytes_per_token"] = round(split["bytes"] / split["tokens"], 6)
+    metrics = token_metrics(splits, train_counts)
     write_json(TOKENIZE_METRICS, metrics)
     print(
         f"{kind}: vocabulary of {tokenizer.vocab_size:,}, {splits['train']['tokens']:,} tokens "
@@ -102,7 +91,7 @@ def tokenize(params: Params, run: Run) -> None:
     vocab_bpe = find_gpt2_vocab(gpt2_folders(), repository.location(MIRROR))
     if kind != "gpt2" and splits["val"]["tokens"] and vocab_bpe:
         gpt2 = GPT2Tokenizer(gpt2_tokens(vocab_bpe), has_bos=False)
-        theirs = bytes_per_token(gpt2, read_parts(CORPUS, "val"), COMPARED_BYTES)
+        theirs = bytes_per_token(gpt2, read_parts(CORPUS, "val"))
         ours = metrics["val"]["bytes_per_token"]
         run.log_metrics({"tokenize/val/gpt2_bytes_per_token": theirs}, step=0)
         print(f"bytes per token on validation text: {ours:.3f}; gpt2 has {theirs:.3f}")

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from gpt.tokenizers.byte_level import PATTERNS, Pattern
 
 
-def train_bpe(texts: Iterable[str], *, vocab_size: int, pattern: Pattern) -> list[bytes]:
+def train_bpe(texts: Iterable[str], vocab_size: int, pattern: Pattern) -> list[bytes]:
     """Learns a byte pair encoding; returns its tokens: the 256 bytes, then the merges in order.
 
     At most `vocab_size` tokens, fewer if nothing is left to merge. `texts` are cut at safe

@@ -31,6 +31,7 @@ BATCH_CHARACTERS = 2**20  # encoded at once, for each thread
 COUNT_IDS = 2**16  # counted at once: NumPy casts them to eight bytes each, which should stay cached
 READ_IDS = 2**24  # read at once from a file that was encoded ahead
 
+MEASURED_BYTES = 2**23  # enough to compare two tokenizers
 # In training, below which the embedding of an id stays little more than noise.
 MIN_OCCURRENCES = 10
 
@@ -166,15 +167,28 @@ def write_ids(
     return num_ids
 
 
-def bytes_per_token(
-    tokenizer: Tokenizer, chunks: Iterable[tuple[str, str]], max_bytes: int
-) -> float:
-    """Measures the UTF-8 bytes per token of about the first `max_bytes` of (doc, text) chunks."""
+def token_metrics(
+    splits: dict[str, dict[str, Any]], train_counts: NDArray[np.int64]
+) -> dict[str, Any]:
+    """The content of metrics/tokenize.json, from what `encode_corpus` returns."""
+    metrics: dict[str, Any] = {
+        "vocab_size": len(train_counts),
+        "vocab_used": round(float((train_counts > 0).mean()), 6),
+    }
+    for name, split in splits.items():
+        metrics[name] = {"tokens": split["tokens"]}
+        if split["tokens"]:
+            metrics[name]["bytes_per_token"] = round(split["bytes"] / split["tokens"], 6)
+    return metrics
+
+
+def bytes_per_token(tokenizer: Tokenizer, chunks: Iterable[tuple[str, str]]) -> float:
+    """Measures UTF-8 bytes per token on the first MEASURED_BYTES of (doc, text) chunks."""
     num_bytes = num_tokens = 0
     for _, text in rechunk(chunks):
         num_bytes += len(text.encode())
         num_tokens += len(tokenizer.encode(text))
-        if num_bytes >= max_bytes:
+        if num_bytes >= MEASURED_BYTES:
             break
     return num_bytes / num_tokens
 
