@@ -45,27 +45,28 @@ def rotate_pairs(pairs: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cos, sin))
 
 
-def rms_norm(x: Tensor) -> Tensor:
+def rms_norm(x: Tensor, eps: float) -> Tensor:
     """gpt.model.rms_norm."""
-    return _RMSNorm.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+    return _RMSNorm.apply(x, eps)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        mean_square = norm.square_().div_(x.shape[-1])
-        scale = mean_square.add_(torch.finfo(x.dtype).eps).rsqrt_()
-        y: Tensor = x * scale
+    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype)
+        scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        y = (x * scale).to(x.dtype)
         ctx.save_for_backward(y, scale)
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad_y: Tensor) -> Tensor:
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, None]:
         # Lengthening x does not change y, so that component of the gradient is removed.
         y, scale = ctx.saved_tensors
-        along_y = (grad_y * y).mean(dim=-1, keepdim=True)
-        return torch.addcmul(grad_y, y, along_y, value=-1).mul_(scale)
+        grad, y = grad_y.to(scale.dtype), y.to(scale.dtype)
+        along_y = (grad * y).mean(dim=-1, keepdim=True)
+        return torch.addcmul(grad, y, along_y, value=-1).mul_(scale).to(grad_y.dtype), None
 
 
 def relu_squared(x: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ def original(ids: Tensor, weights: dict[str, Tensor], n_layer: int, n_head: int)
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    return x / x.square().mean(-1, keepdim=True).sqrt()
+    return x / (x.square().mean(-1, keepdim=True) + 2.0**-23).sqrt()
 
 
 def rotated(x_btd: Tensor, n_head: int) -> Tensor:

@@ -11,7 +11,15 @@ from torch import Tensor
 import gpt.model
 from gpt.config import ModelConfig
 from gpt.kernels import cpu
-from gpt.model import MLP, apply_rotary_emb, causal_attention, gelu, relu_squared, rms_norm
+from gpt.model import (
+    MLP,
+    NORM_EPS,
+    apply_rotary_emb,
+    causal_attention,
+    gelu,
+    relu_squared,
+    rms_norm,
+)
 
 Function = Callable[[Tensor], Tensor]
 
@@ -24,7 +32,7 @@ def _seeded(one_thread: None) -> None:
 POINTWISE: dict[str, tuple[Function, Function]] = {
     "gelu": (gelu, lambda x: F.gelu(x, approximate="tanh")),
     "relu_squared": (relu_squared, lambda x: F.relu(x).square()),
-    "rms_norm": (rms_norm, lambda x: F.rms_norm(x, x.shape[-1:])),
+    "rms_norm": (rms_norm, lambda x: F.rms_norm(x, x.shape[-1:], eps=NORM_EPS)),
 }
 
 
@@ -92,6 +100,26 @@ def test_a_precision_is_kept(
 ) -> None:
     monkeypatch.setattr(cpu, "MIN_KERNEL_NUMEL", many)
     assert POINTWISE[name][0](torch.randn(4, 8).to(dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("rows", [64, 4096])
+def test_rms_norm_is_one_function_whatever_the_dtype_and_the_number_of_elements(
+    rows: int, dtype: torch.dtype
+) -> None:
+    assert (rows * 32 >= cpu.MIN_KERNEL_NUMEL) == (rows == 4096)
+    x = (0.05 * torch.randn(rows, 32)).to(dtype).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    expected = exact * (exact.square().mean(-1, keepdim=True) + 2.0**-23).rsqrt()
+    weights = torch.randn(rows, 32)
+    y = rms_norm(x)
+    (gradient,) = torch.autograd.grad((y.float() * weights).sum(), x)
+    (expected_gradient,) = torch.autograd.grad((expected * weights).sum(), exact)
+    rounding = torch.finfo(dtype).eps
+    torch.testing.assert_close(y.double(), expected, rtol=2 * rounding, atol=2 * rounding)
+    assert y.float().square().mean().sqrt().item() == pytest.approx(1.0, abs=1e-3)
+    scale = expected_gradient.abs().max()
+    assert (gradient.double() - expected_gradient).abs().max() < 4 * rounding * scale
 
 
 def attention_inputs(t: int, s: int) -> list[Tensor]:
