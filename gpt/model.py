@@ -313,8 +313,7 @@ class GPT(nn.Module):
         self.line_position = LinePosition(config, line_breaks) if config.line_sums else None
         self.position_embedding = nn.Embedding(config.block_size, d) if learned else None
         self.norm = nn.LayerNorm(d, bias=config.bias) if learned else None
-        block = BLOCKS[config.architecture]
-        self.blocks = nn.ModuleList(block(config) for _ in range(config.n_layer))
+        self.blocks = nn.ModuleList(self.make_block(config) for _ in range(config.n_layer))
         self.head = nn.Linear(d, vocab_size, bias=False) if rotary else None
         # Size of what sines and cosines of the positions apply to; 0: learned positions.
         self._position_size = 0 if learned else d // config.n_head if rotary else d
@@ -322,6 +321,12 @@ class GPT(nn.Module):
         # Whether the backward pass recomputes a block instead of keeping its activations.
         self.recompute = False
         self.init_weights(torch.Generator().manual_seed(seed))
+
+    def make_block(self, config: ModelConfig) -> nn.Module:
+        """A block, with forward(x_btd, rope, cache) and init_weights(rng); derived models override
+        this for an architecture of their own.
+        """
+        return BLOCKS[config.architecture](config)
 
     @torch.no_grad()
     def init_weights(self, rng: torch.Generator) -> None:

@@ -1,11 +1,12 @@
-"""The file that the model is built from: gpt/model.py, or one that somebody wrote.
+"""Builds the model that `model.source` names: gpt/model.py, or a file that somebody wrote.
 
-`model.source` of params.yaml names a Python file with a class `GPT`: ids (b, t) in, logits
-(b, t, v) out. It is code and is run, so its name comes from params.yaml alone: what a checkpoint
-says of it is compared, never imported.
+Such a file has a class `GPT(config, vocab_size)`: ids (b, t) in, logits (b, t, v) out. It is code
+and is run, so its name comes from params.yaml alone: what a checkpoint says of it is compared,
+never imported.
 """
 
 import importlib.util
+import inspect
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,9 +24,9 @@ from gpt.model import GPT
 
 @contextmanager
 def without_weights() -> Iterator[None]:
-    """In it modules are made without memory for their weights (on the device "meta").
+    """Modules built inside take no memory for weights (device "meta") and draw no random numbers.
 
-    Nor is anything drawn for them: PyTorch would load its compiler for that, which takes a second.
+    Drawing on that device would make PyTorch import its compiler, which takes a second.
     """
     with torch.device("meta"), _NoDraws():
         yield
@@ -43,39 +44,41 @@ class _NoDraws(TorchFunctionMode):
 def make_model(
     config: ModelConfig, vocab_size: int, seed: int = 0, line_breaks: Sequence[int] = ()
 ) -> GPT:
-    """The model of `config.source`, with its initial weights.
+    """The model of `config.source` with its initial weights, which `seed` decides.
 
-    Another file than ours is asked for less, `GPT(config, vocab_size)` whose initial weights draw
-    from torch's own generator, and what it makes is called with ids alone. Raises ParamsError where
-    there is no such file or no such class in it.
+    The class of another file is called as `GPT(config, vocab_size)`, with `seed` and `line_breaks`
+    too where it has such arguments, and may draw initial weights from torch's global generator.
+    Raises ParamsError where there is no such file or no such class in it.
     """
     if config.source == OUR_SOURCE:
         return GPT(config, vocab_size, seed, line_breaks)
-    made = _class_of(Path(config.source))
+    model_class = _class_of(Path(config.source))
+    names = inspect.signature(model_class).parameters
+    options = {"seed": seed, "line_breaks": line_breaks}
+    options = {name: value for name, value in options.items() if name in names}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = made(config, vocab_size)
-    # What else is asked of a model; most set it themselves.
-    ours = cast(GPT, model)
-    ours.config, ours.vocab_size = config, vocab_size
-    return ours
+        # To the library it is a GPT: what a model lacks is asked for where it is needed.
+        model = cast(GPT, model_class(config, vocab_size, **options))
+    model.config, model.vocab_size = config, vocab_size
+    return model
 
 
 def count_parameters(model: nn.Module) -> int:
-    """All trained numbers, position embeddings included; a tied head counts once."""
+    """Trained parameters, position embeddings included; a tied head counts once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _class_of(path: Path) -> type[nn.Module]:
-    """The class `GPT` of a file. What the file raises by itself is its author's to read."""
+    """The class `GPT` of a file. Exceptions of the file itself pass through, for its author."""
     spec = importlib.util.spec_from_file_location("model_of_" + path.stem, path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise ParamsError(f"model.source {path}: no such Python file; see gpt workshop start")
+        raise ParamsError(f"model.source = {path}: no such Python file; see gpt workshop start")
     module = importlib.util.module_from_spec(spec)
     # Dataclasses look their module up by name.
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    found = getattr(module, "GPT", None)
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise ParamsError(f"model.source {path}: has no class GPT(nn.Module)")
-    return found
+    model_class = getattr(module, "GPT", None)
+    if not (isinstance(model_class, type) and issubclass(model_class, nn.Module)):
+        raise ParamsError(f"model.source = {path}: has no class GPT(nn.Module); name yours GPT")
+    return model_class

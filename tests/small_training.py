@@ -30,6 +30,7 @@ RESULTS = {
     "tokenize": ("data/tokens", "metrics/tokenize.json"),
     "train": ("data/model", "metrics/train.json", "metrics/curves/train.csv"),
     "evaluate": ("metrics/evaluate.json",),
+    "sample": ("data/samples", "metrics/samples.md", "metrics/sample.json"),
 }
 PARAMS: dict[str, Any] = {
     "preset": "tiny",

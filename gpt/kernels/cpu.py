@@ -56,7 +56,7 @@ class _RMSNorm(torch.autograd.Function):
         dtype = torch.promote_types(x.dtype, torch.float32)
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype)
         scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        y = (x * scale).to(x.dtype)
+        y: Tensor = (x * scale).to(x.dtype)
         ctx.save_for_backward(y, scale)
         return y
 
