@@ -20,7 +20,7 @@ import typer
 
 from commands.root import at_root
 from gpt.batches import Batches, even_windows
-from gpt.decoding.decoder import Decoder
+from gpt.decoding.decoder import KVCacheDecoder
 from gpt.device import choose_device
 from gpt.errors import DataError, ParamsError
 from gpt.evaluation.flops import flops_per_token, parameter_count, state_bytes, steps_of, tokens_of
@@ -145,7 +145,7 @@ def plan(params: Params, seconds: float) -> Plan:
 @torch.inference_mode()
 def _a_token(model: GPT, device: str, tokens: int) -> float:
     """The seconds of writing one of a text of `tokens`."""
-    decoder = Decoder(model)
+    decoder = KVCacheDecoder(model)
     ids_bt = torch.zeros((1, 1), dtype=torch.int64, device=device)
     decoder.read(ids_bt)
     count = min(SAMPLED, model.config.block_size - 1)

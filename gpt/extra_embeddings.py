@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt.config import ModelConfig
-from gpt.kv_cache import Cache
+from gpt.kv_cache import KVCache
 
 
 class NgramEmbedding(nn.Module):
@@ -40,7 +40,7 @@ class NgramEmbedding(nn.Module):
         for weight in self.parameters():
             weight.normal_(0.0, std, generator=rng)
 
-    def forward(self, ids_bt: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, ids_bt: Tensor, cache: KVCache | None = None) -> Tensor:
         t = ids_bt.shape[1]
         if cache is not None:
             ids_bt = cache.with_recent(ids_bt, max(self.SIZES) - 1)
@@ -82,7 +82,7 @@ class LinePosition(nn.Module):
         self.values.weight.normal_(0.0, std, generator=rng)
         self.out.weight.zero_()
 
-    def forward(self, x_btd: Tensor, ids_bt: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, x_btd: Tensor, ids_bt: Tensor, cache: KVCache | None = None) -> Tensor:
         positions_t = torch.arange(ids_bt.shape[1], device=ids_bt.device)
         # The position of the last break up to each token; -1 where there is none.
         is_break_bt = torch.isin(ids_bt, self.break_ids)

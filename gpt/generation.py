@@ -1,25 +1,34 @@
-"""Writing text: one token after the other, each drawn from what the model makes of those before.
+"""Text generation: a prompt in, text out, one sampled token after the other.
 
-Several samples are written side by side in one batch. Each has a random generator of its own, so
-that a sample does not depend on how many are written with it.
+    generate        samples of a model: temperature, top-k, top-p, a stop string
+    beam_generate   the most likely texts, nothing sampled
+    sample_next     the next token from logits
 
-Shapes: b samples, t positions, v = vocab_size.
+Several samples share one batch, but each has its own random stream. Not here: the logits of the
+next token (decoding/decoder.py) and the search itself (decoding/beam_search.py).
+
+Shapes are those of gpt/__init__.py; k = tokens kept, n = new tokens.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from gpt.decoding.beam_search import beam_search
-from gpt.decoding.decoder import Decoder, Rereader
+from gpt.decoding.decoder import make_decoder
 from gpt.errors import TokenizerError
 from gpt.model import GPT
 from gpt.tokenizers.base import Tokenizer
+
+# Without top_k the most likely tokens, up to here, are tried first: a sort of GPT-2's vocabulary
+# takes 5 ms, longer than a small model, and the sampled token is nearly always among these.
+MAX_FIRST_SORTED = 256
 
 
 @dataclass(frozen=True)
@@ -54,60 +63,33 @@ def generate(
     indices: Sequence[int] = (0,),
     on_text: Callable[[int, str], None] = lambda index, text: None,
 ) -> list[Sample]:
-    """Goes on from `prompt`, once for each of `indices`, with a random stream of (seed, index).
+    """Continues `prompt`, once for each of `indices`, whose random stream is of (seed, index).
 
     A model of several documents starts a new document before the prompt, and ends a sample where
-    it ends its document. The stop string itself is left out. `on_text` is told each piece of sample
-    `index` as it becomes certain. Raises TokenizerError for a prompt with characters the model does
-    not know.
+    it ends its document. The stop string is left out. `on_text` is called with the index of a
+    sample and its new characters, as soon as no stop string can begin in them.
 
-    The context grows to block_size tokens; then the last half of a block is read again, and it
-    grows from there. So every token has at least half a block of context, as in scoring, and all
-    but one in half a block cost one position's work.
+    The context grows to block_size tokens; then its last half is read again, and it grows from
+    there. So every token has at least half a block of context, as in scoring, and all but one in
+    half a block cost one position's work. Raises TokenizerError for a prompt with characters the
+    tokenizer does not know.
     """
-    training = model.training
-    model.eval()
-    writers = [_Writer(tokenizer, sampling.stop) for _ in indices]
-    for next_b in _tokens(model, first_ids(tokenizer, prompt), sampling, seed, indices):
-        for index, writer, token in zip(indices, writers, next_b, strict=True):
-            if (text := writer.feed(token)) != "":
-                on_text(index, text)
-        if all(writer.stop_reason for writer in writers):
-            break
-    samples = []
-    for index, writer in zip(indices, writers, strict=True):
-        if (text := writer.flush()) != "":
+    prompt_ids = encode_prompt(tokenizer, prompt)
+    buffers = [_TextBuffer(tokenizer, sampling.stop) for _ in indices]
+    with _eval_mode(model):
+        for token_b in _sample_tokens(model, prompt_ids, sampling, seed, indices):
+            for index, buffer, token in zip(indices, buffers, token_b, strict=True):
+                if text := buffer.feed(token):
+                    on_text(index, text)
+            if all(buffer.stop_reason for buffer in buffers):
+                break
+    for index, buffer in zip(indices, buffers, strict=True):
+        if text := buffer.flush():
             on_text(index, text)
-        reason = writer.stop_reason or "length"
-        samples.append(Sample(prompt + writer.text, prompt, reason, writer.tokens))
-    model.train(training)
-    return samples
+    return [buffer.sample(prompt) for buffer in buffers]
 
 
-def _tokens(
-    model: GPT, first: list[int], sampling: Sampling, seed: int, indices: Sequence[int]
-) -> Iterator[list[int]]:
-    """The next token of each sample (b,), one after the other, behind the ids `first`."""
-    device, block_size = next(model.parameters()).device, model.config.block_size
-    first = first[-block_size:]
-    uniforms_nb = _uniforms(seed, indices, sampling)
-    decoder: Decoder | Rereader = Rereader(model)
-    if isinstance(model, GPT):
-        decoder = Decoder(model)
-    new_bt = torch.tensor(first, dtype=torch.int64).expand(len(indices), -1)
-    recent = deque(new_bt.unbind(1), maxlen=max(1, block_size // 2))
-    for uniforms_b in uniforms_nb:
-        if decoder.length + new_bt.shape[1] > block_size:
-            decoder.clear()
-            new_bt = torch.stack(list(recent), dim=1)
-        logits_bv = decoder.read(new_bt.to(device)).float().cpu()
-        next_b = choose(logits_bv, sampling, uniforms_b)
-        recent.append(next_b)
-        new_bt = next_b[:, None]
-        yield next_b.tolist()
-
-
-def search(
+def beam_generate(
     model: GPT,
     tokenizer: Tokenizer,
     prompt: str,
@@ -116,78 +98,135 @@ def search(
     max_new_tokens: int,
     stop: str | None = None,
 ) -> list[tuple[Sample, float]]:
-    """Likely ways to go on from `prompt` as a whole, by beam search, the likeliest first.
+    """Up to `beams` likely continuations of `prompt` by beam search, the most likely first.
 
-    Up to `beams` of them, each with the sum of the log-probabilities (nats) of its new tokens,
-    those of the stop string or the document's end included. Begins and ends as in `generate`.
-    Raises TokenizerError for a prompt with characters the model does not know.
+    With each the sum of the log-probabilities (nats) of its new tokens, those of the stop string
+    or the document's end included. Starts and ends as `generate` does. Raises TokenizerError for a
+    prompt with characters the tokenizer does not know.
     """
-    tail = len((stop or "").encode())  # a token that is not bos stands for a byte at least
+    tail = len((stop or "").encode())  # every token but bos stands for at least one byte
 
-    def ended(new: tuple[int, ...]) -> bool:
-        if new[-1] == tokenizer.bos:
+    def ended(ids: tuple[int, ...]) -> bool:
+        if ids[-1] == tokenizer.bos:
             return True
-        return tail > 0 and (stop or "") in tokenizer.decode(list(new[-tail:]))
+        return tail > 0 and (stop or "") in tokenizer.decode(list(ids[-tail:]))
 
-    training = model.training
-    model.eval()
-    first = first_ids(tokenizer, prompt)
-    found = beam_search(model, first, max_new_tokens, beams=beams, ended=ended)
-    model.train(training)
+    prompt_ids = encode_prompt(tokenizer, prompt)
+    with _eval_mode(model):
+        hypotheses = beam_search(model, prompt_ids, max_new_tokens, beams=beams, ended=ended)
     samples = []
-    for one in found:
-        writer = _Writer(tokenizer, stop)
-        for token in one.ids:
-            writer.feed(token)
-        writer.flush()
-        sample = Sample(prompt + writer.text, prompt, writer.stop_reason or "length", writer.tokens)
-        samples.append((sample, one.log_probability))
+    for hypothesis in hypotheses:
+        buffer = _TextBuffer(tokenizer, stop)
+        for token in hypothesis.ids:
+            buffer.feed(token)
+        buffer.flush()
+        samples.append((buffer.sample(prompt), hypothesis.log_probability))
     return samples
 
 
-def choose(logits_bv: Tensor, sampling: Sampling, uniforms_b: NDArray[np.float64]) -> Tensor:
-    """The next token (b,) of each row of logits, drawn by the row's number from 0 up to 1.
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
-    temperature divides the logits, top_k keeps the k likeliest tokens, and top_p (the nucleus of
-    Holtzman et al. 2020) the fewest likeliest tokens whose probabilities reach p; in this order.
+
+def _sample_tokens(
+    model: GPT, prompt_ids: list[int], sampling: Sampling, seed: int, indices: Sequence[int]
+) -> Iterator[list[int]]:
+    """The next token of each sample (b,), again and again, after `prompt_ids`."""
+    device, block_size = next(model.parameters()).device, model.config.block_size
+    decoder = make_decoder(model)
+    new_bt = torch.tensor(prompt_ids[-block_size:]).expand(len(indices), -1)
+    recent = deque(new_bt.unbind(1), maxlen=max(1, block_size // 2))
+    for uniforms_b in _uniforms(seed, indices, sampling.max_new_tokens):
+        if decoder.length + new_bt.shape[1] > block_size:
+            decoder.clear()
+            new_bt = torch.stack(list(recent), dim=1)
+        logits_bv = decoder.read(new_bt.to(device)).float().cpu()
+        token_b = sample_next(logits_bv, sampling, uniforms_b)
+        recent.append(token_b)
+        new_bt = token_b[:, None]
+        yield token_b.tolist()
+
+
+def sample_next(logits_bv: Tensor, sampling: Sampling, uniforms_b: NDArray[np.float64]) -> Tensor:
+    """Samples one token per row, (b,), as the inverse CDF at `uniforms_b` in [0, 1).
+
+    In this order: divide by temperature (0: argmax), keep the top_k most likely tokens, keep the
+    smallest set whose probability reaches top_p (Holtzman et al. 2020). Uniforms come from the
+    caller, one stream per sample, so that a sample does not depend on its batch.
     """
     if sampling.temperature == 0:
         return logits_bv.argmax(dim=-1)
     # In NumPy, whose calls cost a third of PyTorch's: there is little to compute.
-    rows = logits_bv.numpy().astype(np.float64)
-    with np.errstate(over="ignore"):  # to minus infinity, of which nothing is drawn
-        drawn = [
-            _drawn(row, sampling, uniform)
-            for row, uniform in zip(rows, uniforms_b.tolist(), strict=True)
+    logits = logits_bv.numpy().astype(np.float64)
+    with np.errstate(over="ignore"):  # to minus infinity, a probability of 0
+        tokens = [
+            _sample_row(logits_v, sampling, uniform)
+            for logits_v, uniform in zip(logits, uniforms_b.tolist(), strict=True)
         ]
-    return torch.from_numpy(np.array(drawn))
+    return torch.tensor(tokens)
 
 
-def _drawn(logits_v: NDArray[np.float64], sampling: Sampling, uniform: float) -> int:
-    order = (-logits_v).argsort(kind="stable")
-    if sampling.top_k:
-        order = order[: sampling.top_k]
-    sorted_v = logits_v[order]
-    # Below the largest, so that no temperature divides to infinity.
-    weights_v = np.exp((sorted_v - sorted_v[0]) / sampling.temperature)
-    sums_v = weights_v.cumsum()
+def _sample_row(logits_v: NDArray[np.float64], sampling: Sampling, uniform: float) -> int:
+    v = len(logits_v)
+    if not sampling.top_k and v > MAX_FIRST_SORTED:
+        # Summed in another order than below, which moves a token with a probability of 1e-13.
+        total = float(np.exp((logits_v - logits_v.max()) / sampling.temperature).sum())
+        order_k = _most_likely(logits_v, MAX_FIRST_SORTED)
+        rank = _sample_rank(logits_v[order_k], total, sampling, uniform)
+        if rank < MAX_FIRST_SORTED:
+            return int(order_k[rank])
+    order_k = _most_likely(logits_v, min(sampling.top_k or v, v))
+    return int(order_k[_sample_rank(logits_v[order_k], None, sampling, uniform)])
+
+
+def _most_likely(logits_v: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """The indices of the `count` largest, in descending order; of equals the first come first."""
+    if len(logits_v) <= MAX_FIRST_SORTED or count == len(logits_v):
+        return (-logits_v).argsort(kind="stable")[:count]
+    smallest = np.partition(logits_v, -count)[-count]
+    (kept_k,) = np.nonzero(logits_v >= smallest)
+    return kept_k[(-logits_v[kept_k]).argsort(kind="stable")[:count]]
+
+
+def _sample_rank(
+    logits_k: NDArray[np.float64], total: float | None, sampling: Sampling, uniform: float
+) -> int:
+    """Which of `logits_k`, in descending order, is sampled; k: none of them.
+
+    `total` is the sum of the weights exp((logit - max) / temperature) of all tokens; None: of
+    these.
+    """
+    # Relative to the maximum, so that no temperature divides to infinity.
+    weights_k = np.exp((logits_k - logits_k[0]) / sampling.temperature)
+    cdf_k = weights_k.cumsum()
+    total = cdf_k[-1] if total is None else total
     if sampling.top_p < 1:
-        kept = (sums_v - weights_v).searchsorted(sampling.top_p * sums_v[-1])
-        sums_v = sums_v[:kept]
-    # Inverse of the distribution function; scaled by the sum, so that rounding cannot overshoot.
-    rank = min(
-        sums_v.searchsorted(uniform * sums_v[-1], side="right"), sums_v.searchsorted(sums_v[-1])
-    )
-    return int(order[rank])
+        if cdf_k[-1] < sampling.top_p * total:
+            return len(cdf_k)
+        cdf_k = cdf_k[: (cdf_k - weights_k).searchsorted(sampling.top_p * total)]
+        total = cdf_k[-1]
+    # The second: where uniform * total is rounded up to the total.
+    return int(min(cdf_k.searchsorted(uniform * total, side="right"), cdf_k.searchsorted(total)))
 
 
-def printable(text: str) -> str:
-    """`text` for a terminal: control characters, and with them escape sequences, made visible."""
-    return "".join(c if c in "\n\t" or c.isprintable() else ascii(c)[1:-1] for c in text)
+def _uniforms(seed: int, indices: Sequence[int], count: int) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1), (n, b): `count` per sample, each from its own stream."""
+    uniforms_bn = np.empty((len(indices), count))
+    for sample, index in enumerate(indices):
+        # A large odd factor keeps (seed, index) pairs apart for every plausible index.
+        rng = torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
+        torch.rand(count, generator=rng, out=torch.from_numpy(uniforms_bn[sample]))
+    return uniforms_bn.T
 
 
-def first_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """What is read before the first new token: the prompt after `bos`, and never nothing.
+def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """Ids to read before the first new token: `bos`, if there is one, and the prompt; at least one.
 
     Raises TokenizerError for a prompt with characters the tokenizer does not know.
     """
@@ -195,62 +234,60 @@ def first_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
     ids = start + [int(token) for token in tokenizer.encode(prompt)]
     if ids:
         return ids
-    # Nothing to go on from: a line break, as if a line had just ended, or else the first token.
+    # A line break, as if a line had just ended, or else the first token.
     try:
         return [int(token) for token in tokenizer.encode("\n")]
     except TokenizerError:
         return [0]
 
 
-def _uniforms(seed: int, indices: Sequence[int], sampling: Sampling) -> NDArray[np.float64]:
-    """A number from 0 up to 1 for each new token of each sample, (n, b), a stream a sample."""
-    numbers_bn = np.empty((len(indices), sampling.max_new_tokens))
-    for row, index in enumerate(indices):
-        # A large odd factor keeps (seed, index) pairs apart for any index one would ask for.
-        generator = torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
-        torch.rand(
-            sampling.max_new_tokens, generator=generator, out=torch.from_numpy(numbers_bn[row])
-        )
-    return numbers_bn.T
-
-
-class _Writer:
-    """Collects the text of one sample, holding back what might be the stop string's beginning."""
+class _TextBuffer:
+    """The text of one sample; holds back what might be the start of the stop string."""
 
     def __init__(self, tokenizer: Tokenizer, stop: str | None) -> None:
         self._decoder = tokenizer.streaming_decoder()
         self._bos = tokenizer.bos
         self._stop = stop or ""
         self._pending = ""
-        self.text = ""
-        self.tokens = 0
+        self._text = ""
+        self._tokens = 0
         self.stop_reason = ""
 
     def feed(self, token: int) -> str:
-        """Takes a token; returns the text that is now certain to belong to the sample."""
+        """Adds a token; returns the text that is now certain to belong to the sample."""
         if self.stop_reason:
             return ""
-        self.tokens += 1
+        self._tokens += 1
         if token == self._bos:
             self.stop_reason = "end of document"
-            return self._certain(len(self._pending))
+            return self.flush()
         self._pending += self._decoder.feed(token)
-        at = self._pending.find(self._stop) if self._stop else -1
-        if at >= 0:
-            self._pending = self._pending[:at]
+        start = self._pending.find(self._stop) if self._stop else -1
+        if start >= 0:
+            self._pending = self._pending[:start]
             self.stop_reason = "stop"
-            return self._certain(at)
+            return self._emit(start)
         held = max(
             (n for n in range(1, len(self._stop)) if self._pending.endswith(self._stop[:n])),
             default=0,
         )
-        return self._certain(len(self._pending) - held)
+        return self._emit(len(self._pending) - held)
 
     def flush(self) -> str:
-        """What was held back when the writing ended."""
-        return self._certain(len(self._pending))
+        """Returns what was held back; to be called after the last token."""
+        return self._emit(len(self._pending))
 
-    def _certain(self, count: int) -> str:
+    def sample(self, prompt: str) -> Sample:
+        """The finished sample."""
+        reason = self.stop_reason or "length"
+        return Sample(prompt + self._text, prompt, reason, self._tokens)
+
+    def _emit(self, count: int) -> str:
         text, self._pending = self._pending[:count], self._pending[count:]
-        self.text += text
+        self._text += text
         return text
+
+
+def printable(text: str) -> str:
+    """`text` for a terminal: control characters, and with them escape sequences, made visible."""
+    return "".join(c if c in "\n\t" or c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -29,7 +29,7 @@ from gpt.config import ModelConfig
 from gpt.errors import ParamsError
 from gpt.extra_embeddings import LinePosition, NgramEmbedding
 from gpt.kernels import cpu
-from gpt.kv_cache import Cache, LayerCache
+from gpt.kv_cache import KVCache, LayerCache
 
 # False: PyTorch's forms alone. Slower on a CPU, and the last digits differ.
 CPU_KERNELS = True
@@ -346,14 +346,14 @@ class GPT(nn.Module):
         if self.head is not None:
             self.head.weight.zero_()
 
-    def forward(self, ids_bt: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, ids_bt: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits (b, t, v) of the token after each of `ids_bt` (b, t), int64.
 
         Raises ValueError as `hidden_states` does, which also describes `cache`.
         """
         return self.unembed(self.hidden_states(ids_bt, cache))
 
-    def hidden_states(self, ids_bt: Tensor, cache: Cache | None = None) -> Tensor:
+    def hidden_states(self, ids_bt: Tensor, cache: KVCache | None = None) -> Tensor:
         """The residual stream (b, t, d) after the last block.
 
         With a cache, `ids_bt` continues what the cache holds, and is added to it. Raises
@@ -372,7 +372,7 @@ class GPT(nn.Module):
                 x_btd = block(x_btd, rope, None if cache is None else cache.layers[layer])
         return x_btd
 
-    def embed(self, ids_bt: Tensor, start: int = 0, cache: Cache | None = None) -> Tensor:
+    def embed(self, ids_bt: Tensor, start: int = 0, cache: KVCache | None = None) -> Tensor:
         """The residual stream (b, t, d) before the first block; `start` is the first position."""
         t = ids_bt.shape[1]
         x_btd: Tensor = self.token_embedding(ids_bt)

@@ -29,7 +29,7 @@ from gpt.evaluation.novelty import (
     words_of,
 )
 from gpt.files import write_json
-from gpt.generation import Sample, Sampling, generate, printable, search
+from gpt.generation import Sample, Sampling, beam_generate, generate, printable
 from repro import run_stage
 from repro.tracking.run import Run
 from stages.params import (
@@ -260,7 +260,7 @@ def by_hand(
 
 def _print_likeliest(trained: TrainedModel, asked: SampleParams, beams: int, count: int) -> None:
     """The likeliest texts that so many beams find, and on stderr how likely each is."""
-    found = search(
+    found = beam_generate(
         trained.model,
         trained.tokenizer,
         prompt_of(asked),

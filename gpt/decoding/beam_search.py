@@ -1,28 +1,29 @@
-"""Beam search: of all the ways to go on, one of the likeliest as a whole.
+"""Beam search: a likely continuation as a whole.
 
-Greedy writing takes the likeliest token and never looks back; a token that is second at first may
-lead to a likelier text. So some beginnings, the *beams*, are kept side by side, each is gone on
-from by every token, and the likeliest of all these are kept again.
+Greedy decoding takes the most likely token and never reconsiders; a token that is second at first
+may lead to a more likely text. So a few beginnings, the beams, are kept; each is extended by every
+token, and the most likely of all extensions are kept again.
 
-It is for short answers of which one is right. It is not for stories: the likeliest long text goes
-in circles, as the greedy one does. Scores are plain sums of log-probabilities, so where a document
-may end an early end tends to win; there is no penalty on length.
+It is for short answers that are right or wrong, not for stories: the most likely long text repeats
+itself, as greedy text does. Scores are plain sums of log-probabilities without a length penalty, so
+where a document may end an early end tends to win. Not here: text and stop strings (generation.py).
 
-Shapes: n hypotheses that go on, t positions, v = vocab_size.
+Shapes are those of gpt/__init__.py; n = hypotheses that are not complete.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 import torch
 
-from gpt.decoding.decoder import Decoder, Rereader
+from gpt.decoding.decoder import make_decoder
 from gpt.model import GPT
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """New ids, the sum of their log-probabilities in nats, and whether they came to an end."""
+    """New ids, the sum of their log-probabilities in nats, and whether they are complete."""
 
     ids: tuple[int, ...]
     log_probability: float
@@ -38,46 +39,40 @@ def beam_search(
     beams: int,
     ended: Callable[[tuple[int, ...]], bool] = lambda new: False,
 ) -> list[Hypothesis]:
-    """Up to `beams` ways to go on from `ids` (at least one) by max_new_tokens, the likeliest first.
+    """Up to `beams` continuations of `ids` (at least one id), the most likely first.
 
-    `ended` says of new ids that they are complete; such a way keeps its place among the beams
-    while others go on. One beam is greedy writing. The context is that of `generate`: it grows to
-    block_size tokens, then its last half is read again. `model` has to be in eval mode.
+    `ended` tells whether new ids are complete; a complete hypothesis stays among the beams while
+    the rest are extended. One beam is greedy decoding. The context is that of `generate`: it grows
+    to block_size tokens, then its last half is read again. `model` has to be in eval mode.
     """
     device, block_size = next(model.parameters()).device, model.config.block_size
     half = max(1, block_size // 2)
-    decoder: Decoder | Rereader = Rereader(model)
-    if isinstance(model, GPT):
-        decoder = Decoder(model)
+    decoder = make_decoder(model)
     context = tuple(ids[-block_size:])
-    going, done = [Hypothesis((), 0.0, False)], list[Hypothesis]()
+    active, complete = [Hypothesis((), 0.0, False)], list[Hypothesis]()
     new_nt = torch.tensor([context])
+    by_likelihood = attrgetter("log_probability")
     for _ in range(max_new_tokens):
         if decoder.length + new_nt.shape[1] > block_size:
             decoder.clear()
-            new_nt = torch.tensor([(context + one.ids)[-half:] for one in going])
+            new_nt = torch.tensor([(context + parent.ids)[-half:] for parent in active])
         logits_nv = decoder.read(new_nt.to(device)).float().cpu()
-        sums_n1 = torch.tensor([[one.log_probability] for one in going], dtype=torch.float64)
+        sums_n1 = torch.tensor([[p.log_probability] for p in active], dtype=torch.float64)
         sums_nv = sums_n1 + logits_nv.double().log_softmax(dim=-1)
         # Stable, so that which of two equals is kept does not depend on the machine.
         ranked = sums_nv.flatten().sort(descending=True, stable=True)
-        kept = [(one, -1) for one in done]
-        for place, total in zip(
+        parent_of: dict[Hypothesis, int] = {}
+        for index, total in zip(
             ranked.indices[:beams].tolist(), ranked.values[:beams].tolist(), strict=True
         ):
-            row, token = divmod(place, sums_nv.shape[1])
-            new = (*going[row].ids, token)
-            kept.append((Hypothesis(new, total, ended(new)), row))
-        kept = sorted(kept, key=_likelihood, reverse=True)[:beams]
-        done = [one for one, _ in kept if one.ended]
-        going_on = [(one, row) for one, row in kept if not one.ended]
-        if not going_on:
-            return done
-        going = [one for one, _ in going_on]
-        decoder.reorder(torch.tensor([row for _, row in going_on], device=device))
-        new_nt = torch.tensor([one.ids[-1:] for one in going])
-    return sorted(done + going, key=lambda one: one.log_probability, reverse=True)
-
-
-def _likelihood(kept: tuple[Hypothesis, int]) -> float:
-    return kept[0].log_probability
+            parent, token = divmod(index, sums_nv.shape[1])
+            new = (*active[parent].ids, token)
+            parent_of[Hypothesis(new, total, ended(new))] = parent
+        kept = sorted([*complete, *parent_of], key=by_likelihood, reverse=True)[:beams]
+        complete = [hypothesis for hypothesis in kept if hypothesis.ended]
+        active = [hypothesis for hypothesis in kept if not hypothesis.ended]
+        if not active:
+            return complete
+        decoder.reorder(torch.tensor([parent_of[child] for child in active], device=device))
+        new_nt = torch.tensor([child.ids[-1:] for child in active])
+    return sorted(complete + active, key=by_likelihood, reverse=True)

@@ -1,10 +1,11 @@
-"""Canonical decoding: the same text from the same weights on another machine too.
+"""Canonical decoding: the same text from the same weights on every machine.
 
-Two processors round sums differently, and one differing draw changes all of a text that follows.
-So here the weights compute in float64, on one thread of a CPU, and the logits are rounded before
-a token is chosen: what machines differ by (about 1e-13) is far below a step of 1/1024, and moves
-a logit over the edge of a step about once in 10^10. It goes through gpt.generation, is slower, and
-parts from what that writes where a draw falls between logits that are a little different.
+Two processors round sums differently, and one different token changes the rest of a text. So here
+the weights compute in float64, on one CPU thread, and logits are rounded before a token is chosen:
+machines differ by about 1e-13, which moves a logit across the edge of a step of 1/1024 about once
+in 1e10. Slower than plain decoding, and its text differs where the rounding changes a token.
+
+Not here: sampling, which is generation.py's as always.
 """
 
 import copy
@@ -21,7 +22,7 @@ STEP = 2.0**-10
 
 
 def canonical(model: GPT) -> GPT:
-    """A copy of `model` whose logits are the same numbers on every machine."""
+    """A copy of `model` in eval mode whose logits are the same on every machine."""
     copied = copy.deepcopy(model).to("cpu", torch.float64)
     copied.__class__ = _Canonical
     # Angles in float32 differ by 1e-4 between processors at the end of a long block.
@@ -30,8 +31,6 @@ def canonical(model: GPT) -> GPT:
 
 
 class _Canonical(GPT):
-    """The same weights and formulas; gpt/decoding/decoder.py knows no short way for it."""
-
     def unembed(self, x: Tensor) -> Tensor:
         return (super().unembed(x) / STEP).round() * STEP
 

@@ -1,74 +1,81 @@
-"""What has been read so far, and the logits of the token after it.
+"""Incremental decoding: token ids in, next-token logits out.
 
-There is no dropout.
+    KVCacheDecoder    our GPT: a new token costs one position's work
+    UncachedDecoder   any other nn.Module (model.source): the whole context again for every token
 
-Shapes: b sequences, t positions, d = n_embd, v = vocab_size.
+Neither has dropout: the model is in eval mode. Not here: choosing the token and stop strings
+(generation.py). Shapes are those of gpt/__init__.py.
 """
 
 import torch
 from torch import Tensor, nn
 
-from gpt.kv_cache import Cache
+from gpt.kv_cache import KVCache
 from gpt.model import GPT
 
 
-class Decoder:
-    """Reads tokens and gives the logits (b, v) after the last; remembers what it has read.
+class KVCacheDecoder:
+    """Reads token ids and returns the logits after the last; keeps keys and values.
 
-    The weights may not change as long as a decoder is used.
+    The weights must not change while a decoder is used.
     """
 
     def __init__(self, model: GPT) -> None:
         self._model = model
-        self.cache = Cache(model.config.n_layer, model.config.block_size)
+        self.cache = KVCache(model.config.n_layer, model.config.block_size)
 
     @property
     def length(self) -> int:
-        """Positions read so far, at most block_size."""
+        """Number of positions read, at most block_size."""
         return self.cache.length
 
     def clear(self) -> None:
         """Forgets what was read."""
         self.cache.clear()
 
-    def reorder(self, rows_n: Tensor) -> None:
-        """Goes on from the rows `rows_n` (n,) of what was read; one may be taken several times."""
-        self.cache.reorder(rows_n)
+    def reorder(self, sequences_n: Tensor) -> None:
+        """Keeps the sequences `sequences_n` (n,) of what was read, each as often as it is named."""
+        self.cache.reorder(sequences_n)
 
     def read(self, ids_bt: Tensor) -> Tensor:
-        """The logits (b, v) of the token after `ids_bt` (b, t), which go on from what was read."""
+        """Logits (b, v) of the token after `ids_bt` (b, t), which continue what was read."""
         if type(self._model).forward is not GPT.forward:
             logits_btv: Tensor = self._model(ids_bt, self.cache)
             return logits_btv[:, -1]
-        # Of many tokens the last one's logits are wanted alone.
-        stream_btd = self._model.hidden_states(ids_bt, self.cache)
-        return self._model.unembed(stream_btd[:, -1])
+        # The head is applied to the last position alone.
+        return self._model.unembed(self._model.hidden_states(ids_bt, self.cache)[:, -1])
 
 
-class Rereader:
-    """The same for any other model, which remembers nothing: it reads everything again."""
+class UncachedDecoder:
+    """KVCacheDecoder's interface for a model without a cache; a token costs the whole context."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._seen_bt: Tensor | None = None
+        self._ids_bt: Tensor | None = None
 
     @property
     def length(self) -> int:
-        """Positions read so far."""
-        return 0 if self._seen_bt is None else self._seen_bt.shape[1]
+        """Number of positions read."""
+        return 0 if self._ids_bt is None else self._ids_bt.shape[1]
 
     def clear(self) -> None:
         """Forgets what was read."""
-        self._seen_bt = None
+        self._ids_bt = None
 
-    def reorder(self, rows_n: Tensor) -> None:
-        """Goes on from the rows `rows_n` (n,) of what was read; one may be taken several times."""
-        if self._seen_bt is not None:
-            self._seen_bt = self._seen_bt[rows_n]
+    def reorder(self, sequences_n: Tensor) -> None:
+        """Keeps the sequences `sequences_n` (n,) of what was read, each as often as it is named."""
+        if self._ids_bt is not None:
+            self._ids_bt = self._ids_bt[sequences_n]
 
     def read(self, ids_bt: Tensor) -> Tensor:
-        """The logits (b, v) of the token after `ids_bt` (b, t), which go on from what was read."""
-        seen = [] if self._seen_bt is None else [self._seen_bt]
-        self._seen_bt = torch.cat([*seen, ids_bt], dim=1)
-        logits_btv: Tensor = self._model(self._seen_bt)
+        """Logits (b, v) of the token after `ids_bt` (b, t), which continue what was read."""
+        if self._ids_bt is not None:
+            ids_bt = torch.cat([self._ids_bt, ids_bt], dim=1)
+        self._ids_bt = ids_bt
+        logits_btv: Tensor = self._model(ids_bt)
         return logits_btv[:, -1]
+
+
+def make_decoder(model: nn.Module) -> KVCacheDecoder | UncachedDecoder:
+    """The decoder for `model`, which has to be in eval mode."""
+    return KVCacheDecoder(model) if isinstance(model, GPT) else UncachedDecoder(model)

@@ -22,7 +22,7 @@ from commands.cli import app
 from commands.submission import STAGES, verify
 from gpt.config import ModelConfig
 from gpt.decoding.canonical import STEP, canonical, one_thread
-from gpt.decoding.decoder import Decoder
+from gpt.decoding.decoder import KVCacheDecoder
 from gpt.errors import SubmissionError
 from gpt.model import GPT
 from repro.repository import WorkingFolder
@@ -54,7 +54,7 @@ def test_canonical_logits_are_the_models_rounded_and_blind_to_float32(architectu
     assert torch.equal((exact / STEP).round() * STEP, exact)
     assert (plain.double() - exact).abs().max() < STEP
     # Token by token, as text is written.
-    decoder = Decoder(canonical(model))
+    decoder = KVCacheDecoder(canonical(model))
     with torch.inference_mode():
         for t in range(22):
             assert torch.equal(decoder.read(ids_bt[:, t : t + 1]), exact[:, t])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gpt.config import ModelConfig
 from gpt.errors import TokenizerError
-from gpt.generation import Sample, Sampling, choose, generate, printable
+from gpt.generation import Sample, Sampling, generate, printable, sample_next
 from gpt.model import GPT
 from gpt.tokenizers.base import Tokenizer
 from gpt.tokenizers.byte_level import ByteTokenizer
@@ -82,7 +82,7 @@ DRAWS = 20_000
 def frequencies(logits: Tensor = LOGITS, **sampling: Any) -> Tensor:
     """How often each token is chosen, in many draws."""
     uniforms = np.random.default_rng(0).random(DRAWS)
-    chosen = choose(logits.expand(DRAWS, -1), Sampling(max_new_tokens=1, **sampling), uniforms)
+    chosen = sample_next(logits.expand(DRAWS, -1), Sampling(max_new_tokens=1, **sampling), uniforms)
     return torch.bincount(chosen, minlength=len(logits)) / DRAWS
 
 
@@ -152,7 +152,7 @@ def test_temperature_comes_before_top_k_and_top_k_before_top_p() -> None:
 def test_the_narrowest_settings_are_greedy(sampling: dict[str, Any]) -> None:
     rows = torch.randn(50, 6, generator=torch.Generator().manual_seed(1)) * 10
     uniforms = np.random.default_rng(0).random(50)
-    chosen = choose(rows, Sampling(max_new_tokens=1, **sampling), uniforms)
+    chosen = sample_next(rows, Sampling(max_new_tokens=1, **sampling), uniforms)
     assert torch.equal(chosen, rows.argmax(-1))
 
 
@@ -167,13 +167,13 @@ def test_a_token_of_the_vocabulary_is_chosen_whatever_the_logits(
     logits: list[float], temperature: float, top_k: int, top_p: float, uniform: float
 ) -> None:
     sampling = Sampling(max_new_tokens=1, temperature=temperature, top_k=top_k, top_p=top_p)
-    chosen = choose(torch.tensor([logits]), sampling, np.array([uniform]))
+    chosen = sample_next(torch.tensor([logits]), sampling, np.array([uniform]))
     assert 0 <= int(chosen) < len(logits)
 
 
 def test_choosing_leaves_the_logits_as_they_were() -> None:
     rows = LOGITS.expand(2, -1).clone()
-    choose(rows, Sampling(max_new_tokens=1, top_k=2, top_p=0.5), np.array([0.2, 0.9]))
+    sample_next(rows, Sampling(max_new_tokens=1, top_k=2, top_p=0.5), np.array([0.2, 0.9]))
     assert torch.equal(rows, LOGITS.expand(2, -1))
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from gpt.config import ModelConfig
-from gpt.decoding.decoder import Decoder
+from gpt.decoding.decoder import KVCacheDecoder
 from gpt.extra_embeddings import LinePosition, NgramEmbedding
-from gpt.kv_cache import Cache
+from gpt.kv_cache import KVCache
 from gpt.model import (
     GPT,
     MLP,
@@ -425,7 +425,7 @@ def test_reading_in_pieces_gives_the_logits_of_reading_at_once(
     extras: dict[str, Any], pieces: list[int]
 ) -> None:
     model = randomised(make(**extras))
-    ids, cache = ids_bt(), Cache(2, 12)
+    ids, cache = ids_bt(), KVCache(2, 12)
     # A line that goes on in the next piece, one that begins in it, one whose beginning is not seen.
     ids[0, 1], ids[1, 6], ids[2] = 3, 5, 1
     with torch.no_grad():
@@ -437,13 +437,13 @@ def test_reading_in_pieces_gives_the_logits_of_reading_at_once(
 class Doubled(GPT):
     """A model of one's own, made from ours."""
 
-    def forward(self, ids_bt: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, ids_bt: Tensor, cache: KVCache | None = None) -> Tensor:
         return 2 * super().forward(ids_bt, cache)
 
 
 def test_a_model_derived_from_ours_is_asked_itself() -> None:
     model = randomised(Doubled(make().config, VOCABULARY))
-    decoder, ids = Decoder(model), ids_bt()
+    decoder, ids = KVCacheDecoder(model), ids_bt()
     with torch.inference_mode():
         expected = model(ids)
         torch.testing.assert_close(decoder.read(ids[:, :4]), expected[:, 3])
@@ -452,7 +452,7 @@ def test_a_model_derived_from_ours_is_asked_itself() -> None:
 
 def test_a_cleared_cache_remembers_nothing() -> None:
     extras = {"architecture": "modern", "ngram_rows": 100, "line_sums": 4}
-    model, cache = randomised(make(**extras)), Cache(2, 12)
+    model, cache = randomised(make(**extras)), KVCache(2, 12)
     with torch.no_grad():
         model(ids_bt(), cache)
         cache.clear()
@@ -462,7 +462,7 @@ def test_a_cleared_cache_remembers_nothing() -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_more_than_a_block_is_refused(architecture: str) -> None:
-    model, cache = randomised(make(architecture=architecture)), Cache(2, 12)
+    model, cache = randomised(make(architecture=architecture)), KVCache(2, 12)
     with torch.no_grad():
         with pytest.raises(ValueError, match="13 positions; block_size is 12"):
             model(ids_bt(t=13))
