@@ -1,6 +1,6 @@
 """Typed configurations: the shape of a model, and how it is trained.
 
-Knows no tensors (it is imported where torch is not) and no values: those are in gpt/presets.py.
+Not here: tensors (this is imported where torch is not) and values (presets.py).
 """
 
 import re
@@ -27,22 +27,22 @@ OUR_SOURCE = "gpt/model.py"
 
 
 class ModelConfig(Config):
-    """The shape of a GPT. `vocab_size` comes from the tokenizer and is not a preset's business."""
+    """The shape of a GPT. `vocab_size` comes from the tokenizer, so no preset has it."""
 
     architecture: Literal["original", "gpt2", "modern"] = "gpt2"
-    # Python with a class GPT; whoever has it from a checkpoint does not run it.
+    # A Python file with a class GPT. The name in a checkpoint is compared, never run.
     source: str = Field(default=OUR_SOURCE, min_length=1)
     n_layer: int = Field(gt=0)
     n_head: int = Field(gt=0)
     n_embd: int = Field(gt=0)
-    # A limit far above any use: it is allocated in full, also for a config.json that lies.
+    # Limited, since tables of this length are allocated before a config.json is known to be true.
     block_size: int = Field(gt=0, le=2**20)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     bias: bool = False
     init_std: float = Field(default=0.02, gt=0.0)
-    # Rows of each table of n-gram embeddings; 0 is none.
+    # Rows of each table of n-gram embeddings; 0: no tables.
     ngram_rows: int = Field(default=0, ge=0, le=2**24)
-    # Learned sums over the tokens of a line so far, beside its column; 0 is neither.
+    # Learned sums over the tokens of a line so far, with the column; 0: neither.
     line_sums: int = Field(default=0, ge=0, le=1024)
 
     @model_validator(mode="after")
@@ -50,28 +50,28 @@ class ModelConfig(Config):
         if self.n_embd % self.n_head:
             near = max(self.n_head, round(self.n_embd / self.n_head) * self.n_head)
             raise ValueError(
-                f"model.n_embd {self.n_embd} is not divisible by model.n_head {self.n_head}; "
-                f"try n_embd {near}"
+                f"model.n_embd = {self.n_embd} is not divisible by model.n_head = {self.n_head}; "
+                f"use model.n_embd={near}"
             )
         if self.architecture == "modern" and self.n_embd // self.n_head % 2:
             raise ValueError(
-                f"model.architecture modern turns pairs of numbers, and model.n_embd {self.n_embd} "
-                f"over model.n_head {self.n_head} is odd; try n_embd {2 * self.n_head}"
+                f"model.n_embd = {self.n_embd} with model.n_head = {self.n_head}: a head's size is "
+                f"odd, and rotary positions need pairs; use model.n_embd={2 * self.n_head}"
             )
         if self.line_sums and self.architecture != "modern":
             raise ValueError(
-                f"model.line_sums needs model.architecture modern, not {self.architecture}; "
-                "set it to 0"
+                f"model.line_sums = {self.line_sums}: model.architecture = {self.architecture} has "
+                "none; set it to 0, or use model.architecture=modern"
             )
         if self.architecture == "original" and self.n_embd % 2:
             raise ValueError(
-                f"model.architecture original has sines and cosines in pairs, and model.n_embd "
-                f"{self.n_embd} is odd; try n_embd {self.n_embd + 1}"
+                f"model.n_embd = {self.n_embd} is odd, and the positions of model.architecture = "
+                f"original are pairs of a sine and a cosine; use model.n_embd={self.n_embd + 1}"
             )
         return self
 
 
-# A number, and what it counts.
+# A number and its unit.
 BUDGET = r"(\d+\.?\d*(e\+?\d+)? (tokens|tokens/parameter|flops))?"
 
 
@@ -79,7 +79,7 @@ class TrainConfig(Config):
     """One training run. Learning rates are peak values; `steps` are optimizer updates."""
 
     steps: int = Field(ge=0)
-    # In place of `steps`, as gpt.evaluation.flops.steps_of reads it.
+    # Instead of `steps`; gpt.evaluation.flops.steps_of computes them.
     budget: str = ""
     batch_size: int = Field(gt=0)
     gradient_accumulation: int = Field(default=1, gt=0)
@@ -101,7 +101,7 @@ class TrainConfig(Config):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int = Field(default=0, ge=0, le=1024)
-    # A name of Hugging Face's, or a file or folder of weights; "" begins from nothing.
+    # A model on the Hugging Face hub, or a file or folder of weights; "": random initial weights.
     init_from: str = ""
     processes: int = Field(default=1, gt=0, le=65536)
     sharding: Literal["ddp", "fsdp"] = "ddp"
@@ -112,8 +112,8 @@ class TrainConfig(Config):
     def budget_counts_something(cls, budget: str) -> str:
         if not re.fullmatch(BUDGET, budget):
             raise ValueError(
-                f"train.budget {budget!r} is none; write '2e6 tokens', '20 tokens/parameter' or "
-                "'1e15 flops'"
+                f"train.budget = {budget!r} is not a valid budget; use '2e6 tokens', "
+                "'20 tokens/parameter' or '1e15 flops'"
             )
         return budget
 

@@ -1,7 +1,4 @@
-"""The presets: complete, named pairs of a model and its training.
-
-`resolve` overlays what a user changed.
-"""
+"""Presets: named values of a model and its training, and the overrides of a user."""
 
 from typing import Any
 
@@ -41,8 +38,8 @@ _FAST: dict[str, Any] = {
 }
 
 # GPT-2's shapes (Radford et al. 2019, table 2) with nanoGPT's recipe for 124M (its
-# config/train_gpt2.py): half a million tokens a step, 2^19, whatever a GPU holds of them at once.
-_GPT2_TOKENS_A_STEP = 2**19
+# config/train_gpt2.py): 2^19 tokens per step, however few of them a GPU holds at once.
+_GPT2_TOKENS_PER_STEP = 2**19
 
 
 def _gpt2(
@@ -60,7 +57,7 @@ def _gpt2(
         "train": {
             "steps": 600_000,
             "batch_size": batch,
-            "gradient_accumulation": _GPT2_TOKENS_A_STEP // 1024 // batch,
+            "gradient_accumulation": _GPT2_TOKENS_PER_STEP // 1024 // batch,
             "learning_rate": learning_rate,
             "min_learning_rate": learning_rate / 10,
             "warmup_steps": 2000,
@@ -141,13 +138,13 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 def resolve(
     preset: str, model: dict[str, Any], train: dict[str, Any]
 ) -> tuple[ModelConfig, TrainConfig, dict[str, Any]]:
-    """The configurations of `preset` with the keys of `model` and `train` laid over it.
+    """The two configurations of `preset` with the keys of `model` and `train` overridden.
 
-    Returns the two configurations and what was overridden, as {key: value}, in order.
-    Raises ParamsError for an unknown preset or a combination that cannot be built.
+    Also returns {key: value} of the overrides that change something, in order. Raises ParamsError
+    for an unknown preset or a combination that cannot be built.
     """
     if preset not in PRESETS:
-        raise ParamsError(f"params.yaml: preset {preset!r} is unknown; choose {', '.join(PRESETS)}")
+        raise ParamsError(f"params.yaml: preset = {preset!r} is unknown; use {', '.join(PRESETS)}")
     base = PRESETS[preset]
     overridden = {
         key: value

@@ -405,7 +405,7 @@ def test_a_model_without_line_breaks_never_begins_a_line() -> None:
 
 @pytest.mark.parametrize("architecture", ["original", "gpt2"])
 def test_places_in_lines_belong_to_the_modern_architecture(architecture: str) -> None:
-    with pytest.raises(ValueError, match="line_sums needs model"):
+    with pytest.raises(ValueError, match=r"line_sums = 4: model\.architecture"):
         make(architecture=architecture, line_sums=4)
 
 
@@ -509,7 +509,8 @@ def test_tables_of_positions_are_in_no_checkpoint(architecture: str) -> None:
 
 def test_a_modern_width_of_an_odd_number_to_a_head_is_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"model\.n_embd 12 over model\.n_head 4 is odd; try n_embd 8"
+        ValueError,
+        match=r"model\.n_embd = 12 with model\.n_head = 4: .*; use model\.n_embd=8",
     ):
         ModelConfig(architecture="modern", n_layer=1, n_head=4, n_embd=12, block_size=8)
 

@@ -398,7 +398,7 @@ FAULTS: dict[str, tuple[Callable[[Clone], list[str]], str]] = {
     ),
     "heads that do not divide the width": (
         lambda clone: ["exp", "run", "-S", "model.n_embd=33"],
-        "model.n_embd 33 is not divisible by model.n_head 2",
+        "model.n_embd = 33 is not divisible by model.n_head = 2",
     ),
     "a missing path": (
         lambda clone: ["exp", "run", "-S", "data.corpus=own", "-S", "data.path=no/such/folder"],

@@ -284,8 +284,8 @@ def test_fractions_that_leave_nothing_to_train_on_are_refused(written: str) -> N
 @pytest.mark.fault(21, planted=planted.HEADS_UNCHECKED)
 def test_a_width_that_the_heads_do_not_divide_is_refused_with_one_that_they_do() -> None:
     line = fault(edited(model__n_embd="130", model__n_head="4"))
-    assert "model.n_embd 130 is not divisible by model.n_head 4" in line
-    near = re.search(r"try n_embd (\d+)", line)
+    assert "model.n_embd = 130 is not divisible by model.n_head = 4" in line
+    near = re.search(r"use model\.n_embd=(\d+)", line)
     assert near and int(near.group(1)) % 4 == 0
 
 
@@ -303,7 +303,7 @@ def test_a_preset_resolves_to_its_own_numbers(preset: str) -> None:
 
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
     line = fault(edited(preset="huge"))
-    assert "preset 'huge' is unknown" in line
+    assert "preset = 'huge' is unknown" in line
     assert all(preset in line for preset in PRESETS)
 
 
