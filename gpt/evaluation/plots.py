@@ -30,7 +30,14 @@ def baseline_levels(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def loss_plot(path: Path, curve: pd.DataFrame, levels: dict[str, float], title: str) -> None:
-    """Writes the loss curves over the steps, with `levels` (nats per token) as horizontal lines."""
+    """Writes `loss_figure` as a PNG file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # By default matplotlib writes its own version into the file.
+    loss_figure(curve, levels, title).savefig(path, metadata={"Software": None})
+
+
+def loss_figure(curve: pd.DataFrame, levels: dict[str, float], title: str) -> Figure:
+    """The loss curves over the steps, with `levels` (nats per token) as horizontal lines."""
     figure = Figure(figsize=(9, 5), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     train = curve.dropna(subset=["train_loss"])
@@ -47,6 +54,4 @@ def loss_plot(path: Path, curve: pd.DataFrame, levels: dict[str, float], title: 
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # By default matplotlib writes its own version into the file.
-    figure.savefig(path, metadata={"Software": None})
+    return figure

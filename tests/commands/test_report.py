@@ -1,5 +1,6 @@
 """The report: everything in one page, and nothing from a network."""
 
+import html
 import json
 import re
 import shutil
@@ -37,8 +38,8 @@ def write_results(trial: TrialRepository, text: str = "Thou art.") -> None:
     """All that the report reads, small."""
     for stage in STAGES:
         trial.results(stage)
-    numbers = {"parameters": 1000, "steps": 40, "tokens": 400, "best_val_loss": 3.7}
-    trial.write("metrics/train.json", json.dumps(numbers))
+    metrics = {"parameters": 1000, "steps": 40, "tokens": 400, "best_val_loss": 3.7}
+    trial.write("metrics/train.json", json.dumps(metrics))
     trial.write("metrics/evaluate.json", json.dumps({"val": VAL, "ladder": LADDER}))
     trial.write("metrics/sample.json", json.dumps({"samples": 1, "novelty": NOVELTY}))
     sample = {"sample": 0, "prompt": "", "text": text, "stop_reason": "length", "seed": 1}
@@ -56,6 +57,12 @@ def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialRepository:
     return repository
 
 
+def commit_all() -> None:
+    identity = ["-c", "user.name=ada", "-c", "user.email=ada@example.org"]
+    subprocess.run(["git", "add", "."], check=True)
+    subprocess.run(["git", *identity, "commit", "--quiet", "--message", "a"], check=True)
+
+
 def report() -> str:
     done = CliRunner().invoke(app, ["report"])
     assert done.exit_code == 0, done.output
@@ -63,21 +70,22 @@ def report() -> str:
 
 
 def test_the_page_holds_scores_params_lineage_and_how_to_reproduce(trial: TrialRepository) -> None:
-    trial.set(n_layer=4)
+    commit_all()
+    trial.set(n_layer=4, prompt="'ROMEO:'")
     write_results(trial)
-    text = re.sub(r"<[^>]*>", " ", report())
+    text = html.unescape(re.sub(r"<[^>]*>", " ", report()))
     lock = (trial.folder / "dvc.lock").read_text(encoding="utf-8")
-    for wanted in (
+    for expected in (
         "quick on verse",
         "n_layer=4",
         "1.400 to 1.600",
         "longest run shared with train",
         "6-gram",
-        "dvc exp run -S preset=quick -S data.corpus=verse -S seed=1 -S model.n_layer=4",
+        """dvc exp run -S model.n_layer=4 -S 'sample.prompt="ROMEO:"'""",
         "runtime.tracking is false",
         "Thou art.",
     ):
-        assert wanted in text, wanted
+        assert expected in text, expected
     stages = yaml.safe_load(lock)["stages"].values()
     for out in [out for stage in stages for out in stage["outs"]]:
         assert f"{out['path']} {out['md5'][:8]}" in text
@@ -97,7 +105,9 @@ def test_without_results_a_line_says_what_to_run(trial: TrialRepository) -> None
     assert not Path("report.html").exists()
 
 
-def test_a_broken_tracking_store_is_told_and_does_not_stop_the_page(trial: TrialRepository) -> None:
+def test_a_broken_tracking_store_is_reported_on_the_page(
+    trial: TrialRepository,
+) -> None:
     trial.set(tracking="true")
     write_results(trial)
     trial.write("mlflow.db", "not a database")
@@ -106,7 +116,7 @@ def test_a_broken_tracking_store_is_told_and_does_not_stop_the_page(trial: Trial
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_texts_by_step_come_from_the_tracking_store(trial: TrialRepository) -> None:
+def test_samples_by_step_come_from_the_tracking_store(trial: TrialRepository) -> None:
     trial.set(tracking="true")
     for stage in ("prepare", "tokenize"):
         trial.run(stage)
@@ -148,29 +158,28 @@ def test_the_page_works_with_the_network_off(
     import commands.report
 
     steps = [(0, "Xq zw"), (20, "Thou art"), (2400, EVIL)]
-    monkeypatch.setattr(commands.report, "texts_by_step", lambda one: (steps, ""))
+    monkeypatch.setattr(commands.report, "samples_by_step", lambda result: (steps, ""))
     write_results(trial, EVIL)
     report()
     context = browser.new_context(viewport={"width": width, "height": 800}, offline=True)
     page = context.new_page()
-    asked: list[str] = []
+    requests: list[str] = []
     faults: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requests.append(request.url))
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda line: line.type == "error" and faults.append(line.text))
     page.goto((trial.folder / "report.html").as_uri())
-    page.wait_for_function("window.Bokeh && Bokeh.documents[0]?.is_idle", timeout=60_000)
-    # Five figures, each drawn on a canvas of its own that is as wide as the page allows.
-    assert page.evaluate("Bokeh.documents[0].roots().length") == 5
+    # Five figures, of which the large one scrolls in a frame of its own.
+    assert page.locator("svg[role=img]").count() == 5
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    # The slider goes back in time.
+    # The slider selects the step.
     assert page.inner_text("#at") == "2,400"
     slider = page.locator("#step")
     slider.fill("0")
-    assert (page.inner_text("#at"), page.inner_text("#written")) == ("0", "Xq zw")
+    assert (page.inner_text("#at"), page.inner_text("#sample")) == ("0", "Xq zw")
     slider.press("ArrowRight")
-    assert (page.inner_text("#at"), page.inner_text("#written")) == ("20", "Thou art")
+    assert (page.inner_text("#at"), page.inner_text("#sample")) == ("20", "Thou art")
     assert page.title() == "quick on verse"
-    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
     assert faults == []
     context.close()
