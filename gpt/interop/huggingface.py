@@ -30,7 +30,6 @@ WRAPPER = "gpt.interop.modeling_repro_gpt"
 RMS_NORM_EPSILON = torch.finfo(torch.float32).eps  # PyTorch's default, which ours have
 
 Weights = dict[str, Tensor]
-Layout = tuple[dict[str, Any], Weights]  # config.json, and weights by their names there
 
 
 def write_hugging_face(trained: TrainedModel, out: Path) -> list[Path]:
@@ -164,23 +163,45 @@ def _own(trained: TrainedModel) -> dict[str, Any]:
 def modelling_code(source: str) -> dict[str, str]:
     """The wrapper and all files of gpt/ that it imports, by their names in one flat folder.
 
-    transformers copy what is imported relatively, from one folder: `from gpt.kernels.cpu import x`
-    becomes `from .kernels_cpu import x`. A model of another `source` is among them as source.py.
+    A model of another `source` is among them as source.py.
     """
     files: dict[str, str] = {}
     modules = [WRAPPER]
     while modules:
         module = modules.pop()
-        path = REPOSITORY / f"{module.replace('.', '/')}.py"
-        text = (Path(source) if module == "gpt.source" else path).read_text(encoding="utf-8")
+        path = Path(source) if module == "gpt.source" else _path(module)
+        text = path.read_text(encoding="utf-8")
         if module == WRAPPER and source != OUR_SOURCE:
             text = text.replace("from gpt.model import GPT", "from gpt.source import GPT")
-        imports = re.compile(r"^( *from )(gpt\.[\w.]+)(?= import )", re.MULTILINE)
-        new = {match[2] for match in imports.finditer(text)}
-        text = imports.sub(lambda match: f"{match[1]}.{_flat(match[2])}", text)
-        files[f"{_flat(module)}.py"] = text
-        modules += [name for name in sorted(new) if f"{_flat(name)}.py" not in files]
+        files[f"{_flat(module)}.py"], imports = with_relative_imports(text)
+        modules += [name for name in imports if f"{_flat(name)}.py" not in files]
     return files
+
+
+def with_relative_imports(text: str) -> tuple[str, list[str]]:
+    """The text of a module with imports of gpt/ from one flat folder, and the modules it imports.
+
+    `from gpt.kernels.cpu import x` becomes `from .kernels_cpu import x`.
+    """
+    imports: list[str] = []
+
+    def rewrite(match: re.Match[str]) -> str:
+        package, name = match[1], match[2]
+        module = f"{package}.{name}"
+        if _path(module).is_file():
+            imports.append(module)
+            # transformers copy only what is imported by a line of the first form.
+            flat = _flat(module)
+            return f"from .{flat} import __name__ as _\nfrom . import {flat} as {name}"
+        imports.append(package)
+        return f"from .{_flat(package)} import {name}"
+
+    text = re.sub(r"^from (gpt[\w.]*) import (\w+|\()", rewrite, text, flags=re.MULTILINE)
+    return text, imports
+
+
+def _path(module: str) -> Path:
+    return REPOSITORY / f"{module.replace('.', '/')}.py"
 
 
 def _flat(module: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import REPOSITORY
 from torch.utils.flop_counter import FlopCounterMode
 from trial_repository import TrialRepository
 from typer.testing import CliRunner
@@ -47,7 +48,7 @@ def test_parameters_of_presets_are_those_of_their_models(preset: str) -> None:
 
 @pytest.mark.parametrize("preset", ["quick", "nanogpt-cpu"])
 def test_parameters_of_presets_are_those_of_the_readme(preset: str) -> None:
-    table = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    table = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     shape, _, _ = resolve(preset, {}, {})
     assert f"{parameter_count(shape, 65):,}" in table
 
@@ -191,7 +192,7 @@ def test_every_preset_can_be_planned() -> None:
 
 
 def test_the_table_of_the_docs_is_what_is_computed_from_what_it_says() -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs/scale.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs/scale.md").read_text(encoding="utf-8")
     computed: dict[str, list[float]] = {}
     for preset in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"):
         model, train, _ = resolve(preset, {}, {})

@@ -18,7 +18,7 @@ from small_models import MODERN, QUICK, TEXT, small_config, small_tokenizers, sm
 from gpt.checkpoint import TrainedModel
 from gpt.config import OUR_SOURCE
 from gpt.evaluation.benchmarks import Question, choice_scores
-from gpt.interop.huggingface import modelling_code, write_hugging_face
+from gpt.interop.huggingface import modelling_code, with_relative_imports, write_hugging_face
 from gpt.tokenizers.byte_level import ByteTokenizer
 
 # A model as a learner writes it: other names, a tied head, and a buffer that is not saved.
@@ -145,10 +145,25 @@ def test_the_code_of_an_export_imports_nothing_of_ours_but_files_beside_it() -> 
     for name, text in files.items():
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.ImportFrom) and node.level:
-                assert f"{node.module}.py" in files, name
+                for module in [node.module] if node.module else [n.name for n in node.names]:
+                    assert f"{module}.py" in files, name
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 module = getattr(node, "module", None) or node.names[0].name
                 assert module.partition(".")[0] not in ("gpt", "repro", "stages", "verse"), name
+
+
+def test_imports_become_relative_to_one_folder() -> None:
+    text = (
+        "import gpt_neox\nfrom gpt.kv_cache import (\n    A,\n)\nfrom gpt.kernels import cpu\n"
+        "from gpt.kernels.cpu import gelu, rms_norm\n'from gpt.config import x'\n"
+    )
+    rewritten, imports = with_relative_imports(text)
+    assert rewritten == (
+        "import gpt_neox\nfrom .kv_cache import (\n    A,\n)\n"
+        "from .kernels_cpu import __name__ as _\nfrom . import kernels_cpu as cpu\n"
+        "from .kernels_cpu import gelu, rms_norm\n'from gpt.config import x'\n"
+    )
+    assert imports == ["gpt.kv_cache", "gpt.kernels.cpu", "gpt.kernels.cpu"]
 
 
 # --- lm-evaluation-harness ------------------------------------------------------------------------
