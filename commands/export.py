@@ -12,8 +12,6 @@ from gpt.interop.gguf import write_gguf
 from gpt.interop.huggingface import write_hugging_face
 from stages.params import MODEL, load
 
-WRITERS = {"hf": write_hugging_face, "gguf": write_gguf}
-
 app = typer.Typer()
 
 
@@ -24,13 +22,7 @@ class Layout(StrEnum):
     gguf = "gguf"
 
 
-def export(to: str, model: Path, out: Path | None) -> list[Path]:
-    """Writes the model in the folder `model` to `out`, else export/hf or export/gguf.
-
-    Returns the files. Raises CheckpointError for a model or tokenizer that cannot be exported.
-    """
-    trained = load_model(model, load().model_source)
-    return WRITERS[to](trained, out or Path("export") / to)
+WRITERS = {Layout.hf: write_hugging_face, Layout.gguf: write_gguf}
 
 
 @app.command("export")
@@ -44,5 +36,6 @@ def export_model(
 ) -> None:
     """Write the trained model in the format of another project."""
     with at_root():
-        for file in export(to.value, model, out):
+        trained = load_model(model, load().model_source)
+        for file in WRITERS[to](trained, out or Path("export") / to):
             print(file)
