@@ -8,6 +8,7 @@ import typer
 
 from commands.root import at_root
 from gpt.checkpoint import load_model
+from gpt.errors import CheckpointError
 from gpt.interop.gguf import write_gguf
 from gpt.interop.huggingface import write_hugging_face
 from stages.params import MODEL, load
@@ -37,5 +38,11 @@ def export_model(
     """Write the trained model in the format of another project."""
     with at_root():
         trained = load_model(model, load().model_source)
-        for file in WRITERS[to](trained, out or Path("export") / to):
-            print(file)
+        folder = out or Path("export") / to
+        try:
+            files = WRITERS[to](trained, folder)
+        except OSError as error:
+            raise CheckpointError(
+                f"{folder}: could not be written ({error.strerror}); choose another --out"
+            ) from None
+        print("\n".join(str(file) for file in files))

@@ -85,15 +85,15 @@ def experiments_on_the_same_text(result: Experiment) -> Table:
     table: Table = []
     for name in experiments.names()[1:]:
         try:
-            other = experiments.read(name)
+            experiment = experiments.read(name)
         except ParamsError:
             continue  # queued, failed, or of another version: there is nothing to show of it
-        theirs = other.setting()
-        changed = {key: theirs[key] for key in setting if theirs.get(key) != setting[key]}
+        theirs = experiment.setting()
+        changed = {k: theirs.get(k) for k in setting if theirs.get(k) != setting[k]}
         if not any(key.startswith("data.") for key in changed):
             changes = [f"{key.rpartition('.')[2]}={value}" for key, value in changed.items()]
-            changes.append(f"seed={other.params.seed}")
-            table.append([name, other.bits_per_byte, ", ".join(changes)])
+            changes.append(f"seed={experiment.params.seed}")
+            table.append([name, experiment.bits_per_byte, ", ".join(changes)])
     return sorted(table, key=lambda row: row[1])[:MAX_EXPERIMENTS]
 
 

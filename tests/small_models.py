@@ -40,7 +40,7 @@ def small_model(config: ModelConfig, tokenizer: Tokenizer) -> GPT:
 def small_trained_model(config: ModelConfig, tokenizer: Tokenizer) -> TrainedModel:
     device = choose_device("cpu", "float32")
     train = TrainConfig(steps=1, batch_size=1, learning_rate=1e-3, min_learning_rate=0.0)
-    record = ModelRecord(
+    run_config = ModelRecord(
         model=config,
         vocab_size=tokenizer.vocab_size,
         train=train,
@@ -50,7 +50,7 @@ def small_trained_model(config: ModelConfig, tokenizer: Tokenizer) -> TrainedMod
         device=DeviceRecord(**device.as_dict()),
         tokenizer_sha256="0" * 64,
     )
-    return TrainedModel(small_model(config, tokenizer), tokenizer, record, device)
+    return TrainedModel(small_model(config, tokenizer), tokenizer, run_config, device)
 
 
 def small_tokenizers() -> dict[str, Tokenizer]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gpt.checkpoint import TrainedModel
 from gpt.config import OUR_SOURCE, ModelConfig
+from gpt.errors import CheckpointError
 from gpt.files import write_json
 from gpt.interop.gpt2_weights import LAYER_NORM_EPSILON, has_only, to_gpt2
 from gpt.interop.hf_tokenizer import END_OF_TEXT, hugging_face_tokenizer
@@ -33,7 +34,10 @@ Weights = dict[str, Tensor]
 
 
 def write_hugging_face(trained: TrainedModel, out: Path) -> list[Path]:
-    """Writes the model into the folder `out`; returns the files. Raises DataError."""
+    """Writes the model into the folder `out`; returns the files.
+
+    Raises CheckpointError for a model of another source that cannot go along.
+    """
     tokenizer = hugging_face_tokenizer(trained.tokenizer)
     model, bos = trained.model, trained.tokenizer.bos
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -51,7 +55,7 @@ def write_hugging_face(trained: TrainedModel, out: Path) -> list[Path]:
     config |= {"vocab_size": model.vocab_size, "dtype": "float32"}
     config |= {"bos_token_id": bos, "eos_token_id": bos, "pad_token_id": None}
     write_json(out / "config.json", config)
-    # transformers insist on the format.
+    # transformers ask for the format.
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
     text = json.dumps(tokenizer, ensure_ascii=False, indent=1)
     (out / "tokenizer.json").write_text(text, encoding="utf-8")
@@ -163,13 +167,19 @@ def _own(trained: TrainedModel) -> dict[str, Any]:
 def modelling_code(source: str) -> dict[str, str]:
     """The wrapper and all files of gpt/ that it imports, by their names in one flat folder.
 
-    A model of another `source` is among them as source.py.
+    A model of another `source` is among them as source.py. Raises CheckpointError where that
+    imports from gpt/ what is not a file there.
     """
     files: dict[str, str] = {}
     modules = [WRAPPER]
     while modules:
         module = modules.pop()
         path = Path(source) if module == "gpt.source" else _path(module)
+        if not path.is_file():
+            raise CheckpointError(
+                f"model.source = {source}: imports {module}, which cannot be exported; import from "
+                "the files of gpt/, such as gpt.model"
+            )
         text = path.read_text(encoding="utf-8")
         if module == WRAPPER and source != OUR_SOURCE:
             text = text.replace("from gpt.model import GPT", "from gpt.source import GPT")
@@ -190,8 +200,8 @@ def with_relative_imports(text: str) -> tuple[str, list[str]]:
         module = f"{package}.{name}"
         if _path(module).is_file():
             imports.append(module)
-            # transformers copy only what is imported by a line of the first form.
             flat = _flat(module)
+            # transformers copy only files that are imported by a line of the first form.
             return f"from .{flat} import __name__ as _\nfrom . import {flat} as {name}"
         imports.append(package)
         return f"from .{_flat(package)} import {name}"

@@ -39,6 +39,14 @@ def test_out_is_relative_to_where_the_command_runs(
     assert (folder / "data/mine/model.safetensors").is_file()
 
 
+def test_a_folder_that_cannot_be_written_is_named(folder: Path) -> None:
+    (folder / "file").write_text("", encoding="utf-8")
+    done = CliRunner().invoke(app, ["export", "--to", "hf", "--out", "file"])
+    assert done.exit_code == 2
+    assert "file: could not be written" in done.output.replace("\n", "")
+    assert "choose another --out" in done.output
+
+
 def test_without_a_model_a_line_says_what_to_run(folder: Path) -> None:
     (folder / "data/model/config.json").unlink()
     done = CliRunner().invoke(app, ["export", "--to", "hf"])

@@ -26,7 +26,8 @@ VAL = {
     "by_class": {"letter": {"loss": 1.2, "share": 0.8}, "line_break": {"loss": 0.1, "share": 0.2}},
 }
 NEW = {f"{n:02}": n / 20 for n in range(4, 17)}
-LADDER = {"uniform": 6.0, **{f"ngram_{n}": 5 - n / 2 for n in range(1, 7)}, "gzip": 2.8, "xz": 2.5}
+NGRAMS = {f"ngram_{n}": 5 - n / 2 for n in range(1, 7)}
+BASELINES = {"uniform": 6.0, **NGRAMS, "gzip": 2.8, "xz": 2.5}
 NOVELTY = {
     **{"longest_shared_run": 41, "new_ngrams": NEW},
     "validation": {"longest_shared_run": 48, "new_ngrams": NEW},
@@ -40,7 +41,7 @@ def write_results(trial: TrialRepository, text: str = "Thou art.") -> None:
         trial.results(stage)
     metrics = {"parameters": 1000, "steps": 40, "tokens": 400, "best_val_loss": 3.7}
     trial.write("metrics/train.json", json.dumps(metrics))
-    trial.write("metrics/evaluate.json", json.dumps({"val": VAL, "ladder": LADDER}))
+    trial.write("metrics/evaluate.json", json.dumps({"val": VAL, "ladder": BASELINES}))
     trial.write("metrics/sample.json", json.dumps({"samples": 1, "novelty": NOVELTY}))
     sample = {"sample": 0, "prompt": "", "text": text, "stop_reason": "length", "seed": 1}
     trial.write("data/samples/samples.jsonl", json.dumps(sample) + "\n")
@@ -121,9 +122,9 @@ def test_samples_by_step_come_from_the_tracking_store(trial: TrialRepository) ->
     for stage in ("prepare", "tokenize"):
         trial.run(stage)
 
-    def body(row: Any) -> None:
-        row.log_text("Xq zw", "samples/step_00000000.txt")
-        row.log_text(EVIL, "samples/step_00000020.txt")
+    def body(run: Any) -> None:
+        run.log_text("Xq zw", "samples/step_00000000.txt")
+        run.log_text(EVIL, "samples/step_00000020.txt")
 
     trial.run("train", body)
     # The same weights again, as after a change of `sample` alone.

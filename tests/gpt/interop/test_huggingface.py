@@ -17,6 +17,7 @@ from small_models import MODERN, QUICK, TEXT, small_config, small_tokenizers, sm
 
 from gpt.checkpoint import TrainedModel
 from gpt.config import OUR_SOURCE
+from gpt.errors import CheckpointError
 from gpt.evaluation.benchmarks import Question, choice_scores
 from gpt.interop.huggingface import modelling_code, with_relative_imports, write_hugging_face
 from gpt.tokenizers.byte_level import ByteTokenizer
@@ -164,6 +165,13 @@ def test_imports_become_relative_to_one_folder() -> None:
         "from .kernels_cpu import gelu, rms_norm\n'from gpt.config import x'\n"
     )
     assert imports == ["gpt.kv_cache", "gpt.kernels.cpu", "gpt.kernels.cpu"]
+
+
+def test_a_source_that_cannot_be_exported_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "mine.py"
+    source.write_text("from gpt import GPT\n", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"mine\.py: imports gpt, which cannot be exported"):
+        modelling_code(str(source))
 
 
 # --- lm-evaluation-harness ------------------------------------------------------------------------
