@@ -18,7 +18,6 @@ Shapes are those of gpt/__init__.py; c is half a head, n_embd for `original`'s p
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +29,7 @@ from gpt.errors import ParamsError
 from gpt.extra_embeddings import LinePosition, NgramEmbedding
 from gpt.kernels import cpu
 from gpt.kv_cache import KVCache, LayerCache
+from gpt.types import ParameterGroups
 
 # False: PyTorch's forms alone. Slower on a CPU, and the last digits differ.
 CPU_KERNELS = True
@@ -52,10 +52,8 @@ def cross_entropy(logits_btv: Tensor, targets_bt: Tensor) -> Tensor:
 def causal_attention(
     q_bhte: Tensor, k_bhse: Tensor, v_bhse: Tensor, dropout: float = 0.0
 ) -> Tensor:
-    """softmax(q k' / sqrt(e)) v, (b, h, t, e); a position attends to itself and those before it.
-
-    The t positions of the queries are the last of the s.
-    """
+    """softmax(q k' / sqrt(e)) v, (b, h, t, e); the t queries are at the last t of s positions, and
+    attend to their own and those before."""
     t, s = q_bhte.shape[2], k_bhse.shape[2]
     if CPU_KERNELS and cpu.prefers_dense_attention(q_bhte, k_bhse, dropout):
         return cpu.dense_causal_attention(q_bhte, k_bhse, v_bhse)
@@ -68,19 +66,16 @@ def causal_attention(
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """x divided by its root mean square along the last dimension (Zhang & Sennrich 2019).
-
-    The mean square is computed in float32 at least, whatever the dtype of x.
-    """
+    """x divided by its root mean square over the last dimension (Zhang & Sennrich 2019), which is
+    computed in float32 at least."""
     if _use_cpu_kernel(x):
         return cpu.rms_norm(x, NORM_EPS)
     return F.rms_norm(x, x.shape[-1:], eps=NORM_EPS)
 
 
 def apply_rotary_emb(x_btnhe: Tensor, cos_tc: Tensor, sin_tc: Tensor) -> Tensor:
-    """Rotates each pair (2i, 2i + 1) of the last dimension by angle i of its position (Su et al.
-    2021). Takes (b, t, ..., e), with any dimensions between.
-    """
+    """Rotates each pair (2i, 2i + 1) of the last dimension of (b, t, ..., e) by angle i of its
+    position (Su et al. 2021)."""
     between = x_btnhe.dim() - 3
     cos = cos_tc.view(cos_tc.shape[0], *between * (1,), -1)
     sin = sin_tc.view(cos.shape)
@@ -128,10 +123,6 @@ class CausalSelfAttention(nn.Module):
         normal_init(self.qkv, std, rng)
         normal_init(self.proj, residual_std, rng)
 
-    def matrices(self) -> list[tuple[Tensor, int]]:
-        """Each weight matrix, and how many matrices it holds one below the other."""
-        return [(self.qkv.weight, 3), (self.proj.weight, 1)]
-
     def forward(
         self, x_btd: Tensor, rope: CosSin | None = None, cache: LayerCache | None = None
     ) -> Tensor:
@@ -167,10 +158,6 @@ class MLP(nn.Module):
         normal_init(self.up, std, rng)
         normal_init(self.down, residual_std, rng)
 
-    def matrices(self) -> list[tuple[Tensor, int]]:
-        """Each weight matrix, and how many matrices it holds one below the other."""
-        return [(self.up.weight, 1), (self.down.weight, 1)]
-
     def forward(self, x_btd: Tensor) -> Tensor:
         hidden = self.up(x_btd)
         if CPU_KERNELS and self.activation is gelu and cpu.prefers_recomputed_gelu(hidden):
@@ -187,9 +174,6 @@ def normal_init(linear: nn.Linear, std: float, rng: torch.Generator) -> None:
     linear.weight.normal_(0.0, std, generator=rng)
     if linear.bias is not None:
         linear.bias.zero_()
-
-
-# --- blocks ---------------------------------------------------------------------------------------
 
 
 class OriginalBlock(nn.Module):
@@ -259,17 +243,13 @@ class ModernBlock(nn.Module):
 
 BLOCKS = {"original": OriginalBlock, "gpt2": GPT2Block, "modern": ModernBlock}
 
-# --- positions ------------------------------------------------------------------------------------
-
-# PyTorch splits longer calls of cos and sin among threads, and the second thread's part of the
-# first such call of a process may come from a kernel of low accuracy (docs/reliability.md).
+# In a longer call, the first of a process, the second thread's part of cos or sin may come from a
+# kernel of low accuracy (docs/reliability.md).
 MAX_ONE_THREAD_NUMEL = 1024
 
 
 def position_cos_sin(num_positions: int, size: int, dtype: torch.dtype = torch.float32) -> CosSin:
-    """cos and sin, (num_positions, size / 2) each, of the angle t / 10000^(2i/size) of position t
-    and pair i; on the CPU, also inside `torch.device("meta")`.
-    """
+    """cos and sin (t, c) of t / 10000^(2i/size), c = size / 2; on the CPU even under "meta"."""
     pairs = torch.arange(0, size, 2, dtype=dtype, device="cpu")
     positions = torch.arange(num_positions, dtype=dtype, device="cpu")
     angles_tc = torch.outer(positions, 10_000.0 ** (-pairs / size))
@@ -278,15 +258,6 @@ def position_cos_sin(num_positions: int, size: int, dtype: torch.dtype = torch.f
 
 
 # --- the model ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ParameterGroups:
-    """Every parameter of a model once, by how it is trained."""
-
-    hidden_matrices: list[tuple[Tensor, int]]  # the blocks'; each with how many it fuses
-    embeddings: list[Tensor]  # all other matrices, the head too; decayed like those above
-    vectors: list[Tensor]  # biases and gains of norms; never decayed
 
 
 class GPT(nn.Module):
@@ -299,41 +270,36 @@ class GPT(nn.Module):
 
     cos_tc: Tensor | None
     sin_tc: Tensor | None
-    sinusoids_td: Tensor | None
 
     def __init__(
         self, config: ModelConfig, vocab_size: int, seed: int = 0, line_breaks: Sequence[int] = ()
     ) -> None:
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
-        learned, rotary = config.architecture == "gpt2", config.architecture == "modern"
         d = config.n_embd
+        learned, self.rotary = config.architecture == "gpt2", config.architecture == "modern"
         self.token_embedding = nn.Embedding(vocab_size, d)
         self.ngram_embedding = NgramEmbedding(config, vocab_size) if config.ngram_rows else None
         self.line_position = LinePosition(config, line_breaks) if config.line_sums else None
         self.position_embedding = nn.Embedding(config.block_size, d) if learned else None
         self.norm = nn.LayerNorm(d, bias=config.bias) if learned else None
         self.blocks = nn.ModuleList(self.make_block(config) for _ in range(config.n_layer))
-        self.head = nn.Linear(d, vocab_size, bias=False) if rotary else None
-        # Size of what sines and cosines of the positions apply to; 0: learned positions.
-        self._position_size = 0 if learned else d // config.n_head if rotary else d
+        self.head = nn.Linear(d, vocab_size, bias=False) if self.rotary else None
         self.compute_position_tables()
-        # Whether the backward pass recomputes a block instead of keeping its activations.
-        self.recompute = False
+        self.recompute = (
+            False  # a block's activations in the backward pass, instead of storing them
+        )
         self.init_weights(torch.Generator().manual_seed(seed))
 
     def make_block(self, config: ModelConfig) -> nn.Module:
-        """A block, with forward(x_btd, rope, cache) and init_weights(rng); derived models override
-        this for an architecture of their own.
-        """
+        """forward(x_btd, rope, cache) and init_weights(rng); for derived models to override."""
         return BLOCKS[config.architecture](config)
 
     @torch.no_grad()
     def init_weights(self, rng: torch.Generator) -> None:
         """Initial weights in the order of the parameters; each module initializes itself."""
-        std = self.config.init_std
-        if self.config.architecture == "original":
-            std = self.config.n_embd**-0.5
+        original = self.config.architecture == "original"
+        std = self.config.n_embd**-0.5 if original else self.config.init_std
         self.token_embedding.weight.normal_(0.0, std, generator=rng)
         if self.ngram_embedding is not None:
             self.ngram_embedding.init_weights(std, rng)
@@ -347,24 +313,21 @@ class GPT(nn.Module):
             self.head.weight.zero_()
 
     def forward(self, ids_bt: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Logits (b, t, v) of the token after each of `ids_bt` (b, t), int64.
-
-        Raises ValueError as `hidden_states` does, which also describes `cache`.
-        """
+        """Logits (b, t, v) of the token after each of `ids_bt` (b, t), int64; else as below."""
         return self.unembed(self.hidden_states(ids_bt, cache))
 
     def hidden_states(self, ids_bt: Tensor, cache: KVCache | None = None) -> Tensor:
         """The residual stream (b, t, d) after the last block.
 
-        With a cache, `ids_bt` continues what the cache holds, and is added to it. Raises
-        ValueError where the two have more than block_size positions.
+        With a cache, `ids_bt` continues what it holds and is added to it. Raises ValueError for
+        more than block_size positions together.
         """
         start, t = 0 if cache is None else cache.length, ids_bt.shape[1]
         if start + t > self.config.block_size:
             raise ValueError(f"{start + t} positions; block_size is {self.config.block_size}")
         x_btd = self.embed(ids_bt, start, cache)
         x_btd = F.dropout(x_btd, self.config.dropout, self.training)
-        rope = self.rope(start, t)
+        rope = self.cos_sin(start, t) if self.rotary else None
         for layer, block in enumerate(self.blocks):
             if self.recompute and self.training:
                 x_btd = checkpoint(block, x_btd, rope, use_reentrant=False)
@@ -380,8 +343,9 @@ class GPT(nn.Module):
             x_btd = x_btd + self.ngram_embedding(ids_bt, cache)
         if self.position_embedding is not None:  # gpt2
             return x_btd + self.position_embedding.weight[start : start + t]
-        if self.sinusoids_td is not None:  # original
-            return x_btd * math.sqrt(self.config.n_embd) + self.sinusoids_td[start : start + t]
+        if not self.rotary and (cos_sin := self.cos_sin(start, t)):  # original
+            sinusoids_td = torch.stack(cos_sin[::-1], dim=-1).flatten(1)
+            return x_btd * math.sqrt(self.config.n_embd) + sinusoids_td
         x_btd = rms_norm(x_btd)  # modern
         if self.line_position is not None:
             x_btd = rms_norm(x_btd + self.line_position(x_btd, ids_bt, cache))
@@ -395,30 +359,32 @@ class GPT(nn.Module):
         x = x if self.norm is None else self.norm(x)
         return F.linear(x, self.token_embedding.weight)
 
-    def rope(self, start: int, t: int) -> CosSin | None:
-        """cos and sin (t, c) for t positions from `start` on; None without rotary positions."""
+    def cos_sin(self, start: int, t: int) -> CosSin | None:
+        """cos and sin (t, c) for t positions from `start` on; None for learned positions."""
         if self.cos_tc is None or self.sin_tc is None:
             return None
         return self.cos_tc[start : start + t], self.sin_tc[start : start + t]
 
     def compute_position_tables(self, dtype: torch.dtype = torch.float32) -> None:
         """Sines and cosines of the positions, in `dtype`; not learned, so in no checkpoint."""
-        cos_tc = sin_tc = sinusoids_td = None
-        if self._position_size:
-            cos_tc, sin_tc = position_cos_sin(self.config.block_size, self._position_size, dtype)
-            if self.head is None:
-                sinusoids_td = torch.stack([sin_tc, cos_tc], dim=-1).flatten(1)
-                cos_tc = sin_tc = None
-        for name, table in (("cos_tc", cos_tc), ("sin_tc", sin_tc), ("sinusoids_td", sinusoids_td)):
-            self.register_buffer(name, table, persistent=False)
+        config, tables = self.config, None
+        if self.position_embedding is None:
+            size = config.n_embd // config.n_head if self.rotary else config.n_embd
+            tables = position_cos_sin(config.block_size, size, dtype)
+        self.register_buffer("cos_tc", tables and tables[0], persistent=False)
+        self.register_buffer("sin_tc", tables and tables[1], persistent=False)
 
     def parameter_groups(self) -> ParameterGroups:
-        """Which parameters are the blocks' matrices, embeddings and vectors, for the optimizers.
+        """The parameters by how they are trained, for the optimizers.
 
-        Raises ParamsError, naming it, for a matrix that no module states (in a model derived
-        from this one).
+        Raises ParamsError for a matrix that a derived model added and that is in no group.
         """
-        hidden = [m for block in self.blocks for m in block_matrices(block)]
+        hidden: list[tuple[Tensor, int]] = []
+        for module in self.blocks.modules():
+            if isinstance(module, CausalSelfAttention):
+                hidden += [(module.qkv.weight, 3), (module.proj.weight, 1)]
+            elif isinstance(module, MLP):
+                hidden += [(module.up.weight, 1), (module.down.weight, 1)]
         modules = (self.token_embedding, self.position_embedding, self.head)
         embeddings: list[Tensor] = [module.weight for module in modules if module is not None]
         for extra in (self.ngram_embedding, self.line_position):
@@ -426,19 +392,10 @@ class GPT(nn.Module):
         vectors: list[Tensor] = [p for p in self.parameters() if p.ndim < 2]
         stated = [*(id(p) for p, _ in hidden), *map(id, embeddings), *map(id, vectors)]
         for name, parameter in self.named_parameters():
-            if stated.count(id(parameter)) != 1:
-                raise ParamsError(
-                    f"{name}: is in {stated.count(id(parameter))} optimizer groups of "
-                    f"{type(self).__name__}; override parameter_groups() so that it is in one"
-                )
+            if (count := stated.count(id(parameter))) != 1:
+                raise ParamsError(f"{name}: is in {count} optimizer groups; see parameter_groups()")
         return ParameterGroups(hidden, embeddings, vectors)
 
     def mlp_down_projections(self) -> list[nn.Linear]:
         """Modules whose input is the activation of an MLP's units: the diagnostics watch these."""
         return [module.down for module in self.modules() if isinstance(module, MLP)]
-
-
-def block_matrices(block: nn.Module) -> list[tuple[Tensor, int]]:
-    """The matrices of a block's attention and MLPs, in the order of its parameters."""
-    branches = [m for m in block.modules() if isinstance(m, CausalSelfAttention | MLP)]
-    return [matrix for branch in branches for matrix in branch.matrices()]
