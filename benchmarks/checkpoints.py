@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from presets import VOCAB_SIZE, make_trainer
 
-from gpt.checkpoint import TrainingStates
-from gpt.trainer import Callbacks, Trainer
+from gpt.trainer import Trainer
+from gpt.training_state import CheckpointStore
 from stages.params import load
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -47,13 +47,13 @@ def main() -> None:
         trainer = make_trainer(name, ids)
         with (
             tempfile.TemporaryDirectory(dir=REPOSITORY) as folder,
-            TrainingStates(Path(folder) / "states") as states,
+            CheckpointStore(Path(folder) / "states") as states,
         ):
             _measure(name, trainer, states, options.rounds, interval)
 
 
 def _measure(
-    name: str, trainer: Trainer, states: TrainingStates, rounds: int, interval: int
+    name: str, trainer: Trainer, states: CheckpointStore, rounds: int, interval: int
 ) -> None:
     updates = max(2, round(2 / statistics.median(_updates(trainer, 5)[1:])))
     saves, plain, saving = [], [], []
@@ -77,7 +77,7 @@ def _updates(trainer: Trainer, number: int) -> list[float]:
     seconds = []
     for _ in range(number):
         start = time.perf_counter()
-        trainer._update(Callbacks())
+        trainer.train_step(0)
         seconds.append(time.perf_counter() - start)
     return seconds
 

@@ -20,12 +20,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gpt.batches import Batches, even_windows
+from gpt.batches import RandomCrops, val_batches
 from gpt.device import choose_device
 from gpt.model import GPT
 from gpt.model_source import count_parameters
 from gpt.presets import PRESETS, resolve
-from gpt.trainer import Callbacks, Trainer
+from gpt.trainer import Trainer
 
 VOCAB_SIZE = 65
 
@@ -45,14 +45,14 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     for trainer in trainers.values():
         for _ in range(3):
-            trainer._update(Callbacks())
+            trainer.train_step(0)
     end = time.perf_counter() + options.seconds * len(trainers)
     while time.perf_counter() < end:
         for name, trainer in trainers.items():
             # As many updates a turn as take about a second, so that no preset starves.
             for _ in range(max(1, round(1 / seconds[name][-1])) if seconds[name] else 1):
                 start = time.perf_counter()
-                trainer._update(Callbacks())
+                trainer.train_step(0)
                 seconds[name].append(time.perf_counter() - start)
     print(f"{'preset':12} {'parameters':>11} {'tokens/s':>9} {'steps':>6} {'hours (computed)':>17}")
     for name, trainer in trainers.items():
@@ -73,8 +73,8 @@ def make_trainer(name: str, ids: np.ndarray) -> Trainer:
     model.train()
     return Trainer(
         model,
-        Batches(ids, block_size=block_size, batch_size=batch_size, seed=0),
-        even_windows(ids, block_size=block_size, tokens=block_size, batch_size=batch_size),
+        RandomCrops(ids, block_size=block_size, batch_size=batch_size, seed=0),
+        val_batches(ids, block_size=block_size, tokens=block_size, batch_size=batch_size),
         config,
         device,
         seed=0,

@@ -25,12 +25,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gpt.batches import Batches, even_windows
+from gpt.batches import RandomCrops, val_batches
 from gpt.device import DTYPES, choose_device
 from gpt.model import GPT
 from gpt.model_source import count_parameters
 from gpt.presets import resolve
-from gpt.trainer import Callbacks, Trainer
+from gpt.trainer import Trainer
 
 # Layers, heads, width, block, batch: nanoGPT's recipe for a CPU; its recipe for a GPU in an
 # eighth of the batch, which a CPU takes in one go as well.
@@ -105,10 +105,10 @@ def our_update(name: str, dtype: str) -> tuple[Callable[[], object], int]:
     ids = np.random.default_rng(0).integers(VOCAB_SIZE, size=100_000).astype(np.uint16)
     model = GPT(shape, VOCAB_SIZE)
     model.train()
-    windows = even_windows(ids, block_size=block, tokens=block, batch_size=batch)
-    batches = Batches(ids, block_size=block, batch_size=batch, seed=0)
-    trainer = Trainer(model, batches, windows, config, choose_device("cpu", dtype), seed=0)
-    return lambda: trainer._update(Callbacks()), count_parameters(model)
+    val = val_batches(ids, block_size=block, tokens=block, batch_size=batch)
+    batches = RandomCrops(ids, block_size=block, batch_size=batch, seed=0)
+    trainer = Trainer(model, batches, val, config, choose_device("cpu", dtype), seed=0)
+    return lambda: trainer.train_step(0), count_parameters(model)
 
 
 def their_update(checkout: Path, name: str, dtype: str) -> Callable[[], object]:

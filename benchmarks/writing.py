@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=500)
     parser.add_argument("--model", type=Path, action="append", default=[])
     options = parser.parse_args()
-    choose_device("cpu")
+    choose_device("cpu").apply()
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, "
         f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads, "

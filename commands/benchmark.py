@@ -83,6 +83,7 @@ def run(task: str, file: Path | None, model: Path, limit: int) -> dict[str, floa
     params = load()
     file = file or _published(task)
     trained = load_model(model, params.model_source)
+    trained.device.apply()
     # disable=None: quiet where the output is not a terminal.
     with tqdm(desc=task, disable=None) as bar:
 

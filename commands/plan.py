@@ -19,14 +19,14 @@ import torch
 import typer
 
 from commands.root import at_root
-from gpt.batches import Batches, even_windows
+from gpt.batches import RandomCrops, val_batches
 from gpt.decoding.decoder import KVCacheDecoder
 from gpt.device import choose_device
 from gpt.errors import DataError, ParamsError
 from gpt.evaluation.flops import flops_per_token, parameter_count, state_bytes, steps_of, tokens_of
 from gpt.files import read_json
 from gpt.model import GPT
-from gpt.trainer import Callbacks, Trainer
+from gpt.trainer import Callback, StepStats, Trainer
 from stages.params import TOKENIZE_METRICS, Params, load, parse
 
 FIRST_UPDATES = 3  # slower than the rest: memory is taken, threads are started
@@ -107,26 +107,29 @@ def plan(params: Params, seconds: float) -> Plan:
         for module in ("stages.train", *(TRACKED if params.runtime.tracking else ())):
             importlib.import_module(module)
     device = choose_device(config.device, config.dtype, config.threads)
+    device.apply()
     draw = np.random.default_rng(0)
     block_size, batch_size = model_config.block_size, config.batch_size
     ids = draw.integers(vocab_size, size=50 * block_size + config.eval_tokens).astype(np.uint32)
     trainer = Trainer(
         GPT(model_config, vocab_size, params.seed),
-        Batches(ids, block_size=block_size, batch_size=batch_size, seed=params.seed),
-        even_windows(ids, block_size=block_size, tokens=config.eval_tokens, batch_size=batch_size),
+        RandomCrops(ids, block_size=block_size, batch_size=batch_size, seed=params.seed),
+        val_batches(ids, block_size=block_size, tokens=config.eval_tokens, batch_size=batch_size),
         config.model_copy(update={"eval_every": 0}),
         device,
         params.seed,
     )
     moments = [time.monotonic()]
 
-    def between(trainer: Trainer) -> None:
-        moments.append(time.monotonic())
-        if len(moments) > FIRST_UPDATES + 3 and moments[-1] - moments[0] > seconds:
-            raise _Enough
+    class Clock(Callback):
+        def on_step_end(self, trainer: Trainer, stats: StepStats) -> None:
+            moments.append(time.monotonic())
+            if len(moments) > FIRST_UPDATES + 3 and moments[-1] - moments[0] > seconds:
+                raise _Enough
 
+    trainer.callbacks.append(Clock())
     with contextlib.suppress(_Enough):
-        trainer.run(Callbacks(between=between))
+        trainer.run()
     updates = np.diff(moments)
     # The mean, since a whole training has its slow updates too.
     a_step = float(np.mean(updates[FIRST_UPDATES:] if len(updates) > FIRST_UPDATES else updates))

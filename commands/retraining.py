@@ -21,8 +21,7 @@ import pandas as pd
 import yaml
 
 from commands.submission import STAGES, params_of, stated_scores
-from gpt.checkpoint import DeviceRecord, load_model
-from gpt.decoding.canonical import one_thread
+from gpt.checkpoint import DeviceConfig, load_model
 from gpt.device import choose_device
 from gpt.errors import ParamsError, SubmissionError
 from repro import repository
@@ -40,10 +39,10 @@ def retrain(folder: Path, say: Callable[[str], None] = print) -> str:
 
     Raises SubmissionError where something else comes out, or a stage fails.
     """
-    params, theirs = params_of(folder), load_model(folder / MODEL).record.device
+    params, theirs = params_of(folder), load_model(folder / MODEL).run_config.device
     with tempfile.TemporaryDirectory() as name:
         here = _run(params, theirs, Path(name), say)
-        if load_model(here / MODEL).record.device == theirs:
+        if load_model(here / MODEL).run_config.device == theirs:
             files = WorkingFolder()
             for path in (MODEL, CURVE):
                 if files.md5(str(here / path)) != files.md5(str(folder / path)):
@@ -107,12 +106,11 @@ def _within_noise(folder: Path, here: Path, noise: tuple[float, float]) -> str:
     )
 
 
-def _run(params: Params, device: DeviceRecord, folder: Path, say: Callable[[str], None]) -> Path:
+def _run(params: Params, device: DeviceConfig, folder: Path, say: Callable[[str], None]) -> Path:
     """Runs the stages in `folder`, from the corpus to the scores, on the kind of device given."""
     used: dict[str, Any] = {"device": device.name, "dtype": device.dtype}
     try:
-        with one_thread():
-            choose_device(**used)
+        choose_device(**used)
     except ParamsError:
         used = {"device": "auto", "dtype": "auto"}
     values = params.model_dump()

@@ -183,10 +183,10 @@ def stated_scores(folder: Path) -> dict[str, float]:
 def roles(folder: Path, trained: TrainedModel) -> dict[str, str]:
     """What a reader looks for first, by name."""
     return {
-        "model": trained.record.weights_sha256,
-        "tokenizer": trained.record.tokenizer_sha256,
+        "model": trained.run_config.weights_sha256,
+        "tokenizer": trained.run_config.tokenizer_sha256,
         "corpus": _corpus_md5(folder),
-        "code": trained.record.code_sha256,
+        "code": trained.run_config.code_sha256,
         "dvc_lock": sha256_of(folder / "dvc.lock"),
     }
 
@@ -280,7 +280,7 @@ def check_lineage(folder: Path, trained: TrainedModel) -> None:
     for path in (MODEL, EVALUATE_METRICS, TRAIN_METRICS, CURVE):
         if files.md5(str(folder / path)) != made.get(str(path)):
             raise SubmissionError(f"{folder / path}: is not what dvc.lock says was made")
-    record, (model, train, _) = trained.record, params.resolved()
+    record, (model, train, _) = trained.run_config, params.resolved()
     if record.pretrained_sha256 or record.train.init_from:
         raise SubmissionError(
             f"{folder / MODEL}/config.json: the training began from {record.train.init_from}, and "

@@ -1,29 +1,35 @@
-"""Token files, and the batches and windows cut from them.
+"""Token files, and the batches that a training reads from them.
 
-A batch is a pure function of (seed, step): there is no loader state to save, nothing that an
-evaluation in between could disturb, and a resumed training sees what it would have seen.
+    open_tokens  the ids of a split, memory-mapped and verified
+    RandomCrops, Epochs, BestFit
+                 three orders in which a training reads them, each a BatchSource (train.packing)
+    val_batches  the blocks on which a training is evaluated, always the same ones
 
-Shapes: b sequences in a batch, t positions in a block.
+Not here: what the ids stand for (gpt/tokenizers), what is done with a batch (gpt/trainer.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gpt.config import TrainConfig
 from gpt.corpus.manifest import check_sha256, listed_files, split_facts
 from gpt.errors import DataError, damaged
 from gpt.files import read_json
 from gpt.types import Ids
 
+# Ids that are searched for document starts at a time.
+SCANNED_AT_ONCE = 2**24
+
 
 class ShardedIds:
-    """The ids of a split that lies in several files, to be read like one array of shape (n,)."""
+    """The ids of a split that lies in several files, indexed like one array of shape (n,)."""
 
     def __init__(self, shards: Sequence[Ids]) -> None:
         self._shards = shards
@@ -33,26 +39,26 @@ class ShardedIds:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, wanted: slice | NDArray[np.int64]) -> Ids:
-        """The ids of a slice, or of an array of places, in an array of their own."""
-        if isinstance(wanted, slice):
-            return self._slice(*wanted.indices(len(self)))
-        places = wanted.ravel()
-        found = np.empty(len(places), self.dtype)
-        of_shard = np.searchsorted(self._ends, places, side="right")
-        for number in np.unique(of_shard):
-            here = of_shard == number
-            start = self._ends[number] - len(self._shards[number])
-            found[here] = self._shards[number][places[here] - start]
-        return found.reshape(wanted.shape)
+    def __getitem__(self, index: slice | NDArray[np.int64]) -> Ids:
+        """A copy of the ids in a slice, or at an array of offsets of any shape."""
+        if isinstance(index, slice):
+            return self._slice(*index.indices(len(self)))
+        offsets_n = index.ravel()
+        ids_n = np.empty(len(offsets_n), self.dtype)
+        shard_n = np.searchsorted(self._ends, offsets_n, side="right")
+        for shard in np.unique(shard_n):
+            in_shard_n = shard_n == shard
+            start = self._ends[shard] - len(self._shards[shard])
+            ids_n[in_shard_n] = self._shards[shard][offsets_n[in_shard_n] - start]
+        return ids_n.reshape(index.shape)
 
     def _slice(self, start: int, stop: int, step: int) -> Ids:
         assert step == 1
-        pieces = [np.empty(0, self.dtype)]
+        slices = [np.empty(0, self.dtype)]
         for shard, end in zip(self._shards, self._ends, strict=True):
             before = int(end) - len(shard)
-            pieces.append(shard[max(0, start - before) : max(0, stop - before)])
-        return np.concatenate(pieces)
+            slices.append(shard[max(0, start - before) : max(0, stop - before)])
+        return np.concatenate(slices)
 
 
 Tokens = Ids | ShardedIds
@@ -63,59 +69,109 @@ def open_tokens(folder: Path, split: str, vocab_size: int) -> Tokens:
 
     Raises DataError for a file that is damaged or holds ids outside the vocabulary.
     """
-    facts = split_facts(folder / "tokens.json", split)
-    if "shards" not in facts:
-        return _open(folder / f"{split}.npy", facts, vocab_size)
-    listed = listed_files(folder / "tokens.json", split, facts)
-    return ShardedIds([_open(folder / one["file"], one, vocab_size) for one in listed])
+    metadata = split_facts(folder / "tokens.json", split)
+    if "shards" not in metadata:
+        return _open(folder / f"{split}.npy", metadata, vocab_size)
+    shards = listed_files(folder / "tokens.json", split, metadata)
+    return ShardedIds([_open(folder / shard["file"], shard, vocab_size) for shard in shards])
 
 
-def _open(path: Path, facts: dict[str, Any], vocab_size: int) -> Ids:
-    check_sha256(path, facts["sha256"])
+def _open(path: Path, metadata: dict[str, Any], vocab_size: int) -> Ids:
+    check_sha256(path, metadata["sha256"])
+    tokens = metadata.get("tokens")
     try:
-        ids: Ids = np.load(path, mmap_mode="r" if facts.get("tokens") else None, allow_pickle=False)
+        ids: Ids = np.load(path, mmap_mode="r" if tokens else None, allow_pickle=False)
     except Exception:
-        # For a header it does not know NumPy tries old ways, and lets whatever they say through.
+        # For a header it does not know NumPy tries old formats, and any of their errors gets out.
         raise damaged(path, "is not a NumPy file") from None
-    if ids.ndim != 1 or ids.dtype not in (np.uint16, np.uint32) or len(ids) != facts.get("tokens"):
-        raise damaged(
-            path, f"holds {ids.dtype} of shape {ids.shape}, not {facts.get('tokens')} ids"
-        )
+    if ids.ndim != 1 or ids.dtype not in (np.uint16, np.uint32) or len(ids) != tokens:
+        raise damaged(path, f"holds {ids.dtype} of shape {ids.shape}, not {tokens} ids")
     if len(ids) and int(ids.max()) >= vocab_size:
         raise damaged(path, f"id {int(ids.max())} is outside the vocabulary of {vocab_size}")
     return ids
 
 
 def manifest(folder: Path) -> dict[str, Any]:
-    """tokens.json: the corpus, and of each split tokens, bytes, sha256, information_bits."""
+    """tokens.json: the corpus, and for each split tokens, bytes, sha256, information_bits."""
     return read_json(folder / "tokens.json")
 
 
+# --- the order in which a training reads the tokens -----------------------------------------------
+
+
+class BatchSource(Protocol):
+    """What a Trainer reads: RandomCrops, Epochs, BestFit, or something of your own."""
+
+    def batch(self, step: int, micro_step: int = 0) -> tuple[Tensor, Tensor]:
+        """Inputs and targets, int64 (b, t): a pure function of (seed, step, micro_step).
+
+        So there is no loader state to save, and an evaluation in between changes nothing.
+        """
+        ...
+
+
 @dataclass(frozen=True)
-class Part:
-    """The tokens of one source, which lie in a row, and its share of what is trained on."""
+class WeightedSource:
+    """The consecutive tokens of one corpus, and its weight in what is trained on."""
 
     corpus: str
     tokens: int
     weight: float
 
 
-def parts_of(manifest: dict[str, Any]) -> list[Part]:
-    """The sources of the training split where they are weighed, in their order."""
+def weighted_sources(manifest: dict[str, Any]) -> list[WeightedSource]:
+    """The sources of the training split in the order of its files; empty without data.weights."""
     weights = manifest.get("weights", {})
     if not weights:
         return []
-    tokens: dict[str, int] = {}  # in the order of the files, which is not that of `weights`
+    tokens: dict[str, int] = {}
     for shard in manifest["splits"]["train"]["shards"]:
         tokens[shard["corpus"]] = tokens.get(shard["corpus"], 0) + shard["tokens"]
-    return [Part(corpus, count, weights[corpus]) for corpus, count in tokens.items()]
+    return [WeightedSource(corpus, count, weights[corpus]) for corpus, count in tokens.items()]
 
 
-class Batches:
-    """Random crops of a token file: `batch(step)` gives inputs and targets of shape (b, t).
+def make_batches(
+    ids: Tokens,
+    sources: Sequence[WeightedSource],
+    train: TrainConfig,
+    block_size: int,
+    seed: int,
+    bos: int | None,
+) -> BatchSource:
+    """The batches of `train.packing`. Raises DataError where these tokens do not allow it."""
+    if train.packing == "epochs":
+        if sources:
+            raise DataError(
+                "train.packing = epochs reads each token once, whatever data.weights say; set "
+                "data.weights=[] or train.packing=stream"
+            )
+        return Epochs(
+            ids,
+            block_size=block_size,
+            batch_size=train.batch_size,
+            seed=seed,
+            micro_steps=train.gradient_accumulation,
+        )
+    shape: dict[str, Any] = {"block_size": block_size, "batch_size": train.batch_size}
+    if train.packing == "best_fit":
+        return BestFit(ids, bos=bos, **shape, seed=seed, sources=sources)
+    return RandomCrops(ids, **shape, seed=seed, sources=sources)
 
-    With `parts`, a crop comes from a source with the probability of its weight, and from anywhere
-    in it.
+
+def describe_batches(batches: BatchSource) -> Iterator[str]:
+    """What of the sources a training reads, in lines; none where it reads everything alike."""
+    sources = getattr(batches, "sources", ())
+    total = sum(source.weight for source in sources)
+    if sources:
+        yield ", ".join(f"{source.corpus} {source.weight / total:.1%}" for source in sources)
+    if isinstance(batches, BestFit):
+        yield f"best_fit: {batches.unseen:.1%} of the tokens lie beyond a block and are not read"
+
+
+class RandomCrops:
+    """Crops of the token stream from random offsets.
+
+    With `sources`, a crop comes from a source with the probability of its weight.
     """
 
     def __init__(
@@ -125,94 +181,185 @@ class Batches:
         block_size: int,
         batch_size: int,
         seed: int,
-        parts: Sequence[Part] = (),
+        sources: Sequence[WeightedSource] = (),
     ) -> None:
-        for part in parts or (Part("", len(ids), 1.0),):
-            _check_room(part, block_size)
-        self._ids = ids
-        self._seed = seed
-        self._batch_size = batch_size
-        self._crop = np.arange(block_size + 1)
-        self._starts = len(ids) - block_size
-        tokens = np.array([part.tokens for part in parts], np.int64)
-        self._first, self._rooms = np.cumsum(tokens) - tokens, tokens - block_size
-        weights = np.array([part.weight for part in parts])
-        self._shares = weights / weights.sum() if parts else weights
+        for source in sources or (WeightedSource("", len(ids), 1.0),):
+            _check_length(source, block_size)
+        self.sources = sources
+        self._ids, self._seed = ids, seed
+        self._block_size, self._batch_size = block_size, batch_size
+        tokens = np.array([source.tokens for source in sources], np.int64)
+        self._source_start = np.cumsum(tokens) - tokens
+        self._num_starts = tokens - block_size
+        weights = np.array([source.weight for source in sources])
+        self._probabilities = weights / weights.sum() if sources else None
 
-    def batch(self, step: int, part: int = 0) -> tuple[Tensor, Tensor]:
-        """Inputs and targets (b, t), int64, of `step`; `part` counts accumulated passes."""
-        # Philox is counter-based: a stream for each (seed, step, part), at no cost to skip there.
-        draw = np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, part, step]))
-        if len(self._shares):
-            source = draw.choice(len(self._shares), size=self._batch_size, p=self._shares)
-            starts = self._first[source] + draw.integers(self._rooms[source])
+    def batch(self, step: int, micro_step: int = 0) -> tuple[Tensor, Tensor]:
+        rng = _rng(self._seed, step, micro_step)
+        if self._probabilities is None:
+            starts_b = rng.integers(len(self._ids) - self._block_size, size=self._batch_size)
         else:
-            starts = draw.integers(self._starts, size=self._batch_size)
-        crops = self._ids[starts[:, None] + self._crop].astype(np.int64)
-        crops_bt = torch.from_numpy(crops)
-        return crops_bt[:, :-1], crops_bt[:, 1:]
+            source_b = rng.choice(
+                len(self._probabilities), size=self._batch_size, p=self._probabilities
+            )
+            starts_b = self._source_start[source_b] + rng.integers(self._num_starts[source_b])
+        return _inputs_and_targets(_crops(self._ids, starts_b, self._block_size))
 
 
-class EpochBatches:
-    """Crops that meet every token once before any comes again: an epoch, then another.
+class Epochs:
+    """Every token once before any comes again: an epoch, then the next.
 
-    An epoch cuts the text into blocks side by side, from a place of its own on, and takes them in
-    an order of its own. As many random crops miss a third of the text and meet another twice or
-    more. A batch is still a function of (seed, step, part); `passes` of them make an update.
+    An epoch cuts the text into consecutive blocks, from an offset of its own, and visits them in an
+    order of its own. As many random crops would miss a third of the text and read another part
+    twice or more. `micro_steps` micro-batches make an update.
     """
 
     def __init__(
-        self, ids: Tokens, *, block_size: int, batch_size: int, seed: int, passes: int = 1
+        self, ids: Tokens, *, block_size: int, batch_size: int, seed: int, micro_steps: int = 1
     ) -> None:
-        _check_room(Part("", len(ids), 1.0), block_size)
+        _check_length(WeightedSource("", len(ids), 1.0), block_size)
         self._ids, self._seed = ids, seed
-        self._batch_size, self._passes = batch_size, passes
-        self._crop = np.arange(block_size + 1)
-        # One block is left out, which makes room for the place where an epoch begins.
-        self._blocks = max(1, (len(ids) - 1) // block_size - 1)
-        self._places = min(block_size, len(ids) - self._blocks * block_size)
-        self._epoch, self._starts = -1, np.empty(0, np.int64)
+        self._block_size, self._batch_size = block_size, batch_size
+        self._micro_steps = micro_steps
+        # One block is left out, which leaves room for the offset.
+        self._num_blocks = max(1, (len(ids) - 1) // block_size - 1)
+        self._num_offsets = min(block_size, len(ids) - self._num_blocks * block_size)
+        self._epoch, self._epoch_starts = -1, np.empty(0, np.int64)
 
-    def batch(self, step: int, part: int = 0) -> tuple[Tensor, Tensor]:
-        """Inputs and targets (b, t), int64, of `step`; `part` counts accumulated passes."""
-        first = (step * self._passes + part) * self._batch_size
-        numbers = np.arange(first, first + self._batch_size)
-        epochs, places = numbers // self._blocks, numbers % self._blocks
-        starts = np.empty(self._batch_size, np.int64)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            starts[here] = self._starts_of(int(epoch))[places[here]]
-        crops = self._ids[starts[:, None] + self._crop].astype(np.int64)
-        crops_bt = torch.from_numpy(crops)
-        return crops_bt[:, :-1], crops_bt[:, 1:]
+    def batch(self, step: int, micro_step: int = 0) -> tuple[Tensor, Tensor]:
+        first = (step * self._micro_steps + micro_step) * self._batch_size
+        epoch_b, block_b = np.divmod(np.arange(first, first + self._batch_size), self._num_blocks)
+        starts_b = np.empty(self._batch_size, np.int64)
+        for epoch in np.unique(epoch_b):
+            in_epoch_b = epoch_b == epoch
+            starts_b[in_epoch_b] = self._starts(int(epoch))[block_b[in_epoch_b]]
+        return _inputs_and_targets(_crops(self._ids, starts_b, self._block_size))
 
-    def _starts_of(self, epoch: int) -> NDArray[np.int64]:
+    def _starts(self, epoch: int) -> NDArray[np.int64]:
+        """Where each block of an epoch starts, in the order of reading."""
         if epoch != self._epoch:
-            draw = np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, 0, epoch]))
-            begin = draw.integers(self._places)
-            self._starts = begin + draw.permutation(self._blocks) * (len(self._crop) - 1)
+            rng = _rng(self._seed, epoch, 0)
+            offset = rng.integers(self._num_offsets)
+            self._epoch_starts = offset + rng.permutation(self._num_blocks) * self._block_size
             self._epoch = epoch
-        return self._starts
+        return self._epoch_starts
 
 
-def _check_room(part: Part, block_size: int) -> None:
-    """Raises DataError where a part of the training split is shorter than a block."""
-    if part.tokens < block_size + 1:
-        name = f" of {part.corpus}" if part.corpus else ""
-        raise DataError(
-            f"the training split{name} has {part.tokens} tokens, and a block of "
-            f"{block_size} needs {block_size + 1}; use more text or a smaller "
-            "model.block_size"
-        )
+class BestFit:
+    """Documents packed so that every sequence begins where a document begins.
+
+    A random crop mostly begins inside a document, whose beginning the model then cannot know.
+    Best-fit packing (Ding et al. 2024; nanochat's loader) samples documents that together are as
+    long as the batch, puts the longest first, each into the sequence it fills best, and cuts a
+    document only to fill the end of a sequence. Of a document longer than a sequence only the
+    beginning is seen (`unseen`), so losses do not compare with those of crops.
+    """
+
+    def __init__(
+        self,
+        ids: Tokens,
+        *,
+        bos: int | None,
+        block_size: int,
+        batch_size: int,
+        seed: int,
+        sources: Sequence[WeightedSource] = (),
+    ) -> None:
+        if bos is None:
+            raise DataError(
+                "train.packing = best_fit needs several documents, and the corpus is a single one; "
+                "set train.packing=stream"
+            )
+        self.sources = sources
+        self._ids, self._seed = ids, seed
+        self._length, self._batch_size = block_size + 1, batch_size  # inputs and the last target
+        self._starts_n = document_starts(ids, bos)
+        # The last id of the split ends its last document.
+        self._lengths_n = np.diff(self._starts_n, append=len(ids) - 1)
+        if int(np.minimum(self._lengths_n, self._length).sum()) < self._length:
+            raise DataError(
+                f"the documents of the training split do not fill a sequence of {self._length} "
+                "tokens; use more text or a smaller model.block_size"
+            )
+        # The documents of source i are those from _bounds[i] up to _bounds[i + 1].
+        ends = np.cumsum([0, *(source.tokens for source in sources)])
+        bounds = np.searchsorted(self._starts_n, ends)
+        self._bounds = bounds if sources else np.array([0, len(self._starts_n)])
+        # Weights are fractions of the tokens, and what is sampled is a document.
+        weights = [
+            source.weight / self._lengths_n[first:last].mean()
+            for source, first, last in zip(sources, self._bounds, self._bounds[1:], strict=False)
+        ] or [1.0]
+        self._probabilities = np.array(weights) / sum(weights)
+
+    @property
+    def unseen(self) -> float:
+        """The fraction of the split's tokens beyond a sequence's length in their document."""
+        beyond = np.maximum(self._lengths_n - self._length, 0).sum()
+        return float(beyond / self._lengths_n.sum())
+
+    def batch(self, step: int, micro_step: int = 0) -> tuple[Tensor, Tensor]:
+        rng = _rng(self._seed, step, micro_step)
+        sequences = [
+            np.concatenate([self._ids[start : start + length] for start, length in documents])
+            for documents in self._pack(rng)
+        ]
+        return _inputs_and_targets(np.stack(sequences))
+
+    def _pack(self, rng: np.random.Generator) -> list[list[tuple[int, int]]]:
+        """The documents of each sequence, as (start, length)."""
+        sequences: list[list[tuple[int, int]]] = [[] for _ in range(self._batch_size)]
+        free = [self._length] * self._batch_size
+        left_over: list[tuple[int, int]] = []
+        for start, length in sorted(self._sample(rng), key=lambda document: -document[1]):
+            fitting = [index for index in range(self._batch_size) if free[index] >= length]
+            if not fitting:
+                left_over.append((start, length))
+                continue
+            best = min(fitting, key=lambda index: free[index])
+            sequences[best].append((start, length))
+            free[best] -= length
+        for index, sequence in enumerate(sequences):
+            while free[index]:
+                start, length = left_over.pop(0) if left_over else self._sample_document(rng)
+                sequence.append((start, min(length, free[index])))
+                free[index] -= sequence[-1][1]
+        return sequences
+
+    def _sample(self, rng: np.random.Generator) -> list[tuple[int, int]]:
+        """Random documents that together are at least as long as the batch."""
+        documents: list[tuple[int, int]] = []
+        missing = self._length * self._batch_size
+        while missing > 0:
+            documents.append(self._sample_document(rng))
+            missing -= documents[-1][1]
+        return documents
+
+    def _sample_document(self, rng: np.random.Generator) -> tuple[int, int]:
+        """(start, length) of a random document, at most as long as a sequence."""
+        source = 0
+        if len(self._probabilities) > 1:
+            source = int(rng.choice(len(self._probabilities), p=self._probabilities))
+        index = int(rng.integers(self._bounds[source], self._bounds[source + 1]))
+        return int(self._starts_n[index]), int(min(self._lengths_n[index], self._length))
 
 
-def even_windows(
+def document_starts(ids: Tokens, bos: int) -> NDArray[np.int64]:
+    """The offsets (n,) of `bos`, where documents begin; the last id ends the last document."""
+    offsets = [
+        np.flatnonzero(ids[start : start + SCANNED_AT_ONCE] == bos) + start
+        for start in range(0, len(ids), SCANNED_AT_ONCE)
+    ]
+    return np.concatenate(offsets)[:-1]
+
+
+def val_batches(
     ids: Tokens, *, block_size: int, tokens: int, batch_size: int
 ) -> list[tuple[Tensor, Tensor]]:
-    """Batches of inputs and targets (b, t): whole blocks spread evenly, about `tokens` of them.
+    """Inputs and targets (b, t): about `tokens` tokens in blocks at equal distances.
 
-    Always the same ones, so that two looks at a model differ by the model alone. A split shorter
-    than a block gives one short window. Raises DataError where there is nothing to predict.
+    Always the same ones, so that two evaluations differ by the model alone. A split shorter than a
+    block gives one short block. Raises DataError where there is nothing to predict.
     """
     if len(ids) < 2:
         raise DataError(
@@ -220,8 +367,35 @@ def even_windows(
             "use more text or a larger data.val_fraction"
         )
     block_size = min(block_size, len(ids) - 1)
-    blocks = (len(ids) - 1) // block_size
-    count = min(blocks, max(1, tokens // block_size))
-    starts = np.arange(count) * blocks // count * block_size
-    crops = torch.from_numpy(ids[starts[:, None] + np.arange(block_size + 1)].astype(np.int64))
-    return [(part[:, :-1], part[:, 1:]) for part in torch.split(crops, batch_size)]
+    num_blocks = (len(ids) - 1) // block_size
+    count = min(num_blocks, max(1, tokens // block_size))
+    starts_n = np.arange(count) * num_blocks // count * block_size
+    tensors = _inputs_and_targets(_crops(ids, starts_n, block_size))
+    inputs, targets = (torch.split(tensor, batch_size) for tensor in tensors)
+    return list(zip(inputs, targets, strict=True))
+
+
+def _check_length(source: WeightedSource, block_size: int) -> None:
+    """Raises DataError where a source of the training split is shorter than a block."""
+    if source.tokens < block_size + 1:
+        name = f" of {source.corpus}" if source.corpus else ""
+        raise DataError(
+            f"the training split{name} has {source.tokens} tokens, and a block of "
+            f"{block_size} needs {block_size + 1}; use more text or a smaller "
+            "model.block_size"
+        )
+
+
+def _rng(seed: int, step: int, micro_step: int) -> np.random.Generator:
+    # Philox is counter-based: a stream for each (seed, step, micro_step), which costs no skipping.
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, micro_step, step]))
+
+
+def _crops(ids: Tokens, starts_b: NDArray[np.int64], block_size: int) -> Ids:
+    return ids[starts_b[:, None] + np.arange(block_size + 1)]
+
+
+def _inputs_and_targets(sequences: Ids) -> tuple[Tensor, Tensor]:
+    """Inputs (b, t) and, one position later, targets (b, t) of sequences (b, t + 1)."""
+    ids = torch.from_numpy(sequences.astype(np.int64))
+    return ids[:, :-1], ids[:, 1:]

@@ -1,7 +1,7 @@
 """Which device computes, in which precision, with how many threads.
 
 These decide bits of a result, so they are resolved once, written into the model's config.json, and
-used again when it is scored and sampled.
+used again when it is scored and sampled. Nothing here has a side effect but `Device.apply`.
 """
 
 from contextlib import AbstractContextManager
@@ -17,7 +17,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Device:
-    """A device as it is used. `dtype` is the precision of matrix products; weights are float32."""
+    """A resolved device. `dtype` is the precision of matmuls; weights are float32."""
 
     name: str
     dtype: str
@@ -25,43 +25,54 @@ class Device:
     cpu_capability: str
     torch: str
 
+    def apply(self) -> None:
+        """Sets PyTorch's threads and matmul precision for this process; a stage calls it."""
+        torch.set_num_threads(self.threads)
+        if self.name.startswith("cuda"):
+            torch.set_float32_matmul_precision("high")
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @property
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which forward passes run."""
-        kind = self.name.split(":")[0]
+        kind = self.name.partition(":")[0]
         return torch.autocast(kind, DTYPES[self.dtype], enabled=self.dtype != "float32")
 
 
 def choose_device(device: str = "auto", dtype: str = "auto", threads: int = 0) -> Device:
-    """Resolves `auto` (cuda, mps, cpu; bfloat16 where CUDA has it, else float32), sets threads.
+    """Resolves `auto`: cuda, mps or cpu; bfloat16 where CUDA has it, else float32.
 
-    Raises ParamsError for a device that this machine or this build of torch does not have.
+    threads = 0 means as many as PyTorch has now. Raises ParamsError for a device that this machine
+    or this build of torch does not have.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu"
     elif device.startswith("cuda") and not torch.cuda.is_available():
-        raise ParamsError(f"train.device {device}: this torch sees no CUDA device; use auto or cpu")
+        raise ParamsError(
+            f"train.device = {device}: this torch sees no CUDA device; use auto or cpu"
+        )
     elif device == "mps" and not _has_mps():
-        raise ParamsError("train.device mps: this torch sees no Apple GPU; use auto or cpu")
+        raise ParamsError("train.device = mps: this torch sees no Apple GPU; use auto or cpu")
     if dtype == "auto":
         native = device.startswith("cuda") and torch.cuda.is_bf16_supported(
             including_emulation=False
         )
         dtype = "bfloat16" if native else "float32"
-    if threads:
-        torch.set_num_threads(threads)
-    if device.startswith("cuda"):
-        torch.set_float32_matmul_precision("high")
     return Device(
         name=device,
         dtype=dtype,
-        threads=torch.get_num_threads(),
+        threads=threads or torch.get_num_threads(),
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         torch=torch.__version__,
     )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a GPU or here; PyTorch's CPU allocator has no type for it."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _has_mps() -> bool:

@@ -1,233 +1,136 @@
-"""The optimizers, and the learning rate at every step.
+"""The optimizers of a model: AdamW, and Muon for the matrices inside its blocks.
 
-adamw   AdamW for everything
-muon    Muon for the matrices of the blocks, AdamW for embeddings, head, norms and biases
+    make_optimizers  AdamW for every parameter, or for those that Muon leaves
+    Muon             momentum, orthogonalized by newton_schulz
+
+Not here: the learning rate at a step (gpt/trainer.py), processes that divide Muon's work
+(gpt/distributed.py).
 """
 
-import math
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from gpt.config import TrainConfig
-from gpt.distributed import Group, in_parts, like, whole
+from gpt.errors import ParamsError
 
-# Muon takes matrices of one shape together, up to so many numbers.
-BATCH = 2**19
-# Of a large model it takes some layers at a time, half a gigabyte of updates, since FSDP has to
-# gather them.
-PORTION = 2**27
+# Matrices of one shape are orthogonalized in one batch of at most this many elements.
+BATCH_NUMEL = 2**19
+# Muon works through a large model in portions of at most this many elements, half a gigabyte of
+# updates, since FSDP has to gather them. Neither constant may depend on the number of processes.
+PORTION_NUMEL = 2**27
 
-
-# PyTorch marks these for its compiler at their first call, and imports it for that: a second of
-# every training, which compiles nothing. The mark says to leave them as they are, to all optimizers
-# of the process. Should PyTorch look for it elsewhere one day, only that second is lost.
-def _mark_for_the_compiler() -> None:
-    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
-        method = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
-        if method is not None:
-            vars(method).setdefault("__dynamo_disable", method)
-
-
-_mark_for_the_compiler()
-
-
-class AdamW(torch.optim.AdamW):
-    """PyTorch's (Loshchilov & Hutter 2019), without the import of its compiler in every first step.
-
-    What is around PyTorch's step switches gradients off, as here, and tells the compiler of it. A
-    test holds the updates to PyTorch's own.
-    """
-
-    step = torch.no_grad()(getattr(torch.optim.AdamW.step, "__wrapped__", torch.optim.AdamW.step))
-
-
-def make_optimizers(
-    model: nn.Module,
-    config: TrainConfig,
-    device: str,
-    processes: Group | None = None,
-    *,
-    bfloat16: bool = False,
-) -> list[torch.optim.Optimizer]:
-    """The optimizers that train `model`; each group states its peak rate as `peak_lr`.
-
-    With `bfloat16` Muon, which is all products, iterates in that, as its author has it. The work
-    that all `processes` would do alike is shared out among them.
-    """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    muon = (
-        [p for name, p in named if _is_block_matrix(name, p)] if config.optimizer == "muon" else []
-    )
-    in_muon = {id(p) for p in muon}
-    rest = [p for _, p in named if id(p) not in in_muon]
-    # Only matrices and embeddings decay, not norms and biases.
-    groups = [
-        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    optimizers: list[torch.optim.Optimizer] = [
-        AdamW(
-            [group for group in groups if group["params"]],
-            lr=config.learning_rate,
-            betas=(config.beta1, config.beta2),
-            # One kernel for all parameters, where the device has it.
-            fused=device.startswith(("cpu", "cuda")),
-        )
-    ]
-    if muon:
-        optimizers.append(
-            Muon(
-                muon,
-                lr=config.muon_learning_rate,
-                weight_decay=config.weight_decay,
-                bfloat16=bfloat16,
-                processes=processes,
-            )
-        )
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["peak_lr"] = group["lr"]
-    return optimizers
-
-
-# The share of the steps after the warm-up in which `wsd` goes down.
-WSD_DECAY = 0.2
-
-
-def set_learning_rate(optimizers: list[torch.optim.Optimizer], share: float) -> None:
-    """Sets every group to `share` of its peak rate."""
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = share * group["peak_lr"]
-
-
-def schedule(step: int, config: TrainConfig) -> float:
-    """The share of the peak rate at `step`: linear warm-up, then down to the minimum.
-
-    cosine        half a cosine (Loshchilov & Hutter 2017), as nanoGPT has it
-    linear        a straight line
-    wsd           the peak, and a straight line over the last fifth (Hu et al. 2024)
-    inverse_sqrt  as 1 / sqrt(step) (Vaswani et al. 2017): knows nothing of the end of the run
-
-    Step 0 already learns, the others reach the minimum with the last step, and a warm-up longer
-    than the run ends with it.
-    """
-    warmup = min(config.warmup_steps, config.steps)
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    # A peak set below the preset's minimum is kept, rather than raised to it.
-    least = min(1.0, config.min_learning_rate / config.learning_rate)
-    if config.schedule == "inverse_sqrt":
-        return max(least, math.sqrt((warmup + 1) / (step + 1)))
-    progress = min(1.0, (step - warmup) / max(1, config.steps - warmup))
-    share = {
-        "cosine": 0.5 * (1.0 + math.cos(math.pi * progress)),
-        "linear": 1.0 - progress,
-        "wsd": min(1.0, (1.0 - progress) / WSD_DECAY),
-    }[config.schedule]
-    return least + (1.0 - least) * share
-
-
-def _is_block_matrix(name: str, parameter: Tensor) -> bool:
-    return name.startswith("blocks.") and parameter.dim() == 2
+# A matrix to update in place, and its momentum; both of one shape.
+Update = tuple[Tensor, Tensor]
 
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is replaced by the nearest orthogonal matrix (Jordan et al. 2024).
 
-    All directions of a matrix then move at the same rate, whatever their gradients' sizes. Queries,
-    keys and values, held in one matrix, are made orthogonal apart. Matrices of one shape go through
-    the iteration in batches; one by one, small ones would take longer than the rest of a step.
-    Large ones go alone, so that processes can share them. What is in a batch does not depend on the
-    number of processes, and so neither do the bits.
+    All directions of a matrix then move at the same rate, whatever the sizes of their gradients.
+    `matrices` are (parameter, chunks): a parameter holds that many matrices along dim 0, as fused
+    queries, keys and values, and each is orthogonalized by itself. Matrices of one shape go through
+    the iteration in batches: one by one, small ones would take longer than the rest of a step.
     """
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        matrices: Sequence[tuple[Tensor, int]],
         *,
         lr: float,
         weight_decay: float,
         momentum: float = 0.95,
         bfloat16: bool = False,
-        processes: Group | None = None,
     ) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-        self._bfloat16, self._processes = bfloat16, processes or Group()
+        group = {
+            "params": [parameter for parameter, _ in matrices],
+            "chunks": [chunks for _, chunks in matrices],
+        }
+        super().__init__([group], {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self._bfloat16 = bfloat16
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One update from the gradients; Nesterov momentum, decoupled weight decay."""
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if not parameters:
+            pairs = zip(group["params"], group["chunks"], strict=True)
+            matrices = [(p, chunks) for p, chunks in pairs if p.grad is not None]
+            if not matrices:
                 continue
-            averages = []
-            for p in parameters:
-                if not self.state[p]:
-                    self.state[p]["average"] = torch.zeros_like(p)
-                averages.append(self.state[p]["average"])
-            gradients = [p.grad for p in parameters]
-            beta = group["momentum"]
-            torch._foreach_lerp_(averages, gradients, 1 - beta)
-            updates = torch._foreach_lerp(gradients, averages, beta)
+            parameters = [p for p, _ in matrices]
+            updates = self._nesterov(parameters, group["momentum"])
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            for pairs in _portions(list(zip(parameters, updates, strict=True))):
-                self._apply(pairs, group["lr"])
+            for start, stop in _portions(parameters):
+                chunks = [chunks for _, chunks in matrices[start:stop]]
+                self._apply(parameters[start:stop], updates[start:stop], chunks, group["lr"])
 
-    def _apply(self, pairs: list[tuple[Tensor, Tensor]], rate: float) -> None:
-        # Square pieces of a fused matrix, and tall ones lying down, so that shapes coincide.
-        by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
-        sharded: list[tuple[Tensor, Tensor]] = []
-        for parameter, update in pairs:
-            rows, columns = parameter.shape
-            pieces = 3 if rows == 3 * columns else 1
-            if in_parts(parameter):
-                # Only a whole matrix can be made orthogonal; each process keeps its part.
-                update = whole(update)
-                change = torch.zeros_like(update)
-                sharded.append((parameter, change))
-                parameter = change
-            for target, piece in zip(parameter.chunk(pieces), update.chunk(pieces), strict=True):
-                if piece.shape[0] > piece.shape[1]:
-                    piece = piece.T
-                by_shape.setdefault((piece.shape[0], piece.shape[1]), []).append((target, piece))
-        batches: list[list[tuple[Tensor, Tensor]]] = []
-        for (rows, columns), alike in by_shape.items():
-            together = max(1, BATCH // (rows * columns))
-            batches += [alike[at : at + together] for at in range(0, len(alike), together)]
-        stacks = (torch.stack([piece for _, piece in batch]) for batch in batches)
+    def _nesterov(self, parameters: list[Tensor], momentum: float) -> list[Tensor]:
+        for p in parameters:
+            if not self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        buffers = [self.state[p]["momentum_buffer"] for p in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+        return list(torch._foreach_lerp(gradients, buffers, momentum))
+
+    def _apply(
+        self, parameters: list[Tensor], updates: list[Tensor], chunks: list[int], lr: float
+    ) -> None:
+        """Subtracts lr * sqrt(max(1, rows / columns)) * newton_schulz(update) in place."""
+        buckets = _bucket_by_shape(_split(parameters, updates, chunks))
+        stacks = (torch.stack([_wide(update) for _, update in bucket]) for bucket in buckets)
         if self._bfloat16:
-            stacks = (stack.bfloat16() for stack in stacks)
-        done = self._processes.each_once(orthogonalise, stacks)
-        for batch, orthogonal in zip(batches, done, strict=True):
-            for (target, _), matrix in zip(batch, orthogonal, strict=True):
-                rows, columns = target.shape
+            stacks = (stack_nrc.bfloat16() for stack_nrc in stacks)
+        for bucket, orthogonal_nrc in zip(buckets, self._orthogonalize(stacks), strict=True):
+            for (parameter, _), orthogonal in zip(bucket, orthogonal_nrc, strict=True):
+                rows, columns = parameter.shape
                 scale = max(1.0, rows / columns) ** 0.5
-                target.sub_(
-                    matrix if matrix.shape == target.shape else matrix.T, alpha=rate * scale
-                )
-        for parameter, change in sharded:
-            parameter.add_(like(change, parameter))
+                # A tall matrix went through the iteration transposed.
+                update = orthogonal.T if rows > columns else orthogonal
+                parameter.sub_(update, alpha=lr * scale)
+
+    def _orthogonalize(self, stacks: Iterable[Tensor]) -> Iterable[Tensor]:
+        """newton_schulz of each stack; several processes divide the stacks among them."""
+        return [newton_schulz(stack_nrc) for stack_nrc in stacks]
 
 
-def _portions(pairs: list[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """The same in order, cut where there would be more than PORTION numbers."""
-    portion: list[tuple[Tensor, Tensor]] = []
-    numbers = 0
-    for pair in pairs:
-        numbers += pair[0].numel()
-        if portion and numbers > PORTION:
-            yield portion
-            portion, numbers = [], pair[0].numel()
-        portion.append(pair)
-    yield portion
+def _portions(parameters: list[Tensor]) -> Iterator[tuple[int, int]]:
+    """Ranges of indices in order, each of at most PORTION_NUMEL elements or of one parameter."""
+    start, numel = 0, 0
+    for index, parameter in enumerate(parameters):
+        numel += parameter.numel()
+        if index > start and numel > PORTION_NUMEL:
+            yield start, index
+            start, numel = index, parameter.numel()
+    yield start, len(parameters)
 
 
-def orthogonalise(x_nrc: Tensor, iterations: int = 5) -> Tensor:
+def _split(parameters: list[Tensor], updates: list[Tensor], chunks: list[int]) -> Iterator[Update]:
+    """The matrices of each parameter as views, with their momentum."""
+    for parameter, update, count in zip(parameters, updates, chunks, strict=True):
+        yield from zip(parameter.chunk(count), update.chunk(count), strict=True)
+
+
+def _bucket_by_shape(matrices: Iterable[Update]) -> list[list[Update]]:
+    """Batches of one shape, tall matrices counted as wide ones, of at most BATCH_NUMEL elements."""
+    by_shape: dict[tuple[int, int], list[Update]] = {}
+    for parameter, update in matrices:
+        rows, columns = sorted(parameter.shape)
+        by_shape.setdefault((rows, columns), []).append((parameter, update))
+    buckets = []
+    for (rows, columns), alike in by_shape.items():
+        size = max(1, BATCH_NUMEL // (rows * columns))
+        buckets += [alike[start : start + size] for start in range(0, len(alike), size)]
+    return buckets
+
+
+def _wide(matrix: Tensor) -> Tensor:
+    return matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+
+
+def newton_schulz(x_nrc: Tensor, iterations: int = 5) -> Tensor:
     """Matrices (n, r, c), r <= c, with their singular values moved to about 1.
 
     The quintic Newton-Schulz iteration with Jordan's coefficients, chosen to rise steeply from 0:
@@ -236,16 +139,15 @@ def orthogonalise(x_nrc: Tensor, iterations: int = 5) -> Tensor:
     a, b, c = 3.4445, -4.7750, 2.0315
     rows, columns = x_nrc.shape[1:]
     x_nrc = x_nrc / (x_nrc.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    # In bfloat16 the short way of wide matrices, below, does not converge (docs/decisions.md).
+    # In bfloat16 the shortcut for wide matrices, below, does not converge (docs/decisions.md).
     if columns < 2 * rows or x_nrc.dtype == torch.bfloat16:
         for _ in range(iterations):
             s_nrr = x_nrc @ x_nrc.mT
             p_nrr = torch.baddbmm(s_nrr, s_nrr, s_nrr, beta=b, alpha=c)
             x_nrc = torch.baddbmm(x_nrc, p_nrr, x_nrc, beta=a)
         return x_nrc
-    # A step is x <- P x, where P = a + b s + c s^2 and s = x x'. All these P and s commute, so that
-    # for a wide matrix the product of the P is gathered in (r, r): the wide x is met twice, not ten
-    # times.
+    # A step is x <- P x, where P = a + b s + c s^2 and s = x x'. All these P and s commute, so for
+    # a wide matrix the P are multiplied in (r, r), and x takes part in two matmuls instead of ten.
     s_nrr = x_nrc @ x_nrc.mT
     product_nrr: Tensor | None = None
     for _ in range(iterations):
@@ -255,3 +157,56 @@ def orthogonalise(x_nrc: Tensor, iterations: int = 5) -> Tensor:
         p_nrr.diagonal(dim1=1, dim2=2).add_(a)
         product_nrr = p_nrr if product_nrr is None else p_nrr @ product_nrr
     return x_nrc if product_nrr is None else product_nrr @ x_nrc
+
+
+def make_optimizers(
+    model: nn.Module,
+    config: TrainConfig,
+    device: str,
+    *,
+    bfloat16: bool = False,
+    muon: Callable[..., Muon] = Muon,
+) -> list[torch.optim.Optimizer]:
+    """AdamW (Loshchilov & Hutter 2019) for all parameters, or AdamW and Muon.
+
+    With train.optimizer = muon, Muon trains `model.parameter_groups().hidden_matrices`, in bfloat16
+    as its author has it where `bfloat16`. Matrices and embeddings decay, norms and biases do not.
+    Each param group states its peak learning rate as `peak_lr`. Raises ParamsError where the model
+    does not name its matrices.
+    """
+    matrices = _hidden_matrices(model) if config.optimizer == "muon" else []
+    in_muon = {id(parameter) for parameter, _ in matrices}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in in_muon]
+    groups = [
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    optimizers: list[torch.optim.Optimizer] = []
+    if rest:
+        optimizers.append(
+            torch.optim.AdamW(
+                [group for group in groups if group["params"]],
+                lr=config.learning_rate,
+                betas=(config.beta1, config.beta2),
+                # One kernel for all parameters, where the device has it.
+                fused=device.startswith(("cpu", "cuda")),
+            )
+        )
+    if matrices:
+        lr, weight_decay = config.muon_learning_rate, config.weight_decay
+        optimizers.append(muon(matrices, lr=lr, weight_decay=weight_decay, bfloat16=bfloat16))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimizers
+
+
+def _hidden_matrices(model: nn.Module) -> list[tuple[Tensor, int]]:
+    if not hasattr(model, "parameter_groups"):
+        source = getattr(getattr(model, "config", None), "source", type(model).__name__)
+        raise ParamsError(
+            f"model.source = {source}: train.optimizer = muon needs GPT.parameter_groups(), which "
+            "names the matrices; write it as in gpt/model.py, or set train.optimizer=adamw"
+        )
+    matrices = cast(Any, model).parameter_groups().hidden_matrices
+    return [(parameter, chunks) for parameter, chunks in matrices if parameter.requires_grad]

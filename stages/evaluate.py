@@ -4,6 +4,7 @@ Reads data/model, data/tokens, metrics/curves/train.csv and the params `evaluate
 metrics/evaluate.json, metrics/curves/positions.csv and calibration.csv, and the plot of the loss.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gpt.checkpoint import TrainedModel, load_model
 from gpt.errors import DataError
 from gpt.evaluation import scoring
 from gpt.evaluation.baselines import MAX_TRAIN_TOKENS, baseline_bits_per_byte, best_ngram
+from gpt.evaluation.diagnostics import diagnose
 from gpt.evaluation.plots import baseline_levels, loss_plot
 from gpt.files import write_json
 from gpt.model_source import count_parameters
@@ -39,8 +41,9 @@ GAP_TOKENS = 32_768  # of the training split: enough for its distance from valid
 
 def evaluate(params: Params, run: Run) -> None:
     trained = load_model(MODEL, params.model_source)
+    trained.device.apply()
     stats = manifest(TOKENS)["splits"]
-    for split, sha256 in trained.record.data.items():
+    for split, sha256 in trained.run_config.data.items():
         if split in stats and stats[split]["sha256"] != sha256:
             raise DataError(f"{TOKENS}/{split}.npy: not what {MODEL} was trained with; dvc repro")
     vocab_size = trained.tokenizer.vocab_size
@@ -59,8 +62,11 @@ def evaluate(params: Params, run: Run) -> None:
             above_floor = metrics[split]["bits_per_byte"] - floor
             metrics[split] |= rounded({"floor_bits_per_byte": floor, "above_floor": above_floor})
     metrics["ladder"] = rounded(baseline_bits_per_byte(train_ids, ids["val"], trained.tokenizer))
+    curve = pd.read_csv(CURVE)
+    findings = diagnose(curve.to_dict("records"), math.log(vocab_size))  # type: ignore[arg-type]
+    metrics["diagnosis"] = ", ".join(finding.title for finding in findings) or "healthy"
     write_json(EVALUATE_METRICS, metrics)
-    loss_plot(LOSS_PICTURE, pd.read_csv(CURVE), baseline_levels(metrics), "Loss while training")
+    loss_plot(LOSS_PICTURE, curve, baseline_levels(metrics), "Loss while training")
     print(summary(metrics))
 
 

@@ -56,6 +56,7 @@ RULE = "\n" + "-" * 40
 def sample(params: Params, run: Run) -> None:
     asked = params.sample
     trained = load_model(MODEL, params.model_source)
+    trained.device.apply()
     with tqdm(
         desc="sample", total=asked.num_samples * asked.max_new_tokens, unit="char", disable=None
     ) as bar:
@@ -145,7 +146,7 @@ def scores(trained: TrainedModel, samples: list[Sample]) -> dict[str, Any]:
         "line_length": _rounded(sum(map(len, lines)) / len(lines) if lines else None),
         "novelty": novelty(trained, texts),
     }
-    if trained.record.data["corpus"] == "verse":
+    if trained.run_config.data["corpus"] == "verse":
         result["verse"] = verse_scores([verse.assess(one.text) for one in samples])
     return result
 
@@ -157,7 +158,8 @@ def novelty(trained: TrainedModel, texts: list[str]) -> dict[str, Any]:
     who writes in the same way, and copies nothing, shares with the training text.
     """
     ids = {
-        split: open_tokens(TOKENS, split, trained.record.vocab_size) for split in ("train", "val")
+        split: open_tokens(TOKENS, split, trained.run_config.vocab_size)
+        for split in ("train", "val")
     }
     train_text = trained.tokenizer.decode(ids["train"][-SEARCHED_TOKENS:])
     train, train_words = Pieces([train_text]), words_of(train_text)
@@ -243,6 +245,7 @@ def by_hand(
                 f"--num-samples {num_samples}: --beams {beams} finds no more than that"
             )
         trained = load_model(model, params.model_source)
+        trained.device.apply()
         if beams:
             _print_likeliest(trained, asked, beams, num_samples or 1)
             return

@@ -27,7 +27,7 @@ class Defect:
         path.write_text(text.replace(self.right, self.wrong), encoding="utf-8")
 
 
-CHECKPOINT, TRAINER = "gpt/checkpoint.py", "gpt/trainer.py"
+CHECKPOINT, STATE, TRAINER = "gpt/checkpoint.py", "gpt/training_state.py", "gpt/trainer.py"
 TRAIN, SOURCES, PARAMS = "stages/train.py", "gpt/corpus/sources.py", "repro/params.py"
 DOWNLOADS, TEXTS, SPLITTING = (
     "gpt/corpus/downloads.py",
@@ -40,57 +40,61 @@ MOMENTS_FORGOTTEN = Defect(
     TRAINER, 'optimizer.load_state_dict({**optimizer.state_dict(), "state": state})', "pass"
 )
 SAVED_IN_PLACE = Defect(
-    CHECKPOINT, "            aside.rename(final)\n", "            shutil.copytree(aside, final)\n"
+    STATE,
+    "            temporary.rename(final)\n",
+    "            shutil.copytree(temporary, final)\n",
 )
 LEFTOVERS_STAY = Defect(
-    CHECKPOINT,
+    STATE,
     'for leftover in (*self.folder.glob(".writing-*"), self._done):',
     "for leftover in ():",
 )
-NOT_SAVED_AT_A_SIGNAL = Defect(TRAIN, "if due or stop:", "if due:")
-SECOND_SIGNAL_WAITS = Defect(TRAIN, "if caught and number == signal.SIGINT:", "if False:")
-NO_LOCK = Defect(CHECKPOINT, "self._lock.acquire(timeout=0)", "pass")
+NOT_SAVED_AT_A_SIGNAL = Defect(STATE, "if due or stop:", "if due:")
+SECOND_SIGNAL_WAITS = Defect(
+    "repro/signals.py", "if caught and number == signal.SIGINT:", "if False:"
+)
+NO_LOCK = Defect(STATE, "self._lock.acquire(timeout=0)", "pass")
 SAVE_FAULT_ESCAPES = Defect(
-    CHECKPOINT,
-    "except (OSError, SafetensorError) as error:\n            shutil.rmtree(aside",
-    "except ZeroDivisionError as error:\n            shutil.rmtree(aside",
+    STATE,
+    "except (OSError, SafetensorError) as error:\n            shutil.rmtree(temporary",
+    "except ZeroDivisionError as error:\n            shutil.rmtree(temporary",
 )
 MODEL_FAULT_ESCAPES = Defect(
     CHECKPOINT,
-    'except (OSError, SafetensorError) as error:\n        raise CheckpointError(f"{folder}: could',
-    'except ZeroDivisionError as error:\n        raise CheckpointError(f"{folder}: could',
+    "except (OSError, SafetensorError) as error:\n        raise CheckpointError(\n",
+    "except ZeroDivisionError as error:\n        raise CheckpointError(\n",
 )
 DISK_FAULT_ESCAPES = Defect("repro/run_stage.py", "if error.errno not in ADVICE:", "if True:")
 STATE_HASH_UNCHECKED = Defect(
-    CHECKPOINT, 'if sha256_of(folder / name) != manifest["sha256"][name]:', "if False:"
+    STATE, 'if sha256_of(folder / name) != manifest["sha256"][name]:', "if False:"
 )
 DAMAGED_CROWD_OUT = Defect(
-    CHECKPOINT,
+    STATE,
     "good = [saved for saved in self._saved() if saved <= final]",
     "good = self._saved()",
 )
 CONFIGURATION_IGNORED = Defect(
     CHECKPOINT,
-    'facts = self.model_dump(exclude={"weights_sha256": True, "train": elastic})',
-    'facts = self.model_dump(exclude={"weights_sha256", "train", "tokenizer_sha256", "data"})',
+    'inputs = self.model_dump(exclude={"weights_sha256": True, "train": elastic})',
+    'inputs = self.model_dump(exclude={"weights_sha256", "train", "tokenizer_sha256", "data"})',
 )
-FORMAT_IGNORED = Defect(CHECKPOINT, 'if manifest["format"] != FORMAT:', "if False:")
+FORMAT_IGNORED = Defect(STATE, 'if manifest["format"] != FORMAT:', "if False:")
 NEWEST_BY_TIME = Defect(
-    CHECKPOINT,
+    STATE,
     'sorted(self.folder.glob("step_*"), reverse=True)',
     'sorted(self.folder.glob("step_*"), key=lambda path: -path.stat().st_mtime)',
 )
 
 # --- training
-NOT_FINITE_GOES_ON = Defect(
-    TRAINER, "if not (math.isfinite(loss_value) and math.isfinite(norm)):", "if False:"
+NOT_FINITE_CONTINUES = Defect(
+    TRAINER, "if not (math.isfinite(loss) and math.isfinite(norm)):", "if False:"
 )
-VALIDATION_NOT_FINITE_GOES_ON = Defect(TRAINER, "if not math.isfinite(val_loss):", "if False:")
+VALIDATION_NOT_FINITE_CONTINUES = Defect(TRAINER, "if not math.isfinite(val_loss):", "if False:")
 DROPOUT_UNSEEDED = Defect(TRAINER, "if self.model.config.dropout:", "if False:")
-LOOKING_DRAWS = Defect(
+EVALUATION_CHANGES_WEIGHTS = Defect(
     TRAINER,
-    "        self.model.train()\n        totals = ",
-    "        self.model.train()\n        self.model.norm.weight += 1e-3\n        totals = ",
+    "        self.model.train()\n        return math.fsum",
+    "        self.model.train()\n        self.model.norm.weight += 1e-3\n        return math.fsum",
 )
 OUT_OF_MEMORY_ESCAPES = Defect(
     TRAIN,
@@ -137,7 +141,7 @@ CORPUS_UNCHECKED = Defect(
     "gpt/corpus/manifest.py", "if digest.hexdigest() != shard.sha256:", "if False:"
 )
 EXACT_TEXT_REFUSED = Defect(
-    "gpt/batches.py", "if part.tokens < block_size + 1:", "if part.tokens <= block_size + 1:"
+    "gpt/batches.py", "if source.tokens < block_size + 1:", "if source.tokens <= block_size + 1:"
 )
 BOM_KEPT = Defect(TEXTS, "block = block.removeprefix(codecs.BOM_UTF8)", "pass")
 WRONG_BYTE_NAMED = Defect(TEXTS, "at = offset - pending + error.start", "at = error.start")
@@ -150,7 +154,7 @@ UNREADABLE_FOLDER_PASSED_BY = Defect(
     SOURCES, "os.walk(folder, onerror=refuse)", "os.walk(folder, onerror=None)"
 )
 SHORT_TEXT_TAKEN = Defect(
-    "gpt/batches.py", "if part.tokens < block_size + 1:", "if part.tokens < block_size:"
+    "gpt/batches.py", "if source.tokens < block_size + 1:", "if source.tokens < block_size:"
 )
 ID_TOO_LARGE_TAKEN = Defect(
     "gpt/batches.py", "int(ids.max()) >= vocab_size", "int(ids.max()) > vocab_size"
@@ -176,9 +180,9 @@ TAGS_RUN = Defect(
 # --- models
 MODEL_HASH_UNCHECKED = Defect(CHECKPOINT, "if sha256_of(path) != expected:", "if False:")
 VOCABULARY_UNCHECKED = Defect(
-    CHECKPOINT, "if tokenizer.vocab_size != record.vocab_size:", "if False:"
+    CHECKPOINT, "if tokenizer.vocab_size != run_config.vocab_size:", "if False:"
 )
-SHAPES_UNCHECKED = Defect(CHECKPOINT, "if found != expected:", "if False:")
+SHAPES_UNCHECKED = Defect(CHECKPOINT, "if stored != expected:", "if False:")
 
 # --- security
 FILES_STEER_TERMINALS = Defect(
@@ -186,7 +190,7 @@ FILES_STEER_TERMINALS = Defect(
 )
 WEIGHTS_UNPICKLED = Defect(
     CHECKPOINT,
-    "_check_hash(weights, record.weights_sha256)",
+    "_check_hash(weights, run_config.weights_sha256)",
     "torch.load(weights, weights_only=False)",
 )
 PICKLED_TOKENS_RUN = Defect("gpt/batches.py", "allow_pickle=False", "allow_pickle=True")

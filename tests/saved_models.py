@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpt.checkpoint import DeviceRecord, ModelRecord, save_model
+from gpt.checkpoint import DeviceConfig, RunConfig, save_model
 from gpt.config import ModelConfig, TrainConfig
 from gpt.files import write_json
 from gpt.model import GPT
@@ -25,14 +25,14 @@ def saved_model(folder: Path, seed: int = 0) -> GPT:
     tokenizer_file = folder.parent / f"{folder.name}-tokenizer.json"
     write_json(tokenizer_file, TOKENIZER.spec())
     train = TrainConfig(steps=1, batch_size=1, learning_rate=1e-3, min_learning_rate=0.0)
-    record = ModelRecord(
+    record = RunConfig(
         model=SHAPE,
         vocab_size=TOKENIZER.vocab_size,
         train=train,
         seed=seed,
         data={"corpus": "own", "train": "0" * 64},
         code_sha256="0" * 64,
-        device=DeviceRecord(
+        device=DeviceConfig(
             name="cpu", dtype="float32", threads=1, cpu_capability="any", torch="any"
         ),
         tokenizer_sha256=sha256(tokenizer_file),

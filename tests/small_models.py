@@ -2,7 +2,7 @@
 
 import torch
 
-from gpt.checkpoint import DeviceRecord, ModelRecord, TrainedModel
+from gpt.checkpoint import DeviceConfig, RunConfig, TrainedModel
 from gpt.config import ModelConfig, TrainConfig
 from gpt.device import choose_device
 from gpt.model import GPT
@@ -40,14 +40,14 @@ def small_model(config: ModelConfig, tokenizer: Tokenizer) -> GPT:
 def small_trained_model(config: ModelConfig, tokenizer: Tokenizer) -> TrainedModel:
     device = choose_device("cpu", "float32")
     train = TrainConfig(steps=1, batch_size=1, learning_rate=1e-3, min_learning_rate=0.0)
-    run_config = ModelRecord(
+    run_config = RunConfig(
         model=config,
         vocab_size=tokenizer.vocab_size,
         train=train,
         seed=3,
         data={},
         code_sha256="0" * 64,
-        device=DeviceRecord(**device.as_dict()),
+        device=DeviceConfig(**device.as_dict()),
         tokenizer_sha256="0" * 64,
     )
     return TrainedModel(small_model(config, tokenizer), tokenizer, run_config, device)

@@ -200,7 +200,7 @@ class SmallTraining:
 
 def went_on_from(output: str) -> int:
     """The step from which a training says that it went on; 0 where it began afresh."""
-    found = re.search(r"going on from step (\d+)", output)
+    found = re.search(r"resuming from step (\d+)", output)
     return int(found[1]) if found else 0
 
 

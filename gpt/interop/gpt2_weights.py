@@ -15,11 +15,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gpt.config import ModelConfig
+from gpt.corpus.downloads import Download, fetch
 from gpt.errors import CheckpointError
 from gpt.model import GPT
 from gpt.model_source import make_model, without_weights
 
 Weights = dict[str, Tensor]
+
+# What train.init_from may name without a file.
+HUGGING_FACE = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 
 # Our names and theirs; those of a block stand behind `blocks.0.` and `h.0.`.
 TOP_NAMES = {"token_embedding": "wte", "position_embedding": "wpe", "norm": "ln_f"}
@@ -103,6 +107,17 @@ def read_pretrained(path: Path, config: ModelConfig, vocab_size: int) -> Weights
     if n_head not in (None, config.n_head):
         raise CheckpointError(f"{file}: has {n_head} heads; set model.n_head={n_head}")
     return weights
+
+
+def pretrained_file(init_from: str, root: Path, cache: Path, mirror: str | None) -> Path:
+    """The weights that train.init_from names: a path from `root`, or Hugging Face's, downloaded."""
+    if init_from not in HUGGING_FACE:
+        return weights_file((root / Path(init_from).expanduser()).resolve())
+    file = Download(
+        file=f"{init_from}/model.safetensors",
+        url=f"https://huggingface.co/openai-community/{init_from}/resolve/main/model.safetensors",
+    )
+    return fetch(file, cache, mirror)
 
 
 def weights_file(path: Path) -> Path:

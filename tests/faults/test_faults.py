@@ -28,11 +28,11 @@ from pytest_socket import SocketBlockedError
 from small_training import MEMORY, REPOSITORY, STEPS, Run, SmallTraining, went_on_from
 from waiting import wait_for
 
-from gpt.checkpoint import TrainingStates
 from gpt.corpus.manifest import CorpusWriter, read_parts
 from gpt.corpus.readers import Document
 from gpt.corpus.sources import Source
 from gpt.corpus.splitting import split_corpus
+from gpt.training_state import CheckpointStore
 
 
 @pytest.fixture(scope="module")
@@ -83,16 +83,16 @@ def at_update(number: int, signal_number: int) -> None:
     """Sends this process a signal after its update of that number, before anything else is done."""
     from gpt.trainer import Trainer
 
-    update, done = Trainer._update, [0]
+    train_step, done = Trainer.train_step, [0]
 
-    def counted(self: Trainer, tell: Any) -> float:
-        loss = update(self, tell)
+    def counted(self: Trainer, step: int) -> Any:
+        stats = train_step(self, step)
         done[0] += 1
         if done[0] == number:
             os.kill(os.getpid(), signal_number)
-        return loss
+        return stats
 
-    Trainer._update = counted  # type: ignore[method-assign]
+    Trainer.train_step = counted  # type: ignore[method-assign]
 
 
 WRITING = {
@@ -113,11 +113,11 @@ def at_call_of_a_save(number: int) -> None:
 
     Number 0 kills nothing and prints how many there are.
     """
-    from gpt.checkpoint import TrainingStates
+    from gpt.training_state import CheckpointStore
 
-    save = TrainingStates.save
+    save = CheckpointStore.save
 
-    def watched(self: TrainingStates, *given: Any) -> None:
+    def watched(self: CheckpointStore, *given: Any) -> None:
         calls = 0
 
         def count(frame: FrameType, event: str, called: Any) -> None:
@@ -133,7 +133,7 @@ def at_call_of_a_save(number: int) -> None:
         if number == 0:
             print(f"calls of a save: {calls}")
 
-    TrainingStates.save = watched  # type: ignore[method-assign]
+    CheckpointStore.save = watched  # type: ignore[method-assign]
 
 
 def with_limit(kind: int, size: int) -> None:
@@ -152,13 +152,13 @@ def slow_update() -> None:
     """An update never ends; it says that it has begun, and when it resumes after a signal."""
     from gpt.trainer import Trainer
 
-    def update(self: Trainer, tell: Any) -> float:
+    def train_step(self: Trainer, step: int) -> None:
         print("in an update", flush=True)
         while True:
             signal.pause()
             print("still in an update", flush=True)
 
-    Trainer._update = update  # type: ignore[method-assign]
+    Trainer.train_step = train_step  # type: ignore[method-assign]
 
 
 def with_clock_going_backwards() -> None:
@@ -237,7 +237,7 @@ def test_a_signal_ends_the_step_saves_and_leaves_a_code_of_its_own(
 ) -> None:
     training.set(runtime__checkpoint_every=0)
     run = training.start(before=partial(at_update, 7, number))
-    refused(run, 75, f"stopped by {number.name}: saved after step 7; run it again")
+    refused(run, 75, f"stopped by {number.name} after step 7, state saved; run the same command")
     training.set(runtime__checkpoint_every=1)
     ends_alike(training, undisturbed, 7)
 
@@ -289,7 +289,7 @@ def test_a_disk_that_is_full_while_the_model_is_written_leaves_the_states(
     training.start(before=partial(at_update, STEPS, signal.SIGKILL)).end()
     training.set(runtime__checkpoint_every=0)
     run = training.run(before=partial(with_limit, resource.RLIMIT_FSIZE, 10_000))
-    refused(run, 2, "data/model: could not be written", "make room")
+    refused(run, 2, "data/model: could not be written", "free disk space")
     assert not (training.folder / "data/model/config.json").exists(), "so no model stands there"
     training.set(runtime__checkpoint_every=1)
     ends_alike(training, undisturbed, STEPS - 1)
@@ -345,7 +345,7 @@ def test_a_state_truncated_anywhere_or_with_any_bit_flipped_is_refused(
     tmp_path: Path, name: str
 ) -> None:
     warned: list[str] = []
-    with TrainingStates(tmp_path / "run", warn=warned.append) as states:
+    with CheckpointStore(tmp_path / "run", warn=warned.append) as states:
         for step in (1, 2):
             states.save(step, {"a": torch.arange(200.0)}, {"step": step})
         path = states.folder / "step_00000002" / name
@@ -433,15 +433,15 @@ def test_a_clock_that_goes_backwards_changes_nothing(
 # --- training -------------------------------------------------------------------------------------
 
 
-@pytest.mark.fault(9, planted=planted.NOT_FINITE_GOES_ON)
+@pytest.mark.fault(9, planted=planted.NOT_FINITE_CONTINUES)
 def test_a_loss_that_is_not_finite_ends_the_stage_and_keeps_the_last_good_state(
     training: SmallTraining,
 ) -> None:
     training.set(train__learning_rate=1e30, train__min_learning_rate=0.0)
     line = refused(training.run(), 2, "not finite, so nothing was updated", "train.learning_rate")
-    with TrainingStates(training.states()[-1].parent, warn=pytest.fail) as states:
-        tensors, facts = states.latest() or pytest.fail("no state is left")
-    assert f"step {facts['step']}:" in line
+    with CheckpointStore(training.states()[-1].parent, warn=pytest.fail) as states:
+        tensors, metadata = states.latest() or pytest.fail("no state is left")
+    assert f"step {metadata['progress']['step']}:" in line
     assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
     assert not (training.folder / "metrics/train.json").exists()
 
@@ -464,8 +464,8 @@ def test_running_out_of_memory_says_what_to_lower(
 ) -> None:
     training.set(**change)
     run = training.run(before=partial(with_more_memory, 300 * 2**20))
-    line = refused(run, 2, "out of memory; lower train.batch_size (is ", "model.block_size (is ")
-    assert f"(is {next(iter(change.values()))}" in line
+    line = refused(run, 2, "out of memory with train.batch_size = ", "model.n_embd (now ")
+    assert f" {next(iter(change.values()))}" in line
 
 
 # --- data -----------------------------------------------------------------------------------------

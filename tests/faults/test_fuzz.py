@@ -18,11 +18,12 @@ from safetensors.torch import save
 from saved_models import TOKENIZER, saved_model, vouch
 
 from gpt.batches import open_tokens
-from gpt.checkpoint import TrainingStates, load_model
+from gpt.checkpoint import load_model
 from gpt.corpus.manifest import CorpusWriter, read_parts
 from gpt.corpus.readers import read_text
 from gpt.errors import DataError, GptError
 from gpt.tokenizers.file import load_tokenizer
+from gpt.training_state import CheckpointStore
 
 fuzzed = settings(max_examples=150, deadline=None)
 
@@ -148,7 +149,7 @@ def test_any_state_is_gone_on_from_or_named_and_passed_by(data: st.DataObject) -
     raw = data.draw(damaged(json.dumps(manifest).encode()) | changed(manifest))
     with TemporaryDirectory() as name:
         warned: list[str] = []
-        with TrainingStates(Path(name) / "run", warn=warned.append) as states:
+        with CheckpointStore(Path(name) / "run", warn=warned.append) as states:
             state = states.folder / "step_00000001"
             state.mkdir()
             for file, content in (*files.items(), ("manifest.json", raw)):

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -15,7 +16,7 @@ import torch
 from small_training import REPOSITORY, SmallTraining, largest_difference
 from waiting import wait_for
 
-from gpt.distributed import Group, Share, like, whole
+from gpt.distributed import ProcessGroup, full_tensor, is_sharded, shard_like, wrap_model
 from gpt.errors import ParamsError
 from repro.processes import PEER_LOST, _first_to_end, process_group
 
@@ -24,61 +25,66 @@ TOLERANCE = 2e-5
 
 
 @pytest.mark.parametrize(
-    ("passes", "rows", "size", "expected"),
+    ("micro_steps", "sequences", "size", "expected"),
     [
-        (4, 8, 1, [Share(range(4), slice(None))]),
-        (4, 8, 2, [Share(range(2), slice(None)), Share(range(2, 4), slice(None))]),
-        (3, 8, 2, [Share(range(3), slice(0, 4)), Share(range(3), slice(4, 8))]),
-        (1, 2, 2, [Share(range(1), slice(0, 1)), Share(range(1), slice(1, 2))]),
+        (4, 8, 2, [(range(2), slice(None)), (range(2, 4), slice(None))]),
+        (3, 8, 2, [(range(3), slice(0, 4)), (range(3), slice(4, 8))]),
+        (1, 2, 2, [(range(1), slice(0, 1)), (range(1), slice(1, 2))]),
     ],
 )
-def test_every_row_of_an_update_is_done_by_one_process(
-    passes: int, rows: int, size: int, expected: list[Share]
+def test_every_sequence_of_an_update_is_computed_by_one_process(
+    micro_steps: int, sequences: int, size: int, expected: list[tuple[range, slice]]
 ) -> None:
-    shares = [Group(rank, size).share(passes, rows) for rank in range(size)]
-    assert shares == expected
-    done = [(part, row) for s in shares for part in s.passes for row in range(rows)[s.rows]]
-    assert sorted(done) == [(part, row) for part in range(passes) for row in range(rows)]
+    divided = [ProcessGroup(rank, size).divide(micro_steps, sequences) for rank in range(size)]
+    assert divided == expected
+    computed = [
+        (micro_step, sequence)
+        for own_steps, own_sequences in divided
+        for micro_step in own_steps
+        for sequence in range(sequences)[own_sequences]
+    ]
+    assert sorted(computed) == [(m, s) for m in range(micro_steps) for s in range(sequences)]
 
 
-def test_an_update_that_cannot_be_shared_out_says_what_to_change() -> None:
-    with pytest.raises(ParamsError, match=r"3 processes cannot share .*accumulation 2 .*size 8"):
-        Group(0, 3).share(2, 8)
+def test_an_update_that_cannot_be_divided_says_what_to_change() -> None:
+    with pytest.raises(ParamsError, match=r"3 processes cannot evenly divide .* = 2 or .*size = 8"):
+        ProcessGroup(0, 3).divide(2, 8)
 
 
-def test_a_group_of_one_changes_nothing() -> None:
-    group, tensor = Group(), torch.arange(3.0)
-    assert group.first
-    assert group.mean(0.1, "cpu") == 0.1
-    assert group.sum([0.1, 2.0], "cpu") == [0.1, 2.0]
-    assert group.any([True, False], "cpu") == [True, False]
-    assert whole(tensor) is tensor
-    assert like(tensor, tensor) is tensor
-    assert group.largest(tensor) is tensor
-    assert group.each_once(lambda x: x + 1, [tensor])[0].tolist() == [1.0, 2.0, 3.0]
-    layer = torch.nn.Linear(2, 2)
-    assert group.spread(layer, "fsdp", []) is layer
+def test_a_tensor_that_is_not_sharded_is_its_own_full_tensor() -> None:
+    tensor = torch.arange(3.0)
+    assert not is_sharded(tensor)
+    assert full_tensor(tensor) is tensor
+    assert shard_like(tensor, tensor) is tensor
 
 
-def test_shared_work_is_done_by_one_process_and_sent_to_all(
+def test_fsdp_of_a_model_without_blocks_is_refused_with_what_is_missing() -> None:
+    model = torch.nn.Linear(2, 2)
+    model.config = SimpleNamespace(source="mine.py")
+    with pytest.raises(ParamsError, match=r"model\.source = mine\.py: .*fsdp needs GPT\.blocks"):
+        wrap_model(model, "fsdp", 2)
+
+
+def test_a_result_is_computed_by_one_process_and_sent_to_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     inputs = [torch.full((2,), float(number)) for number in range(5)]
-    did: dict[int, list[float]] = {}
+    computed: dict[int, list[float]] = {}
     sent: list[int] = []
     monkeypatch.setattr("torch.distributed.broadcast", lambda tensor, src: sent.append(src))
     for rank in range(3):
-        mine = did.setdefault(rank, [])
+        mine = computed.setdefault(rank, [])
 
-        def work(x: torch.Tensor, mine: list[float] = mine) -> torch.Tensor:
+        def times_ten(x: torch.Tensor, mine: list[float] = mine) -> torch.Tensor:
             mine.append(float(x[0]))
             return x * 10
 
-        done = Group(rank, 3).each_once(work, inputs)
-        assert [float(done[int(number)][0]) for number in mine] == [10 * x for x in mine]
-    assert sorted(x for mine in did.values() for x in mine) == [0, 1, 2, 3, 4]
-    # Each process was told to take a result from whoever did it.
-    assert sent == 3 * [next(rank for rank in did if number in did[rank]) for number in range(5)]
+        results = ProcessGroup(rank, 3).broadcast_results(times_ten, inputs)
+        assert [float(results[int(number)][0]) for number in mine] == [10 * x for x in mine]
+    assert sorted(x for mine in computed.values() for x in mine) == [0, 1, 2, 3, 4]
+    # Each process was told to take a result from the one that computed it.
+    by = [next(rank for rank in computed if number in computed[rank]) for number in range(5)]
+    assert sent == 3 * by
 
 
 # --- whole trainings ------------------------------------------------------------------------------
@@ -118,7 +124,7 @@ def bits(training: SmallTraining) -> tuple[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_two_processes_give_the_bits_of_one_where_each_does_one_pass(
+def test_two_processes_give_the_bits_of_one_where_each_computes_one_micro_step(
     original: SmallTraining, tmp_path: Path, dropout: float
 ) -> None:
     one = trained(original, tmp_path / "1", model__dropout=dropout)
@@ -137,7 +143,7 @@ MUON = {
 
 
 @pytest.mark.slow
-def test_two_processes_that_share_muons_matrices_give_the_bits_of_one(
+def test_two_processes_that_divide_muons_matrices_give_the_bits_of_one(
     original: SmallTraining, tmp_path: Path
 ) -> None:
     one = trained(original, tmp_path / "1", **MUON)
@@ -146,13 +152,13 @@ def test_two_processes_that_share_muons_matrices_give_the_bits_of_one(
 
 
 @pytest.mark.slow
-def test_processes_share_models_and_rows_and_differ_in_the_last_digits(
+def test_processes_that_divide_sequences_or_weights_differ_in_the_last_digits(
     original: SmallTraining, tmp_path: Path
 ) -> None:
     one = trained(original, tmp_path / "1", **MUON)
     for name, params in {
-        "passes and rows": {"train__processes": 4},
-        "parts of each weight": {
+        "micro-steps and sequences": {"train__processes": 4},
+        "shards of each weight": {
             "train__processes": 2,
             "train__sharding": "fsdp",
             "train__recompute": True,
@@ -283,12 +289,12 @@ def test_a_process_that_is_killed_costs_only_time(original: SmallTraining, tmp_p
     assert process.returncode == 0, output
     again = "ended by signal 9; all restart from the last saved state"
     assert again in output
-    assert int(re.findall(r"going on from step (\d+)", output)[-1]) >= 40
+    assert int(re.findall(r"resuming from step (\d+)", output)[-1]) >= 40
     assert training.hashes() == undisturbed.hashes()
 
 
 @pytest.mark.slow
-def test_a_signal_saves_and_another_number_of_processes_goes_on(
+def test_a_signal_saves_and_another_number_of_processes_resumes(
     original: SmallTraining, tmp_path: Path
 ) -> None:
     one = trained(original, tmp_path / "one", **LONG)
@@ -303,7 +309,7 @@ def test_a_signal_saves_and_another_number_of_processes_goes_on(
     training.set(train__processes=1)
     done = training.plain("train")
     assert done.returncode == 0
-    assert f"going on from step {saved}\n" in done.stdout
+    assert f"resuming from step {saved}\n" in done.stdout
     assert largest_difference(one, training) < 10 * TOLERANCE
 
 
@@ -315,6 +321,6 @@ def test_a_fault_of_the_user_is_told_once_and_not_tried_again(
     training.set(train__processes=2, train__batch_size=3, train__gradient_accumulation=1)
     done = training.plain("train")
     assert done.returncode == 2, done.stdout
-    assert done.stdout.count("2 processes cannot share") == 1
+    assert done.stdout.count("2 processes cannot evenly divide") == 1
     assert "Traceback" not in done.stdout
     assert "again" not in done.stdout

@@ -10,7 +10,7 @@ import torch
 from pipeline_clone import Clone, stages_run
 from saved_models import TOKENIZER, change_config, saved_model, sha256
 
-from gpt.checkpoint import DeviceRecord, ModelRecord, load_model, save_model
+from gpt.checkpoint import DeviceConfig, RunConfig, load_model, save_model
 from gpt.config import ModelConfig, TrainConfig
 from gpt.errors import CheckpointError, ParamsError
 from gpt.files import write_json
@@ -57,14 +57,14 @@ def saved(folder: Path, source: Path) -> torch.nn.Module:
     tokenizer_file = folder.parent / "tokenizer.json"
     write_json(tokenizer_file, TOKENIZER.spec())
     model = make_model(shape_of(source), TOKENIZER.vocab_size, seed=3)
-    record = ModelRecord(
+    record = RunConfig(
         model=shape_of(source),
         vocab_size=TOKENIZER.vocab_size,
         train=TrainConfig(steps=1, batch_size=1, learning_rate=1.0, min_learning_rate=0.0),
         seed=3,
         data={"train": "0" * 64},
         code_sha256="0" * 64,
-        device=DeviceRecord(
+        device=DeviceConfig(
             name="cpu", dtype="float32", threads=1, cpu_capability="any", torch="any"
         ),
         tokenizer_sha256=sha256(tokenizer_file),

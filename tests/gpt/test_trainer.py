@@ -1,7 +1,8 @@
-"""The training loop: resumed to the bit, undisturbed by looks, stopped before it does harm."""
+"""The training loop: resumes bit for bit, evaluates without a trace, stops before it does harm."""
 
 import json
 import math
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,20 @@ import numpy as np
 import planted
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from gpt import trainer as trainer_module
-from gpt.batches import Batches, even_windows
-from gpt.checkpoint import TrainingStates
+from gpt import callbacks
+from gpt.batches import RandomCrops, val_batches
+from gpt.callbacks import DeadUnits, TrainingCurve, UpdateRatio, update_ratio
 from gpt.config import ModelConfig, TrainConfig
 from gpt.device import Device
 from gpt.errors import TrainingError
 from gpt.model import GPT, cross_entropy
-from gpt.trainer import Callbacks, Trainer
+from gpt.trainer import Callback, StepStats, Trainer, lr_multiplier
+from gpt.training_state import CheckpointStore
 
 CPU = Device(name="cpu", dtype="float32", threads=1, cpu_capability="any", torch="any")
 VOCABULARY = 13
@@ -47,9 +51,39 @@ def make(
     shape = ModelConfig(
         architecture=architecture, n_layer=2, n_head=2, n_embd=16, block_size=8, dropout=dropout
     )
-    drawn = Batches(IDS[:300], block_size=8, batch_size=config.batch_size, seed=5)
-    windows = even_windows(IDS[300:], block_size=8, tokens=64, batch_size=4)
-    return Trainer(GPT(shape, VOCABULARY, seed=1), batches or drawn, windows, config, CPU, seed=9)
+    crops = RandomCrops(IDS[:300], block_size=8, batch_size=config.batch_size, seed=5)
+    val = val_batches(IDS[300:], block_size=8, tokens=64, batch_size=4)
+    model, curve = GPT(shape, VOCABULARY, seed=1), TrainingCurve()
+    measured = [DeadUnits(curve), UpdateRatio(curve), curve]
+    return Trainer(model, batches or crops, val, config, CPU, seed=9, callbacks=measured)
+
+
+def curve_of(trainer: Trainer) -> list[dict[str, float]]:
+    (curve,) = (each for each in trainer.callbacks if isinstance(each, TrainingCurve))
+    return curve.points
+
+
+class Hooks(Callback):
+    """A callback of functions, called with the trainer and the loss."""
+
+    def __init__(
+        self,
+        on_step_end: Callable[[Trainer, float], object] = lambda *_: None,
+        on_evaluation: Callable[[Trainer, float], object] = lambda *_: None,
+    ) -> None:
+        self._on_step_end, self._on_evaluation = on_step_end, on_evaluation
+
+    def on_step_end(self, trainer: Trainer, stats: StepStats) -> None:
+        self._on_step_end(trainer, stats.loss)
+
+    def on_evaluation_end(self, trainer: Trainer, val_loss: float) -> None:
+        self._on_evaluation(trainer, val_loss)
+
+
+def run(trainer: Trainer, **hooks: Any) -> None:
+    trainer.callbacks.append(Hooks(**hooks))
+    trainer.run()
+    trainer.callbacks.pop()
 
 
 def weights(of: Trainer) -> dict[str, Tensor]:
@@ -73,18 +107,19 @@ class Halt(Exception):
 
 
 def run_until(trainer: Trainer, step: int) -> None:
-    """Trains until `step` updates are done and not a bit further, no last look taken."""
+    """Trains until `step` updates are done, without the evaluation that may follow."""
 
-    def between(now: Trainer) -> None:
-        if now.progress.step == step:
+    def halt(trainer: Trainer, loss: float) -> None:
+        if trainer.progress.step == step:
             raise Halt
 
     if step:
         with pytest.raises(Halt):
-            trainer.run(Callbacks(between=between))
+            run(trainer, on_step_end=halt)
+        trainer.callbacks.pop()
 
 
-# --- going on -------------------------------------------------------------------------------------
+# --- resuming -------------------------------------------------------------------------------------
 
 
 @cache
@@ -110,6 +145,7 @@ def test_a_training_resumed_at_any_step_gives_the_bits_of_one_that_was_not(
     assert_same(weights(after), weights(uninterrupted(recipe)))
     assert_same(after.kept_weights(), uninterrupted(recipe).kept_weights())
     assert after.progress == uninterrupted(recipe).progress
+    assert curve_of(after) == curve_of(uninterrupted(recipe))
 
 
 @pytest.mark.fault(1, planted=planted.MOMENTS_FORGOTTEN)
@@ -117,7 +153,7 @@ def test_a_training_resumed_at_any_step_gives_the_bits_of_one_that_was_not(
 def test_a_training_stopped_after_every_step_gives_the_bits_of_one_that_was_not(
     recipe: str, tmp_path: Path
 ) -> None:
-    with TrainingStates(tmp_path / "states") as states:
+    with CheckpointStore(tmp_path / "states") as states:
         for step in range(1, STEPS + 1):
             trainer = make(**RECIPES[recipe])
             if (saved := states.latest()) is not None:
@@ -129,6 +165,7 @@ def test_a_training_stopped_after_every_step_gives_the_bits_of_one_that_was_not(
         trainer.run()
     assert_same(weights(trainer), weights(uninterrupted(recipe)))
     assert trainer.progress == uninterrupted(recipe).progress
+    assert curve_of(trainer) == curve_of(uninterrupted(recipe))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -157,27 +194,26 @@ def test_a_state_taken_does_not_change_with_further_steps() -> None:
     assert json.dumps(facts) == written
 
 
-def test_going_on_with_a_finished_training_does_nothing() -> None:
+def test_resuming_a_finished_training_does_nothing() -> None:
     after = make()
     after.load_state(*uninterrupted("gpt2").state())
-    updates: list[float] = []
-    after.run(Callbacks(on_update=updates.append))
-    assert updates == []
+    losses, _ = losses_and_weights(after)
+    assert losses == []
     assert_same(weights(after), weights(uninterrupted("gpt2")))
 
 
-# --- looking --------------------------------------------------------------------------------------
+# --- evaluating -----------------------------------------------------------------------------------
 
 
-def losses_and_weights(trainer: Trainer, **more: Any) -> tuple[list[float], dict[str, Tensor]]:
+def losses_and_weights(trainer: Trainer) -> tuple[list[float], dict[str, Tensor]]:
     losses: list[float] = []
-    trainer.run(Callbacks(on_update=losses.append, **more))
+    run(trainer, on_step_end=lambda _, loss: losses.append(loss))
     return losses, weights(trainer)
 
 
-@pytest.mark.fault(10, planted=planted.LOOKING_DRAWS)
+@pytest.mark.fault(10, planted=planted.EVALUATION_CHANGES_WEIGHTS)
 @pytest.mark.parametrize("every", [0, 1, 3, 100])
-def test_looking_often_or_never_changes_no_loss_and_no_weight(every: int) -> None:
+def test_evaluating_often_or_never_changes_no_loss_and_no_weight(every: int) -> None:
     losses, final = losses_and_weights(make(eval_every=every))
     expected_losses, expected = losses_and_weights(make(eval_every=2))
     assert losses == expected_losses
@@ -190,28 +226,30 @@ def test_random_numbers_drawn_by_a_callback_change_nothing() -> None:
         torch.rand(7)
         np.random.random(3)
 
-    disturbed = losses_and_weights(make(), between=disturb, on_look=disturb, on_point=disturb)
-    assert disturbed[0] == losses_and_weights(make())[0]
+    disturbed = make()
+    disturbed.callbacks.append(Hooks(on_step_end=disturb, on_evaluation=disturb))
+    assert losses_and_weights(disturbed)[0] == losses_and_weights(make())[0]
 
 
-def test_looks_come_before_the_first_step_at_every_interval_and_after_the_last() -> None:
-    looks: list[int] = []
-    make(eval_every=4).run(Callbacks(on_look=lambda now, loss: looks.append(now.progress.step)))
-    assert looks == [0, 4, 6]
+def test_evaluates_before_the_first_step_every_interval_and_after_the_last() -> None:
+    eval_steps: list[int] = []
+    trainer = make(steps=6, eval_every=4)
+    run(trainer, on_evaluation=lambda trainer, loss: eval_steps.append(trainer.progress.step))
+    assert eval_steps == [0, 4, 6]
 
 
-def test_the_validation_loss_is_the_mean_over_the_tokens_of_windows_of_any_size() -> None:
+def test_the_validation_loss_is_the_mean_over_the_tokens_of_batches_of_any_size() -> None:
     trainer = make()
     ids = torch.from_numpy(IDS[:22].astype(np.int64))
     uneven = [(ids[None, :5], ids[None, 1:6]), (ids[:16].view(2, 8), ids[1:17].view(2, 8))]
-    trainer._val_windows = uneven
+    trainer.val_batches = uneven
     with torch.no_grad():
         model = trainer.model.eval()
         total = sum(float(cross_entropy(model(a), b)) * b.numel() for a, b in uneven)
     assert trainer.validation_loss() == pytest.approx(total / 21, rel=1e-6)
 
 
-def test_dropout_is_off_while_looking_and_on_again_after() -> None:
+def test_dropout_is_off_in_an_evaluation_and_on_again_after_it() -> None:
     trainer = make(dropout=0.5)
     trainer.model.train()
     assert trainer.validation_loss() == trainer.validation_loss()
@@ -246,39 +284,39 @@ def test_training_learns(recipe: str) -> None:
 
 
 class Joined:
-    """The accumulated passes of a step as one batch."""
+    """The micro-batches of a step as one batch."""
 
-    def __init__(self, parts: int) -> None:
-        self.parts = parts
-        self.small = Batches(IDS[:300], block_size=8, batch_size=4, seed=5)
+    def __init__(self, micro_steps: int) -> None:
+        self.micro_steps = micro_steps
+        self.small = RandomCrops(IDS[:300], block_size=8, batch_size=4, seed=5)
 
-    def batch(self, step: int, part: int = 0) -> tuple[Tensor, Tensor]:
-        assert part == 0
-        pairs = [self.small.batch(step, part) for part in range(self.parts)]
+    def batch(self, step: int, micro_step: int = 0) -> tuple[Tensor, Tensor]:
+        assert micro_step == 0
+        pairs = [self.small.batch(step, micro_step) for micro_step in range(self.micro_steps)]
         return torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs])
 
 
-def test_accumulated_passes_are_one_larger_batch() -> None:
+def test_accumulated_micro_batches_are_one_larger_batch() -> None:
     accumulated, final = losses_and_weights(make(dropout=0.0, gradient_accumulation=3))
     losses, expected = losses_and_weights(make(dropout=0.0, batches=Joined(3)))
-    # Not to the bit: sums of float32 in another order. AdamW divides by the gradient's size, so
+    # Not bit for bit: sums of float32 in another order. AdamW divides by the gradient's size, so
     # rounding of a gradient near zero shows in a weight at up to a learning rate's size (1e-2).
     assert accumulated == pytest.approx(losses, abs=1e-4)
     for name, weight in final.items():
         torch.testing.assert_close(weight, expected[name], atol=1e-3, rtol=0, msg=name)
 
 
-def test_accumulated_passes_see_different_batches() -> None:
-    seen: list[tuple[int, int]] = []
+def test_each_micro_step_reads_a_batch_of_its_own() -> None:
+    read: list[tuple[int, int]] = []
 
-    class Watched(Batches):
-        def batch(self, step: int, part: int = 0) -> tuple[Tensor, Tensor]:
-            seen.append((step, part))
-            return super().batch(step, part)
+    class Watched(RandomCrops):
+        def batch(self, step: int, micro_step: int = 0) -> tuple[Tensor, Tensor]:
+            read.append((step, micro_step))
+            return super().batch(step, micro_step)
 
     watched = Watched(IDS, block_size=8, batch_size=4, seed=5)
     make(batches=watched, gradient_accumulation=2, steps=2).run()
-    assert seen == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert read == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
 def first_update(grad_clip: float) -> tuple[float, dict[str, Tensor]]:
@@ -292,24 +330,24 @@ def first_update(grad_clip: float) -> tuple[float, dict[str, Tensor]]:
     hook = register_optimizer_step_pre_hook(keep)
     trainer.run()
     hook.remove()
-    return trainer.progress.curve[-1]["grad_norm"], used
+    return curve_of(trainer)[-1]["grad_norm"], used
 
 
 def test_gradients_are_clipped_to_a_norm_and_not_where_that_is_off() -> None:
-    norm, whole = first_update(grad_clip=0.0)
+    norm, unclipped = first_update(grad_clip=0.0)
     assert norm == pytest.approx(
-        math.sqrt(sum(float(g.square().sum()) for g in whole.values())), abs=1e-5
+        math.sqrt(sum(float(g.square().sum()) for g in unclipped.values())), abs=1e-5
     )
     reported, clipped = first_update(grad_clip=norm / 4)
     assert reported == norm, "as it was before it was clipped"
-    for name, gradient in whole.items():
+    for name, gradient in unclipped.items():
         torch.testing.assert_close(clipped[name], gradient / 4, rtol=1e-4, atol=1e-7)
 
 
 # --- stopping -------------------------------------------------------------------------------------
 
 
-@pytest.mark.fault(9, planted=planted.NOT_FINITE_GOES_ON)
+@pytest.mark.fault(9, planted=planted.NOT_FINITE_CONTINUES)
 def test_a_loss_that_is_not_finite_stops_the_training_before_the_update() -> None:
     trainer = make(eval_every=0)
     run_until(trainer, 3)
@@ -328,7 +366,7 @@ def test_a_loss_that_is_not_finite_stops_the_training_before_the_update() -> Non
     assert trainer.progress.step == 3
 
 
-@pytest.mark.fault(9, planted=planted.NOT_FINITE_GOES_ON)
+@pytest.mark.fault(9, planted=planted.NOT_FINITE_CONTINUES)
 def test_a_gradient_that_is_not_finite_stops_the_training_before_the_update() -> None:
     trainer = make(eval_every=0)
     trainer.model.norm.weight.register_hook(lambda gradient: gradient * math.inf)
@@ -338,12 +376,12 @@ def test_a_gradient_that_is_not_finite_stops_the_training_before_the_update() ->
     assert_same(weights(trainer), before)
 
 
-@pytest.mark.fault(9, planted=planted.VALIDATION_NOT_FINITE_GOES_ON)
+@pytest.mark.fault(9, planted=planted.VALIDATION_NOT_FINITE_CONTINUES)
 @pytest.mark.parametrize("steps", [0, 4])
 def test_a_validation_loss_that_is_not_finite_stops_the_training(steps: int) -> None:
     # Else NaN stands in the curve and in metrics/train.json, which is then no JSON.
     trainer = make(steps=steps)
-    trainer._val_windows = [(torch.zeros(1, 8, dtype=torch.int64),) * 2]
+    trainer.val_batches = [(torch.zeros(1, 8, dtype=torch.int64),) * 2]
     trainer.model.eval = lambda: poison(trainer.model)  # type: ignore[method-assign]
     with pytest.raises(TrainingError, match="validation loss"):
         trainer.run()
@@ -355,15 +393,15 @@ def poison(model: GPT) -> GPT:
     return model
 
 
-def looks_of(trainer: Trainer, values: list[float]) -> None:
-    """Lets the looks of `trainer` see `values`, one after the other."""
-    left = iter(values)
+def set_val_losses(trainer: Trainer, losses: list[float]) -> None:
+    """Lets the evaluations of `trainer` measure `losses`, one after the other."""
+    left = iter(losses)
     trainer.validation_loss = lambda: next(left)  # type: ignore[method-assign]
 
 
-def test_patience_counts_looks_without_gain_and_then_stops() -> None:
+def test_patience_counts_evaluations_without_improvement_and_then_stops() -> None:
     trainer = make(steps=10, eval_every=1, patience=2)
-    looks_of(trainer, [3.0, 2.0, 2.5, 1.9, 1.9, 2.0, 9.9])
+    set_val_losses(trainer, [3.0, 2.0, 2.5, 1.9, 1.9, 2.0, 9.9])
     trainer.run()
     progress = trainer.progress
     assert (progress.step, progress.stopped_early, progress.best_step) == (5, True, 3)
@@ -371,30 +409,37 @@ def test_patience_counts_looks_without_gain_and_then_stops() -> None:
 
 def test_without_patience_nothing_stops_early() -> None:
     trainer = make(steps=5, eval_every=1, patience=0)
-    looks_of(trainer, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    set_val_losses(trainer, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     trainer.run()
     assert (trainer.progress.step, trainer.progress.stopped_early) == (5, False)
 
 
-def test_patience_goes_on_counting_after_a_resume() -> None:
+def test_a_training_out_of_patience_at_its_last_step_did_not_stop_early() -> None:
+    trainer = make(steps=2, eval_every=1, patience=1)
+    set_val_losses(trainer, [1.0, 0.5, 2.0])
+    trainer.run()
+    assert (trainer.progress.step, trainer.progress.stopped_early) == (2, False)
+
+
+def test_patience_counts_on_after_a_resume() -> None:
     trainer = make(steps=10, eval_every=1, patience=3)
-    looks_of(trainer, [1.0, 2.0])
+    set_val_losses(trainer, [1.0, 2.0])
     run_until(trainer, 2)
     resumed = make(steps=10, eval_every=1, patience=3)
     resumed.load_state(*trainer.state())
-    looks_of(resumed, [3.0, 4.0, 5.0, 6.0])
+    set_val_losses(resumed, [3.0, 4.0, 5.0, 6.0])
     resumed.run()
     assert (resumed.progress.step, resumed.progress.stopped_early) == (3, True)
 
 
 @pytest.mark.parametrize(("keep", "kept"), [("best", 2), ("last", 4)])
-def test_the_weights_kept_are_those_of_the_best_look_or_of_the_last_step(
+def test_the_weights_kept_are_those_of_the_best_evaluation_or_of_the_last_step(
     keep: str, kept: int
 ) -> None:
     trainer = make(steps=4, eval_every=1, keep=keep)
-    looks_of(trainer, [5.0, 4.0, 3.0, 4.0, 5.0])
+    set_val_losses(trainer, [5.0, 4.0, 3.0, 4.0, 5.0])
     at: dict[int, dict[str, Tensor]] = {}
-    trainer.run(Callbacks(on_look=lambda now, loss: at.update({now.progress.step: weights(now)})))
+    run(trainer, on_evaluation=lambda now, loss: at.update({now.progress.step: weights(now)}))
     assert_same(trainer.kept_weights(), at[kept])
     assert not torch.equal(at[2]["norm.weight"], at[4]["norm.weight"])
     assert (trainer.progress.best_step, trainer.progress.best_val_loss) == (2, 3.0)
@@ -402,28 +447,28 @@ def test_the_weights_kept_are_those_of_the_best_look_or_of_the_last_step(
 
 def test_the_best_weights_outlive_a_resume() -> None:
     trainer = make(steps=4, eval_every=1)
-    looks_of(trainer, [5.0, 1.0, 3.0])
+    set_val_losses(trainer, [5.0, 1.0, 3.0])
     at: dict[int, dict[str, Tensor]] = {}
     states: list[Any] = []
-    watch = Callbacks(
-        on_look=lambda now, loss: at.update({now.progress.step: weights(now)}),
-        between=lambda now: states.append(now.state()),
-    )
-    with pytest.raises(StopIteration):  # no further look
-        trainer.run(watch)
+    with pytest.raises(StopIteration):  # no further evaluation
+        run(
+            trainer,
+            on_evaluation=lambda now, loss: at.update({now.progress.step: weights(now)}),
+            on_step_end=lambda now, loss: states.append(now.state()),
+        )
     resumed = make(steps=4, eval_every=1)
     resumed.load_state(*states[-1])
-    looks_of(resumed, [4.0, 4.0, 4.0])
+    set_val_losses(resumed, [4.0, 4.0, 4.0])
     resumed.run()
     assert_same(resumed.kept_weights(), at[1])
 
 
-def test_a_run_of_no_steps_looks_once_and_keeps_the_initial_weights() -> None:
+def test_a_run_of_no_steps_evaluates_once_and_keeps_the_initial_weights() -> None:
     trainer = make(steps=0)
     before = weights(trainer)
     trainer.run()
     assert_same(trainer.kept_weights(), before)
-    assert [point["step"] for point in trainer.progress.curve] == [0]
+    assert [point["step"] for point in curve_of(trainer)] == [0]
     assert math.isfinite(trainer.progress.best_val_loss)
 
 
@@ -433,10 +478,10 @@ def test_a_run_of_no_steps_looks_once_and_keeps_the_initial_weights() -> None:
 def test_a_point_of_the_curve_is_the_mean_of_the_updates_since_the_one_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trainer_module, "CURVE_POINTS", 2)
+    monkeypatch.setattr(callbacks, "CURVE_POINTS", 2)
     trainer = make(eval_every=0)
     losses, _ = losses_and_weights(trainer)
-    points = {point["step"]: point.get("train_loss") for point in trainer.progress.curve}
+    points = {point["step"]: point.get("train_loss") for point in curve_of(trainer)}
     assert points == {
         3: pytest.approx(sum(losses[:3]) / 3, abs=1e-6),
         6: pytest.approx(sum(losses[3:]) / 3, abs=1e-6),
@@ -446,11 +491,11 @@ def test_a_point_of_the_curve_is_the_mean_of_the_updates_since_the_one_before(
 def test_the_curve_counts_the_tokens_seen() -> None:
     trainer = make(gradient_accumulation=2)
     trainer.run()
-    assert all(point["tokens"] == point["step"] * 2 * 4 * 8 for point in trainer.progress.curve)
+    assert all(point["tokens"] == point["step"] * 2 * 4 * 8 for point in curve_of(trainer))
 
 
-def test_a_step_that_is_looked_at_has_one_point_with_both_losses() -> None:
-    curve = uninterrupted("gpt2").progress.curve
+def test_a_step_with_an_evaluation_has_one_point_with_both_losses() -> None:
+    curve = curve_of(uninterrupted("gpt2"))
     assert [point["step"] for point in curve] == list(range(STEPS + 1))
     assert {"train_loss", "val_loss"} <= curve[4].keys()
     assert "val_loss" not in curve[3]
@@ -462,46 +507,137 @@ def test_a_step_that_is_looked_at_has_one_point_with_both_losses() -> None:
 def test_the_ratio_of_an_update_is_the_median_over_the_matrices() -> None:
     before = [torch.full((2, 2), 2.0), torch.ones(3, 3), torch.ones(2, 2)]
     after = [torch.full((2, 2), 2.2), torch.full((3, 3), 1.5), torch.ones(2, 2)]
-    assert trainer_module._update_ratio(before, after) == pytest.approx(0.1)
+    assert update_ratio(before, after) == pytest.approx(0.1)
 
 
-def test_a_look_says_how_far_the_update_before_it_went() -> None:
+def test_an_evaluation_says_how_far_the_update_before_it_went() -> None:
     trainer = make()
     seen: dict[int, dict[str, Tensor]] = {}
-    trainer.run(Callbacks(between=lambda t: seen.update({t.progress.step: weights(t)})))
-    points = {point["step"]: point for point in trainer.progress.curve}
+    run(trainer, on_step_end=lambda t, loss: seen.update({t.progress.step: weights(t)}))
+    points = {point["step"]: point for point in curve_of(trainer)}
     assert "update_ratio" not in points[0]
     assert "update_ratio" not in points[3]
     for step in (2, 4, 6):
         matrices = [
             [tensor for tensor in seen[at].values() if tensor.dim() > 1] for at in (step - 1, step)
         ]
-        expected = trainer_module._update_ratio(*matrices)
+        expected = update_ratio(*matrices)
         assert points[step]["update_ratio"] == pytest.approx(expected, rel=1e-4)
         assert expected > 1e-4
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(0.0, 0.0), (1e-9, 1.0), (1e9, 0.0)])
-def test_the_clip_rate_is_the_share_of_clipped_updates(limit: float, expected: float) -> None:
+def test_the_clip_rate_is_the_fraction_of_clipped_updates(limit: float, expected: float) -> None:
     trainer = make(grad_clip=limit)
     trainer.run()
-    rates = [point["clip_rate"] for point in trainer.progress.curve if "clip_rate" in point]
+    rates = [point["clip_rate"] for point in curve_of(trainer) if "clip_rate" in point]
     assert rates == [expected] * STEPS
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "modern", "original"])
-def test_dead_units_are_those_that_answer_to_no_token(architecture: str) -> None:
+def test_dead_units_are_those_that_no_token_activates(architecture: str) -> None:
     trainer = make(architecture=architecture, dropout=0.0)
     with torch.no_grad():
         for block in trainer.model.blocks:
             block.mlp.up.weight.normal_(generator=torch.Generator().manual_seed(0))
-        # Rows of zeros: a quarter of the units of the first of two layers.
+        # Zeros: a quarter of the units of the first of two layers.
         trainer.model.blocks[0].mlp.up.weight[:16] = 0.0
     trainer.run()
-    assert trainer.progress.curve[0]["dead_units"] == pytest.approx(16 / 128, abs=0.02)
+    assert curve_of(trainer)[0]["dead_units"] == pytest.approx(16 / 128, abs=0.02)
 
 
-def test_a_look_leaves_no_hook_behind() -> None:
+def test_an_evaluation_leaves_no_hook_behind() -> None:
     trainer = make()
     trainer.run()
     assert not [m for m in trainer.model.modules() if m._forward_pre_hooks]
+
+
+# --- the learning rate ----------------------------------------------------------------------------
+
+
+def config(**changes: Any) -> TrainConfig:
+    settings: dict[str, Any] = {
+        "steps": 1000,
+        "batch_size": 1,
+        "learning_rate": 1e-3,
+        "min_learning_rate": 1e-4,
+        "warmup_steps": 100,
+    }
+    return TrainConfig(**(settings | changes))
+
+
+def learning_rate(step: int, settings: TrainConfig) -> float:
+    return lr_multiplier(step, settings) * settings.learning_rate
+
+
+def test_the_warm_up_is_linear_and_step_zero_already_learns() -> None:
+    rates = [learning_rate(step, config()) for step in range(101)]
+    assert rates == pytest.approx([1e-3 * (step + 1) / 101 for step in range(101)])
+
+
+def test_the_peak_comes_with_the_end_of_the_warm_up() -> None:
+    rates = [learning_rate(step, config()) for step in range(1001)]
+    assert rates[100] == pytest.approx(1e-3, rel=1e-12)
+    assert max(rates) == rates[100]
+
+
+def test_the_middle_of_the_cosine_is_the_middle_of_peak_and_minimum() -> None:
+    assert learning_rate(550, config()) == pytest.approx((1e-3 + 1e-4) / 2, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # From the peak at step 100 to the minimum at step 1000: at 100, 550, 820, 910, 1000.
+        ("linear", [1e-3, 5.5e-4, 2.8e-4, 1.9e-4, 1e-4]),
+        ("wsd", [1e-3, 1e-3, 1e-3, 5.5e-4, 1e-4]),
+        (
+            "inverse_sqrt",
+            [1e-3 * math.sqrt(101 / (step + 1)) for step in (100, 550, 820, 910, 1000)],
+        ),
+    ],
+)
+def test_the_other_schedules_are_their_closed_forms(name: str, expected: list[float]) -> None:
+    settings = config(schedule=name)
+    assert [learning_rate(step, settings) for step in (100, 550, 820, 910, 1000)] == pytest.approx(
+        expected, rel=1e-12
+    )
+    # The same warm-up, and never below the minimum nor above the peak.
+    assert [learning_rate(step, settings) for step in range(100)] == [
+        learning_rate(step, config()) for step in range(100)
+    ]
+    assert learning_rate(10**6, settings) == pytest.approx(1e-4)
+    assert max(learning_rate(step, settings) for step in range(1001)) == pytest.approx(1e-3)
+
+
+def test_the_cosine_is_the_closed_form() -> None:
+    for step in range(100, 1001):
+        angle = math.pi * (step - 100) / 900
+        expected = 1e-4 + (1e-3 - 1e-4) * math.cos(angle / 2) ** 2
+        assert learning_rate(step, config()) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("step", [1000, 1001, 5000])
+def test_the_minimum_is_reached_at_the_end_and_kept(step: int) -> None:
+    assert learning_rate(step, config()) == pytest.approx(1e-4, rel=1e-12)
+
+
+def test_without_a_warm_up_the_first_step_has_the_peak() -> None:
+    assert learning_rate(0, config(warmup_steps=0)) == 1e-3
+
+
+def test_a_warm_up_longer_than_the_run_ends_with_it() -> None:
+    short = config(steps=10, warmup_steps=100)
+    rates = [learning_rate(step, short) for step in range(10)]
+    assert rates == pytest.approx([1e-3 * (step + 1) / 11 for step in range(10)])
+
+
+@given(steps=st.integers(0, 50), warmup=st.integers(0, 60), step=st.integers(0, 60))
+def test_a_rate_is_above_zero_and_at_most_the_peak(steps: int, warmup: int, step: int) -> None:
+    rate = learning_rate(step, config(steps=steps, warmup_steps=warmup))
+    assert 0 < rate <= 1e-3 * (1 + 1e-12)
+
+
+def test_a_peak_below_the_minimum_is_kept() -> None:
+    low = config(learning_rate=3e-5, warmup_steps=0)
+    assert [learning_rate(step, low) for step in (0, 500, 1000)] == pytest.approx([3e-5] * 3)

@@ -215,7 +215,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(
     scratch = clone.folder / ".cache/train"
     assert saved_step(*scratch.glob("*/")) == kill_at_step - 1
     output = clone.dvc(*again)
-    assert f"going on from step {kill_at_step - 1}\n" in output
+    assert f"resuming from step {kill_at_step - 1}\n" in output
     found = clone.outs() if again == ["repro"] else clone.experiment_outs("again")
     assert found == built.outs()
     assert not list(scratch.glob("*/step_*")), "states are removed after success"
@@ -230,7 +230,7 @@ def test_sigterm_saves_and_exits_with_its_own_code(
         clone.dvc("repro", "--single-item", stage)
     output = train_until(clone, 20, signal.SIGTERM)
     assert clone.code == 75, output
-    assert re.search(r"saved after step 2[01];", output)
+    assert re.search(r"after step 2[01], state saved;", output)
     assert "Traceback" not in output
 
 
@@ -285,7 +285,7 @@ def test_where_dvc_alone_is_killed_the_trainer_goes_on_and_a_second_run_waits_it
     )
     assert process.stdout is not None
     try:
-        assert any("going on from step" in line for line in process.stdout)
+        assert any("resuming from step" in line for line in process.stdout)
     finally:
         process.kill()
         process.communicate()

@@ -84,7 +84,7 @@ def test_a_queue_with_a_killed_worker_and_a_locked_database_ends_complete_and_no
     # Every experiment is there, once.
     assert sorted(queue.experiments().values()) == sorted(asked)
     # The killed training went on from its state, under whichever experiment came first.
-    resumed = [int(n) for n in re.findall(r"going on from step (\d+)", queue.logs())]
+    resumed = [int(n) for n in re.findall(r"resuming from step (\d+)", queue.logs())]
     assert len(resumed) == 1 and step <= resumed[0] <= 40
     assert not list(clone.folder.glob(".cache/train/*/step_*"))
     models = {

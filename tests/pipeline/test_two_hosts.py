@@ -197,7 +197,7 @@ def test_a_cut_cable_and_a_killed_process_leave_the_bits_as_they_are(
     ended = [host.end() for host in hosts]
     if [code for code, _ in ended] != [0, 0]:
         pytest.fail("\n\n".join(f"exit {code}:\n{output}" for code, output in ended))
-    assert "going on from step" in ended[0][1]
+    assert "resuming from step" in ended[0][1]
     assert weights(hosts[0].training) == weights(alone)
     # The first process alone writes.
     assert not (hosts[1].training.folder / "data/model").exists()
@@ -218,7 +218,7 @@ def test_a_host_that_never_comes_back_is_an_error_and_costs_nothing_that_was_sav
     # One host goes on from there.
     done = hosts[0].training.plain("train")
     assert done.returncode == 0, done.stdout
-    assert f"going on from step {saved}\n" in done.stdout
+    assert f"resuming from step {saved}\n" in done.stdout
     assert largest_difference(hosts[0].training, alone) == 0
 
 
@@ -230,5 +230,5 @@ def test_ctrl_c_on_one_host_saves_and_stops_both(hosts: list[Host]) -> None:
     hosts[0].process.send_signal(signal.SIGINT)
     code, output = hosts[0].end()
     assert code != 0
-    assert "saved after step" in output
+    assert "state saved" in output
     assert hosts[0].training.newest() >= 40

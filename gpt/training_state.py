@@ -1,0 +1,260 @@
+"""The states from which a killed training resumes.
+
+    CheckpointStore    one training's states on disk, each complete or refused, under a lock
+    CheckpointManager  saves a Trainer's state at intervals and at a stop, restores the newest
+
+A state is a folder step_00000250 of state.safetensors and state.json, with the sha256 of both in
+manifest.json. It is written under another name, synced and renamed, so that its final name is only
+ever that of a complete one; a damaged one is recognized by its hash, and the one before it is used.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gpt.checkpoint import RunConfig
+from gpt.errors import CheckpointError, DataError
+from gpt.files import read_json, sha256_of, write_json
+from gpt.trainer import Callback, StepStats, Trainer
+
+FORMAT = 1
+STATE_FILES = ("state.safetensors", "state.json")
+# In a folder of states: the RunConfig that they belong to.
+RUN_CONFIG = "config.json"
+
+
+class Stopped(Exception):
+    """The training was asked to stop; its state is saved, and the same command resumes it."""
+
+
+class CheckpointStore:
+    """The saved states of one training, in a folder of their own; use it as a context manager.
+
+    A lock keeps a second training out: two on one folder would overwrite each other's states.
+    """
+
+    def __init__(self, folder: Path, *, keep: int = 2, warn: Callable[[str], None] = print) -> None:
+        self.folder = folder
+        self._keep = keep
+        self._warn = warn
+        # Outside the folder, so that removing the folder leaves the lock in place.
+        self._lock = FileLock(folder.with_suffix(".lock"))
+        self._owner = folder.with_suffix(".pid")
+        self._done = folder.with_suffix(".done")
+
+    def __enter__(self) -> "CheckpointStore":
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except OSError as error:
+            # Timeout is an OSError as well.
+            if not isinstance(error, Timeout):
+                raise self._unwritable(error) from None
+            owner = self._owner.read_text(encoding="utf-8") if self._owner.exists() else "unknown"
+            raise CheckpointError(
+                f"{self.folder}: the same training is already running as process {owner}; "
+                "wait for it, or end it"
+            ) from None
+        try:
+            self._owner.write_text(str(os.getpid()), encoding="utf-8")
+            self.folder.mkdir(exist_ok=True)
+            for leftover in (*self.folder.glob(".writing-*"), self._done):
+                shutil.rmtree(leftover, ignore_errors=True)
+        except OSError as error:
+            self._lock.release()
+            raise self._unwritable(error) from None
+        return self
+
+    def _unwritable(self, error: OSError) -> CheckpointError:
+        return CheckpointError(
+            f"{self.folder}: training states cannot be written here ({error.strerror}); "
+            "free disk space, or make the folder writable"
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self._owner.unlink(missing_ok=True)
+        self._lock.release()
+
+    def save(self, step: int, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+        """Writes the state after `step` updates and deletes the oldest ones.
+
+        Raises CheckpointError where it cannot be written; earlier states stay as they are.
+        """
+        final = self.folder / f"step_{step:08d}"
+        temporary = self.folder / f".writing-{os.getpid()}"
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            save_file(tensors, temporary / "state.safetensors")
+            write_json(temporary / "state.json", metadata)
+            hashes = {name: sha256_of(temporary / name) for name in STATE_FILES}
+            write_json(temporary / "manifest.json", {"format": FORMAT, "sha256": hashes})
+            for path in (*temporary.iterdir(), temporary):
+                _sync(path)
+            if final.exists():
+                shutil.rmtree(final)
+            temporary.rename(final)
+            _sync(self.folder)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise CheckpointError(
+                f"{final}: could not be written ({error}); the state before it is kept"
+            ) from None
+        # States of later steps are damaged, or the training would have resumed from them.
+        good = [saved for saved in self._saved() if saved <= final]
+        for old in {*self._saved()} - {*good[: self._keep]}:
+            shutil.rmtree(old)
+
+    def latest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The newest complete state, or None. A damaged one is named in a warning and skipped."""
+        for folder in self._saved():
+            try:
+                manifest = json.loads((folder / "manifest.json").read_bytes())
+                if manifest["format"] != FORMAT:
+                    raise ValueError("is of another format")
+                for name in STATE_FILES:
+                    if sha256_of(folder / name) != manifest["sha256"][name]:
+                        raise ValueError(f"{name} is not as it was written")
+                metadata = json.loads((folder / "state.json").read_bytes())
+                return load_file(folder / "state.safetensors"), metadata
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                TypeError,
+                RecursionError,
+                SafetensorError,
+            ) as error:
+                self._warn(f"{folder}: not used, {error}")
+        return None
+
+    def remove(self) -> None:
+        """Deletes the states; the training is done."""
+        # Renamed first: a kill meanwhile must not leave half-deleted states under their names.
+        self.folder.rename(self._done)
+        shutil.rmtree(self._done)
+
+    def _saved(self) -> list[Path]:
+        return sorted(self.folder.glob("step_*"), reverse=True)
+
+
+class CheckpointManager(Callback):
+    """Saves the trainer's state at intervals and at a stop; use it as a context manager.
+
+    Register it as the last callback, so that it saves what the others have counted. Once `stop` has
+    an entry, as a signal handler writes, the state after the update is saved and Stopped
+    raised. The main process reads and writes; the others are sent what it read.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        folder: Path,
+        run_config: RunConfig,
+        every_steps: int,
+        every_seconds: int,
+        stop: Sequence[str] = (),
+    ) -> None:
+        self._trainer, self._folder, self._run_config = trainer, folder, run_config
+        self._store = CheckpointStore(folder) if trainer.is_main_process else None
+        self._every_steps, self._every_seconds, self._stop = every_steps, every_seconds, stop
+        self._saved_at = time.monotonic()
+
+    def __enter__(self) -> "CheckpointManager":
+        if self._store:
+            self._store.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._store:
+            self._store.__exit__(*error)
+
+    def restore_latest(self) -> None:
+        """Resumes from the newest state, in every process, and says so; or says why not."""
+        state = self._trainer.broadcast(self._store.latest() if self._store else None)
+        if state is not None:
+            self._trainer.load_state(*state)
+            print(f"resuming from step {self._trainer.progress.step}")
+        elif self._store and (difference := difference_to_others(self._folder, self._run_config)):
+            print(difference)
+        if self._store:
+            write_json(self._folder / RUN_CONFIG, self._run_config.model_dump())
+
+    def on_step_end(self, trainer: Trainer, stats: StepStats) -> None:
+        step = trainer.progress.step
+        due = bool(self._every_steps) and step % self._every_steps == 0
+        if self._every_seconds and not due:
+            due = time.monotonic() - self._saved_at >= self._every_seconds
+        # Signals and clocks are each process's own, and all have to stop and save at one step.
+        due, stop = trainer.any_process([due, bool(self._stop)])
+        if due or stop:
+            state = trainer.state()
+            if self._store:
+                self._store.save(step, *state)
+            self._saved_at = time.monotonic()
+        if stop:
+            reason = self._stop[0] if self._stop else "stopped with another process"
+            raise Stopped(
+                f"{reason} after step {step}, state saved; run the same command to resume"
+            )
+
+    def remove(self) -> None:
+        """Deletes the states; the training is done."""
+        if self._store:
+            self._store.remove()
+
+
+def difference_to_others(folder: Path, run_config: RunConfig) -> str:
+    """Why the states of other trainings stay unused, in a line; "" where there are none.
+
+    Names one difference to the training that differs least. A setting says more than the hash of a
+    file that changed with it. Damaged states in `folder` itself were named when they were read.
+    """
+    mine = _flat(run_config.model_dump())
+    others: list[tuple[list[str], Path]] = []
+    for file in folder.parent.glob(f"*/{RUN_CONFIG}"):
+        if file.parent != folder and any(file.parent.glob("step_*")):
+            try:
+                theirs = _flat(read_json(file))
+            except DataError:
+                theirs = {}  # damaged: everything differs
+            differences = [
+                f"{key} is {mine.get(key)!s:.16}, and was {theirs.get(key)!s:.16}"
+                for key in sorted(mine | theirs, key=lambda key: ("sha256" in key, key))
+                if mine.get(key) != theirs.get(key)
+            ]
+            others.append((differences, file.parent))
+    if not others:
+        return ""
+    differences, nearest = min(others, key=lambda other: (len(other[0]), other[1]))
+    more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
+    return f"a new training: {differences[0]}{more} in the states in {nearest}, which stay there"
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'model.n_layer': 4, ...}"""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = prefix + key
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _sync(path: Path) -> None:
+    """Forces a file, or the names in a folder, to disk; Windows cannot open folders."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
