@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt.batches import manifest, open_tokens, parts_of
+from gpt.batches import manifest, open_tokens, weighted_sources
 from gpt.corpus import manifest as corpus
 from gpt.corpus.manifest import SPLITS, CorpusWriter, read_parts, shards_of
 from gpt.errors import DataError, ParamsError
@@ -89,7 +89,7 @@ def test_the_ids_of_several_files_are_those_of_one(
     monkeypatch.setattr(corpus, "SHARD_BYTES", 1000)
     write()
     assert tokens_of(tokenizer__kind=kind) == expected
-    assert parts_of(manifest(tokenize.TOKENS)) == []
+    assert weighted_sources(manifest(tokenize.TOKENS)) == []
     assert not (tokenize.TOKENS / "train.npy").exists()
     assert any(shard.continues for shard in shards_of(tokenize.CORPUS, "train"))
 
@@ -192,7 +192,7 @@ def test_several_sources_are_one_corpus_each_in_files_of_its_own(repository: Pat
         assert set(docs) == {"own/sea.txt"}
         assert all(doc.startswith("verse/play-") for doc, _ in corpus.read_shard(verse))
     tokenize.tokenize(asked, tracking.Run())
-    parts = parts_of(manifest(tokenize.TOKENS))
+    parts = weighted_sources(manifest(tokenize.TOKENS))
     assert [(part.corpus, part.weight) for part in parts] == [("own", 1.0), ("verse", 3.0)]
     vocab_size = load_tokenizer(tokenize.TOKENS / "tokenizer.json").vocab_size
     ids = open_tokens(tokenize.TOKENS, "train", vocab_size)
@@ -205,7 +205,7 @@ def test_sources_stand_in_the_order_of_their_files() -> None:
     files = [("verse", 5), ("own", 7), ("own", 2)]
     shards = [{"corpus": corpus, "tokens": tokens} for corpus, tokens in files]
     facts = {"weights": {"own": 1.0, "verse": 3.0}, "splits": {"train": {"shards": shards}}}
-    found = [(part.corpus, part.tokens, part.weight) for part in parts_of(facts)]
+    found = [(part.corpus, part.tokens, part.weight) for part in weighted_sources(facts)]
     assert found == [("verse", 5, 3.0), ("own", 9, 1.0)]
 
 
@@ -213,7 +213,7 @@ def test_without_weights_the_sources_count_by_their_sizes(repository: Path) -> N
     asked = mixed(repository)
     prepare.prepare(asked, tracking.Run())
     tokenize.tokenize(asked, tracking.Run())
-    assert parts_of(manifest(tokenize.TOKENS)) == []
+    assert weighted_sources(manifest(tokenize.TOKENS)) == []
 
 
 @pytest.mark.parametrize(
