@@ -1,7 +1,6 @@
-"""`gpt benchmark`: a trained model on the tests that others publish figures of."""
+"""`gpt benchmark`: scores a trained model on public benchmarks."""
 
 import json
-import math
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -11,21 +10,20 @@ import typer
 from tqdm import tqdm
 
 from commands.root import at_root
-from gpt.checkpoint import TrainedModel, load_model
+from gpt.checkpoint import load_model
 from gpt.corpus.downloads import Download, fetch
 from gpt.errors import ParamsError
-from gpt.evaluation import benchmarks as zeroshot
-from gpt.evaluation.scoring import half_block_windows, token_scores
+from gpt.evaluation import benchmarks
 from gpt.files import sha256_of
 from repro import repository
 from stages.params import MIRROR, MODEL, load
 
 QUESTIONS = {
-    "hellaswag": (zeroshot.read_hellaswag, zeroshot.answers),
-    "lambada": (zeroshot.read_lambada, zeroshot.last_words),
+    "hellaswag": (benchmarks.read_hellaswag, benchmarks.score_hellaswag),
+    "lambada": (benchmarks.read_lambada, benchmarks.score_lambada),
 }
-# As the authors publish them, with the sha256 that several other projects pin. The Penn Treebank is
-# not free, so it has no address.
+# As the authors publish them, with the sha256 that other projects pin too. The Penn Treebank is not
+# free to download.
 FILES = {
     "hellaswag": Download(
         "hellaswag_val.jsonl",
@@ -63,7 +61,7 @@ app = typer.Typer()
 
 
 class Task(StrEnum):
-    """What a model can be tested on without having been trained for it."""
+    """The benchmarks."""
 
     hellaswag = "hellaswag"
     lambada = "lambada"
@@ -75,30 +73,26 @@ class Task(StrEnum):
 
 
 def run(task: str, file: Path | None, model: Path, limit: int) -> dict[str, float | str]:
-    """The figures of `task`, of which `file` holds the questions or the text.
+    """The scores of `task`, of the first `limit` questions if it is not 0.
 
-    Without a file it is that of FILES, from GPT_MIRROR, the cache or the network. Raises
-    ParamsError for a task that has none.
+    `file` holds the questions or the text; without it the file of FILES is used, from GPT_MIRROR,
+    the cache or the network. Raises ParamsError for a task that needs a file.
     """
     params = load()
     file = file or _published(task)
     trained = load_model(model, params.model_source)
     trained.device.apply()
-    # disable=None: quiet where the output is not a terminal.
     with tqdm(desc=task, disable=None) as bar:
-
-        def progress(done: int) -> None:
-            bar.update(done)
-
         if task in QUESTIONS:
             read, score = QUESTIONS[task]
-            found = score(trained, islice(read(file), limit or None), progress)
+            scores = score(trained, islice(read(file), limit or None), bar.update)
         else:
-            text = zeroshot.read_text(file, task)
-            found = text_figures(trained, task, text, params.evaluate.batch_tokens, progress)
-    # The file is named by its bytes, since a figure is one of this file and no other.
-    facts = {"task": task, "file_sha256": sha256_of(file)}
-    return {**facts, **{name: round(value, 6) for name, value in found.items()}}
+            text = benchmarks.read_text(file, task)
+            batch_tokens = params.evaluate.batch_tokens
+            scores = benchmarks.score_text(trained, task, text, batch_tokens, bar.update)
+    # A score belongs to one file, so the file is named by its bytes.
+    source = {"task": task, "file_sha256": sha256_of(file)}
+    return source | {name: round(value, 6) for name, value in scores.items()}
 
 
 def _published(task: str) -> Path:
@@ -108,45 +102,23 @@ def _published(task: str) -> Path:
         )
     with tqdm(desc="download", unit="B", unit_scale=True, disable=None) as bar:
 
-        def came(size: int) -> None:
+        def advance(size: int) -> None:
             bar.update(size)
 
         cache = repository.scratch() / "benchmarks"
-        return fetch(FILES[task], cache, repository.location(MIRROR), came)
-
-
-def text_figures(
-    trained: TrainedModel, task: str, text: str, batch_tokens: int, progress: zeroshot.Progress
-) -> dict[str, float]:
-    """Perplexity of a word as published, or (enwik8, text8) bits of a byte as published."""
-    of_words = task in zeroshot.OF_WORDS
-    units = len(text.split()) + text.count("\n") if of_words else len(text.encode())
-    ids = trained.tokenizer.encode(zeroshot.as_written(text) if of_words else text)
-    windows = half_block_windows(len(ids), trained.model.config.block_size) if len(ids) > 1 else []
-    (scores,) = token_scores(
-        trained.model,
-        ids,
-        [windows],
-        trained.device,
-        batch_tokens=batch_tokens,
-        progress=progress,
-    )
-    total = float(scores.losses.sum())
-    if of_words:
-        return {"words": units, "tokens": len(ids), "perplexity": math.exp(total / units)}
-    return {"bytes": units, "tokens": len(ids), "bits_per_byte": total / math.log(2) / units}
+        return fetch(FILES[task], cache, repository.location(MIRROR), advance)
 
 
 @app.command("benchmark")
 def run_benchmark(
-    task: Annotated[Task, typer.Argument(help="Which test.")],
+    task: Annotated[Task, typer.Argument(help="The benchmark.")],
     file: Annotated[
         Path | None,
-        typer.Argument(help="Its file, as published; else it is downloaded.", resolve_path=True),
+        typer.Argument(help="Its file, as published; without it: downloaded.", resolve_path=True),
     ] = None,
     model: Annotated[Path, typer.Option(help="A folder as the train stage writes it.")] = MODEL,
     limit: Annotated[int, typer.Option(help="Only the first LIMIT questions; 0: all.")] = 0,
 ) -> None:
-    """Score the model on a task that it was not trained for, as JSON: docs/scale.md has GPT-2's."""
+    """Score the model on a benchmark, as JSON: docs/scale.md has GPT-2's scores."""
     with at_root():
         print(json.dumps(run(task.value, file, model, limit), indent=2))

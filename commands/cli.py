@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 COMMANDS = {  # name: (module that has it in its `app`, help)
     "ui": ("commands.runs", "Open MLflow's pages: one run per experiment, missing ones added."),
     "compare": ("commands.compare", "Which experiment is better, beyond the noise of seeds."),
-    "plan": ("commands.plan", "What a training will take, before it starts."),
+    "plan": ("commands.plan", "What a training takes, before it starts."),
     "scaling": ("commands.scaling", "How the loss falls as models grow."),
     "promote": ("commands.promote", "Make an experiment MLflow's champion, if it is better."),
     "report": ("commands.report", "Write one page of the present result: report.html."),

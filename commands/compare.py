@@ -1,4 +1,4 @@
-"""`gpt compare`: experiments beside each other, with a verdict from their seeds."""
+"""`gpt compare`: experiments side by side, with a verdict from their seeds."""
 
 import statistics
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from commands.experiments import Experiment, names, read
+from commands.experiments import Experiment, read, read_finished
 from commands.root import at_root
 from gpt.errors import ParamsError
 from gpt.evaluation.significance import Verdict, compare, mean_multiplier
@@ -16,7 +16,7 @@ app = typer.Typer()
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ by their seed alone."""
+    """Runs of one setting, which differ by their seeds."""
 
     runs: list[Experiment]
 
@@ -31,14 +31,14 @@ class Group:
     def mean(self) -> float:
         return statistics.fmean(self.by_seed().values())
 
-    def deviation(self) -> float | None:
+    def stdev(self) -> float | None:
         values = list(self.by_seed().values())
         return statistics.stdev(values) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the table: a group, and what it is beside the first one."""
+    """A line of the table: a group, and how it compares with the first one."""
 
     group: Group
     changes: str
@@ -47,49 +47,57 @@ class Line:
 
 
 def groups_of(experiments: list[Experiment]) -> list[Group]:
-    """Experiments with equal settings together, in the order in which they were named."""
-    found: list[Group] = []
-    for one in experiments:
-        for group in found:
-            if group.runs[0].setting() == one.setting():
-                # The working folder is often one of the experiments: the same seed counts once.
-                if one.params.seed not in group.by_seed():
-                    group.runs.append(one)
+    """The experiments grouped by setting, in the order of their first runs."""
+    groups: list[Group] = []
+    for experiment in experiments:
+        for group in groups:
+            if group.runs[0].setting() == experiment.setting():
+                # The working folder is often one of the experiments: a seed counts once.
+                if experiment.params.seed not in group.by_seed():
+                    group.runs.append(experiment)
                 break
         else:
-            found.append(Group([one]))
-    return found
+            groups.append(Group([experiment]))
+    return groups
 
 
-def table_of(names: list[str]) -> list[Line]:
-    """One line a setting; the first is what the others are compared with. Raises ParamsError."""
-    groups = groups_of([read(name) for name in names])
-    base = groups[0]
-    corpus = base.runs[0].setting()["data.corpus"]
+def experiments_of(names: list[str]) -> list[Experiment]:
+    """The experiments `names`, or all that are finished and of the first one's corpus.
+
+    Raises ParamsError for a name that cannot be read, or if nothing is finished.
+    """
+    if names:
+        return [read(name) for name in names]
+    finished = read_finished()
+    if not finished:
+        raise ParamsError("no experiment has results; run one: dvc repro, or dvc exp run")
+    corpus = finished[0].params.data.corpus
+    return [experiment for experiment in finished if experiment.params.data.corpus == corpus]
+
+
+def table_of(experiments: list[Experiment]) -> list[Line]:
+    """One line per setting; the first is the base of the comparison. Raises ParamsError."""
+    base, *candidates = groups_of(experiments)
+    setting = base.runs[0].setting()
     lines = [Line(base, "", None, None)]
-    for group in groups[1:]:
-        setting, other = base.runs[0].setting(), group.runs[0].setting()
-        if other["data.corpus"] != corpus:
+    for group in candidates:
+        changed = {
+            key: value for key, value in group.runs[0].setting().items() if value != setting[key]
+        }
+        if "data.corpus" in changed:
             raise ParamsError(
-                f"{group.runs[0].name}: its corpus is {other['data.corpus']}, and that of "
-                f"{base.runs[0].name} {corpus}; bits per byte of two texts cannot be compared"
+                f"{group.runs[0].name}: its corpus is {changed['data.corpus']}, that of "
+                f"{base.runs[0].name} {setting['data.corpus']}; bits per byte compare on one "
+                "corpus only"
             )
-        # Losses per token, and so curves, compare where the tokens are the same.
-        same_tokens = all(
-            setting[key] == other[key] for key in setting if key.startswith(("data.", "tokenizer."))
-        )
         multiplier = None
-        if same_tokens:
+        # Curves are in nats per token, so they compare only where the tokens are the same.
+        if not any(key.startswith(("data.", "tokenizer.")) for key in changed):
             multiplier = mean_multiplier(
                 [run.learning() for run in base.runs], [run.learning() for run in group.runs]
             )
-        changes = ", ".join(
-            f"{key.rpartition('.')[2]}={other[key]}"
-            for key in setting
-            if setting[key] != other[key]
-        )
-        verdict = compare(base.by_seed(), group.by_seed())
-        lines.append(Line(group, changes, verdict, multiplier))
+        changes = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in changed.items())
+        lines.append(Line(group, changes, compare(base.by_seed(), group.by_seed()), multiplier))
     return lines
 
 
@@ -98,38 +106,38 @@ HEADS = ("experiment", "seeds", "bits/byte", "+-", "difference", "p", "compute",
 
 def text_of(lines: list[Line]) -> str:
     """The table for a terminal."""
-    cells = [list(HEADS), *(_cells(line) for line in lines)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(HEADS))]
-    rows = [
+    table = [list(HEADS), *(_cells(line) for line in lines)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    text = [
         "  ".join(
             cell.ljust(width) if i in (0, len(HEADS) - 1) else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
         ).rstrip()
-        for row in cells
+        for cells in table
     ]
-    for number, line in enumerate(lines):
+    for i, line in enumerate(lines, start=1):
         if line.changes:
-            rows[number + 1] += f"  ({line.changes})"
-    notes = ["", "compute: how many times less than the first for the lowest loss that both reach"]
+            text[i] += f"  ({line.changes})"
+    text += ["", "compute: times less than the first needs, for the lowest loss that both reach"]
     if any(line.verdict is not None and line.verdict.word == "unknown" for line in lines):
-        notes.append(
-            "unknown: noise is known from two seeds on, "
+        text.append(
+            "unknown: a verdict takes two seeds or more, "
             "dvc exp run --queue -S seed=1,2,3 -S ... && dvc queue start"
         )
-    return "\n".join(rows + notes)
+    return "\n".join(text)
 
 
 def _cells(line: Line) -> list[str]:
-    verdict, deviation = line.verdict, line.group.deviation()
+    verdict, stdev = line.verdict, line.group.stdev()
     return [
         line.group.name,
         str(len(line.group.by_seed())),
         f"{line.group.mean():.4f}",
-        "" if deviation is None else f"{deviation:.4f}",
+        "" if stdev is None else f"{stdev:.4f}",
         "" if verdict is None else f"{verdict.difference:+.4f}",
         "" if verdict is None or verdict.p is None else f"{verdict.p:.3f} {verdict.test}",
         "" if line.multiplier is None else f"{line.multiplier:.2f}x",
-        "compared with" if verdict is None else verdict.word,
+        "base" if verdict is None else verdict.word,
     ]
 
 
@@ -137,9 +145,9 @@ def _cells(line: Line) -> list[str]:
 def compare_experiments(
     experiments: Annotated[
         list[str] | None,
-        typer.Argument(help="Names, commits, or workspace; others are compared with the first."),
+        typer.Argument(help="Names, commits, or workspace; the first is the base."),
     ] = None,
 ) -> None:
-    """Which is better, beyond the noise of seeds? Without names: all of DVC's experiments."""
+    """Which is better, beyond the noise of seeds? Without names: all with results on one corpus."""
     with at_root():
-        print(text_of(table_of(experiments or names())))
+        print(text_of(table_of(experiments_of(experiments or []))))

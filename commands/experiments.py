@@ -1,10 +1,11 @@
-"""Finished experiments, wherever they lie: the working folder, DVC's experiments, any git revision.
+"""Results of experiments: of the working folder, DVC's experiments, and any git revision.
 
-Reads what is committed; runs nothing and writes nothing. Knows nothing of MLflow.
+Reads files and commits; runs nothing, writes nothing, and knows nothing of MLflow.
 """
 
 import io
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,18 +27,18 @@ from stages.params import (
 )
 
 WORKSPACE = "workspace"
-# What may differ between runs that are compared as one: luck, and what is no part of the model.
-NOT_OF_THE_MODEL = ("seed", "sample.", "evaluate.")
+# Params that may differ between runs of one setting: they change chance alone, or not the model.
+NOT_OF_THE_SETTING = ("seed", "sample.", "evaluate.")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One finished run of the pipeline."""
+    """The results of one run of the pipeline."""
 
     name: str
     params: Params
-    metrics: dict[str, Any]  # of evaluate
-    train: dict[str, Any]
+    metrics: dict[str, Any]  # of the evaluate stage
+    train: dict[str, Any]  # metrics of the train stage
     vocab_size: int
     curve: pd.DataFrame
 
@@ -51,51 +52,60 @@ class Experiment:
         return self.params.resolved()[0]
 
     def setting(self) -> dict[str, Any]:
-        """The params that make the model, luck left out."""
+        """The params that decide the model, without the seed."""
         flat = self.params.flat()
-        return {k: v for k, v in flat.items() if not k.startswith(NOT_OF_THE_MODEL)}
+        return {k: v for k, v in flat.items() if not k.startswith(NOT_OF_THE_SETTING)}
 
     def flops(self) -> float:
-        """Of the whole training."""
+        """FLOPs of the training."""
         return float(flops_per_token(self.model, self.vocab_size) * self.train["tokens"])
 
     def learning(self) -> list[tuple[float, float]]:
-        """(operations spent, validation loss) at each look."""
-        looks = self.curve.dropna(subset=["val_loss"])
-        a_token = flops_per_token(self.model, self.vocab_size)
+        """(FLOPs spent, validation loss) at each evaluation during training."""
+        evaluations = self.curve.dropna(subset=["val_loss"])
+        per_token = flops_per_token(self.model, self.vocab_size)
         return [
-            (float(tokens) * a_token, float(loss))
-            for tokens, loss in zip(looks["tokens"], looks["val_loss"], strict=True)
+            (float(tokens) * per_token, float(loss))
+            for tokens, loss in zip(evaluations["tokens"], evaluations["val_loss"], strict=True)
         ]
 
 
 def names() -> list[str]:
-    """The working folder, and DVC's experiments from the oldest on."""
+    """The working folder, then DVC's experiments, oldest first."""
     return [WORKSPACE, *(name for _, name in experiment_commits())]
 
 
 def read(name: str) -> Experiment:
-    """The experiment of that name. Raises ParamsError where there is none, or it is not whole."""
+    """The experiment `name`. Raises ParamsError for an unknown name or missing results."""
     files = files_of(name)
     try:
         read_params = parse if name == WORKSPACE else parse_older
         params = read_params((files.read("params.yaml") or b"").decode(), f"{name}: params.yaml")
-        found = {
-            path.stem: json.loads(files.read(str(path)) or b"")
+        evaluate, train, tokenize = (
+            json.loads(files.read(str(path)) or b"")
             for path in (EVALUATE_METRICS, TRAIN_METRICS, TOKENIZE_METRICS)
-        }
+        )
         curve = pd.read_csv(io.BytesIO(files.read(str(CURVE)) or b""))
-        vocab_size = int(found["tokenize"]["vocab_size"])
-        float(found["evaluate"]["val"]["bits_per_byte"]) + float(found["train"]["tokens"])
+        vocab_size = int(tokenize["vocab_size"])
+        float(evaluate["val"]["bits_per_byte"]) + float(train["tokens"])
     except (ValueError, KeyError, TypeError):
         raise ParamsError(
-            f"{name}: its metrics are not there or not whole; run it: dvc repro, or dvc queue start"
+            f"{name}: its metrics are missing or incomplete; run it: dvc repro, or dvc queue start"
         ) from None
-    return Experiment(name, params, found["evaluate"], found["train"], vocab_size, curve)
+    return Experiment(name, params, evaluate, train, vocab_size, curve)
+
+
+def read_finished() -> list[Experiment]:
+    """The experiments of `names` that can be read; queued and failed ones are left out."""
+    finished = []
+    for name in names():
+        with suppress(ParamsError):
+            finished.append(read(name))
+    return finished
 
 
 def files_of(name: str) -> Files:
-    """Where the files of that experiment are read from. Raises ParamsError where there is none."""
+    """The files of the experiment `name`. Raises ParamsError for an unknown name."""
     if name == WORKSPACE:
         return WorkingFolder()
     for sha, experiment in experiment_commits():
@@ -104,5 +114,5 @@ def files_of(name: str) -> Files:
     commit = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     if commit is None:
         known = ", ".join(names()[-8:])
-        raise ParamsError(f"{name}: no experiment and no git revision of that name; known: {known}")
+        raise ParamsError(f"{name}: no experiment or git revision of that name; known: {known}")
     return Commit(commit.decode().strip())

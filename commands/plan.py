@@ -1,7 +1,7 @@
-"""`gpt plan`: what a training will take, before it is begun.
+"""`gpt plan`: what a training takes, before it runs.
 
-Parameters and operations are arithmetic (gpt/evaluation/flops.py). Time and memory are measured:
-the model is built and trained on random tokens for some seconds, on this machine, in this process.
+Parameters, FLOPs and bytes of state are counted on a model without weights. Time and memory are
+measured: the model trains on random tokens for some seconds, on this machine, in this process.
 """
 
 import contextlib
@@ -10,8 +10,8 @@ import json
 import sys
 import time
 import warnings
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import numpy as np
 import psutil
@@ -20,65 +20,71 @@ import typer
 
 from commands.root import at_root
 from gpt.batches import RandomCrops, val_batches
+from gpt.config import OUR_SOURCE, ModelConfig, TrainConfig
 from gpt.decoding.decoder import KVCacheDecoder
 from gpt.device import choose_device
 from gpt.errors import DataError, ParamsError
-from gpt.evaluation.flops import flops_per_token, parameter_count, state_bytes, steps_of, tokens_of
+from gpt.evaluation.flops import flops_per_token, state_bytes, steps_of, tokens_of
 from gpt.files import read_json
 from gpt.model import GPT
+from gpt.model_source import count_parameters, make_model, without_weights
 from gpt.trainer import Callback, StepStats, Trainer
+from repro.errors import UserError
+from repro.params import parse_yaml
 from stages.params import TOKENIZE_METRICS, Params, load, parse
 
-FIRST_UPDATES = 3  # slower than the rest: memory is taken, threads are started
-# MLflow loads them when a row begins.
-TRACKED = ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "mlflow.system_metrics")
-SAMPLED = 32  # tokens written to see how long one takes
-# Ids where no text has been tokenised yet: about what English text has of characters.
-CHARACTERS = 65
+WARMUP_UPDATES = 3  # slower than the rest: memory is allocated, threads are started
+TIMED_TOKENS = 32  # generated to measure the time per token
+# MLflow loads these when a run begins.
+MLFLOW_MODULES = ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "mlflow.system_metrics")
+CHARACTERS = 65  # vocabulary of `char` before any text is tokenized: about that of English text
 
 app = typer.Typer()
 
 
-class _Enough(Exception):
-    """Ends the trial."""
-
-
 @dataclass(frozen=True)
 class Plan:
-    """Seconds are those of the whole training; bytes those of the whole process at its peak."""
+    """What a training takes; the last three only after a trial."""
 
     parameters: int
     tokens: int
     flops: float
     state_bytes: int
-    seconds: float | None = None
-    bytes: int | None = None
+    seconds: float | None = None  # of the training
+    peak_bytes: int | None = None  # of this process
     device: str = ""
 
 
+# --- params ---------------------------------------------------------------------------------------
+
+
 def with_changes(changes: list[str]) -> Params:
-    """params.yaml with `key=value`, as `dvc exp run -S` takes them. Raises ParamsError."""
+    """params.yaml with `key=value` changes, as `dvc exp run -S` reads them. Raises ParamsError."""
     sections = load().model_dump()
-    raw: list[str] = []
     for change in changes:
         key, equals, value = change.partition("=")
-        section, dot, name = key.strip().partition(".")
         if not equals or not key.strip():
             raise ParamsError(f"-S {change}: write -S KEY=VALUE, as in -S model.n_layer=4")
-        place = sections
-        if dot and isinstance(sections.get(section), dict):
-            place, section = sections[section], name
-        place[section] = f"change {len(raw)}"
-        # dvc takes these for text, YAML for signs of its own.
-        raw.append(json.dumps(value) if value[:1] in tuple("*&!|>%@`") else value)
-    # JSON is YAML. Values stand in it as they were typed, so that they are read as in params.yaml.
-    text = json.dumps(sections)
-    for number, value in enumerate(raw):
-        text = text.replace(f'"change {number}"', value or "null")
-    return parse(text)
+        section, _, name = key.strip().rpartition(".")
+        keys = sections.get(section)
+        if isinstance(keys, dict):
+            keys[name] = _yaml_value(value)
+        else:
+            sections[key.strip()] = _yaml_value(value)
+    return parse(json.dumps(sections))  # JSON is YAML
 
 
-def vocabulary(params: Params) -> int:
+def _yaml_value(text: str) -> Any:
+    """`text` as a YAML 1.2 value; like DVC, as a string where it is YAML's syntax or no YAML."""
+    if text.startswith(("&", "|", ">")):
+        return text
+    try:
+        return parse_yaml(f"value: {text}")["value"]
+    except UserError:
+        return text
+
+
+def expected_vocab_size(params: Params) -> int:
     """Ids that the tokenizer has, or will have at most."""
     kind = params.tokenizer.kind
     if kind == "char":
@@ -89,104 +95,153 @@ def vocabulary(params: Params) -> int:
     return {"byte": 257, "gpt2": 50_257}.get(kind, params.tokenizer.vocab_size)
 
 
+# --- the plan -------------------------------------------------------------------------------------
+
+
 def plan(params: Params, seconds: float) -> Plan:
-    """What the training of `params` takes, from a trial of `seconds` (0: no trial)."""
-    model_config, config, _ = params.resolved()
-    vocab_size = vocabulary(params)
-    parameters = parameter_count(model_config, vocab_size)
-    steps = steps_of(model_config, config, vocab_size, parameters)
+    """What the training of `params` takes, measured in a trial of `seconds` (0: no trial)."""
+    shape, config, _ = params.resolved()
+    vocab_size = expected_vocab_size(params)
+    model = model_to_count(shape, vocab_size)
+    parameters = count_parameters(model)
+    steps = steps_of(shape, config, vocab_size, parameters)
     config = config.model_copy(update={"steps": steps})
-    tokens = tokens_of(model_config, config)
-    flops = float(tokens * flops_per_token(model_config, vocab_size))
-    state = state_bytes(model_config, config, vocab_size)
-    if not seconds or not config.steps:
-        return Plan(parameters, tokens, flops, state)
-    # What the stage loads beside the model takes memory as well.
+    tokens = tokens_of(shape, config)
+    muon_parameters = 0
+    # A learner's model may lack the groups; the trial, or training, says what Muon needs.
+    if config.optimizer == "muon" and hasattr(model, "parameter_groups"):
+        matrices = model.parameter_groups().hidden_matrices
+        muon_parameters = sum(matrix.numel() for matrix, _ in matrices)
+    counted = Plan(
+        parameters=parameters,
+        tokens=tokens,
+        flops=float(tokens * flops_per_token(shape, vocab_size)),
+        state_bytes=state_bytes(parameters, muon_parameters),
+    )
+    if not seconds or not steps:
+        return counted
+    return measured(counted, params, shape, config, vocab_size, seconds)
+
+
+def model_to_count(shape: ModelConfig, vocab_size: int) -> GPT:
+    """The model of `shape`; ours without memory for its weights."""
+    # A learner's file may compute with the weights that it initializes.
+    with without_weights() if shape.source == OUR_SOURCE else contextlib.nullcontext():
+        return make_model(shape, vocab_size)
+
+
+class _TrialOver(Exception):
+    """Ends the trial."""
+
+
+class _Clock(Callback):
+    """Takes the time of every update, and ends the trial after `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.times = [time.monotonic()]
+
+    def on_step_end(self, trainer: Trainer, stats: StepStats) -> None:
+        self.times.append(time.monotonic())
+        elapsed = self.times[-1] - self.times[0]
+        if len(self.times) > WARMUP_UPDATES + 3 and elapsed > self._seconds:
+            raise _TrialOver
+
+
+def measured(
+    counted: Plan,
+    params: Params,
+    shape: ModelConfig,
+    config: TrainConfig,
+    vocab_size: int,
+    seconds: float,
+) -> Plan:
+    """`counted` with time and memory, from training for `seconds`."""
+    # What the stage imports takes memory too.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what libraries say of each other
-        for module in ("stages.train", *(TRACKED if params.runtime.tracking else ())):
+        warnings.simplefilter("ignore")  # what libraries warn of each other
+        for module in ("stages.train", *(MLFLOW_MODULES if params.runtime.tracking else ())):
             importlib.import_module(module)
     device = choose_device(config.device, config.dtype, config.threads)
     device.apply()
-    draw = np.random.default_rng(0)
-    block_size, batch_size = model_config.block_size, config.batch_size
-    ids = draw.integers(vocab_size, size=50 * block_size + config.eval_tokens).astype(np.uint32)
+    block_size, batch_size = shape.block_size, config.batch_size
+    num_ids = 50 * block_size + config.eval_tokens
+    ids = np.random.default_rng(0).integers(vocab_size, size=num_ids).astype(np.uint32)
     trainer = Trainer(
-        GPT(model_config, vocab_size, params.seed),
+        make_model(shape, vocab_size, params.seed),
         RandomCrops(ids, block_size=block_size, batch_size=batch_size, seed=params.seed),
         val_batches(ids, block_size=block_size, tokens=config.eval_tokens, batch_size=batch_size),
         config.model_copy(update={"eval_every": 0}),
         device,
         params.seed,
     )
-    moments = [time.monotonic()]
-
-    class Clock(Callback):
-        def on_step_end(self, trainer: Trainer, stats: StepStats) -> None:
-            moments.append(time.monotonic())
-            if len(moments) > FIRST_UPDATES + 3 and moments[-1] - moments[0] > seconds:
-                raise _Enough
-
-    trainer.callbacks.append(Clock())
-    with contextlib.suppress(_Enough):
+    clock = _Clock(seconds)
+    trainer.callbacks.append(clock)
+    with contextlib.suppress(_TrialOver):
         trainer.run()
-    updates = np.diff(moments)
-    # The mean, since a whole training has its slow updates too.
-    a_step = float(np.mean(updates[FIRST_UPDATES:] if len(updates) > FIRST_UPDATES else updates))
-    begun = time.monotonic()
+    updates = np.diff(clock.times)
+    # The mean, not the median: a whole training has its slow updates too.
+    per_step = float(np.mean(updates[WARMUP_UPDATES if len(updates) > WARMUP_UPDATES else 0 :]))
+    start = time.monotonic()
     trainer.validation_loss()
-    a_look = time.monotonic() - begun
-    if not params.runtime.sample_every:  # then each look shows a sample
-        shown = params.runtime.sample_tokens
-        a_look += shown * _a_token(trainer.model, device.name, shown)
-    looks = 1 + (config.steps // config.eval_every if config.eval_every else 0)
-    whole = config.steps * a_step + looks * a_look
-    peak = _peak_bytes(device.name)
-    return Plan(parameters, tokens, flops, state, whole, peak, f"{device.name} {device.dtype}")
+    per_evaluation = time.monotonic() - start
+    if not params.runtime.sample_every:  # then every evaluation shows a sample
+        tokens = params.runtime.sample_tokens
+        per_evaluation += tokens * _seconds_per_token(trainer.model, device.name)
+    evaluations = 1 + (config.steps // config.eval_every if config.eval_every else 0)
+    return replace(
+        counted,
+        seconds=config.steps * per_step + evaluations * per_evaluation,
+        peak_bytes=_peak_bytes(device.name),
+        device=f"{device.name} {device.dtype}",
+    )
 
 
 @torch.inference_mode()
-def _a_token(model: GPT, device: str, tokens: int) -> float:
-    """The seconds of writing one of a text of `tokens`."""
+def _seconds_per_token(model: GPT, device: str) -> float:
+    """Seconds to generate a token."""
     decoder = KVCacheDecoder(model)
     ids_bt = torch.zeros((1, 1), dtype=torch.int64, device=device)
     decoder.read(ids_bt)
-    count = min(SAMPLED, model.config.block_size - 1)
-    begun = time.monotonic()
+    count = min(TIMED_TOKENS, model.config.block_size - 1)
+    start = time.monotonic()
     for _ in range(count):
         decoder.read(ids_bt)
-    return (time.monotonic() - begun) / max(1, count)
+    return (time.monotonic() - start) / max(1, count)
 
 
 def _peak_bytes(device: str) -> int:
-    """The most memory that this process has had: of the GPU where it trains there."""
+    """Peak memory of this process, or of the GPU that it trains on."""
     if device.startswith("cuda"):
         return int(torch.cuda.max_memory_reserved())
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
-    import resource
+    import resource  # Windows has none
 
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def text_of(found: Plan, price: float) -> str:
-    """The plan for a terminal; `price` is what an hour of the machine costs (0: not told)."""
+# --- for a terminal -------------------------------------------------------------------------------
+
+
+def text_of(plan: Plan, price: float) -> str:
+    """The plan for a terminal; `price` is per hour of the machine (0: not shown)."""
     lines = [
-        f"parameters  {found.parameters:,}",
-        f"tokens      {found.tokens:,}",
-        f"compute     {found.flops:.3g} operations",
-        f"memory      {found.state_bytes / 1e6:,.0f} MB of weights, gradients and moments",
+        f"parameters  {plan.parameters:,}",
+        f"tokens      {plan.tokens:,}",
+        f"compute     {plan.flops:.3g} FLOPs",
+        f"memory      {plan.state_bytes / 1e6:,.0f} MB of weights, gradients and moments",
     ]
-    if found.seconds is not None and found.bytes is not None:
-        lines[-1] += f"; the whole process {found.bytes / 1e6:,.0f} MB"
-        rate = found.flops / found.seconds
+    if plan.seconds is not None and plan.peak_bytes is not None:
+        lines[-1] += f"; the process {plan.peak_bytes / 1e6:,.0f} MB"
+        rate = plan.flops / plan.seconds
         lines.append(
-            f"time        {_duration(found.seconds)} on this machine as busy as it is now "
-            f"({found.device}, {rate / 1e9:,.1f} billion operations/s)"
+            f"time        {_duration(plan.seconds)} on this machine under its present load "
+            f"({plan.device}, {rate / 1e9:,.1f} GFLOP/s)"
         )
         if price:
-            lines.append(f"cost        {price * found.seconds / 3600:,.2f}")
+            lines.append(f"cost        {price * plan.seconds / 3600:,.2f}")
     return "\n".join(lines)
 
 
@@ -202,9 +257,9 @@ def plan_training(
     changes: Annotated[
         list[str] | None, typer.Option("-S", "--set-param", help="KEY=VALUE, as for dvc exp run.")
     ] = None,
-    seconds: Annotated[float, typer.Option(help="How long to try; 0: arithmetic alone.")] = 8.0,
-    price: Annotated[float, typer.Option(help="Of an hour of the machine.")] = 0.0,
+    seconds: Annotated[float, typer.Option(help="Length of the trial; 0: no trial.")] = 8.0,
+    price: Annotated[float, typer.Option(help="Price of an hour of the machine.")] = 0.0,
 ) -> None:
-    """Parameters, operations, memory and time of a training, before it starts."""
+    """Parameters, FLOPs, memory and time of a training, before it starts."""
     with at_root():
         print(text_of(plan(with_changes(changes or []), seconds), price))

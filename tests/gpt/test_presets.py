@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from gpt.evaluation.flops import parameter_count
 from gpt.model import GPT
 from gpt.presets import resolve
 
@@ -21,7 +20,6 @@ def test_gpt2s_presets_have_its_parameters_and_half_a_million_tokens_a_step(
     preset: str, parameters: int, tokens: int
 ) -> None:
     model, train, _ = resolve(preset, {}, {})
-    assert parameter_count(model, 50_257) == parameters
     with torch.device("meta"):
         built = GPT(model, 50_257)
     assert sum(parameter.numel() for parameter in built.parameters()) == parameters

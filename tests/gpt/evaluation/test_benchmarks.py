@@ -1,4 +1,4 @@
-"""Tests that a model was not trained for, on small files with answers worked out by hand."""
+"""Benchmarks, on small files with answers worked out by hand."""
 
 import dataclasses
 import hashlib
@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from small_training import SmallTraining
 from typer.testing import CliRunner
 
-from commands.benchmark import FILES, text_figures
+from commands.benchmark import FILES
 from commands.cli import app
 from gpt.checkpoint import TrainedModel
 from gpt.config import ModelConfig
@@ -27,13 +27,14 @@ from gpt.errors import DataError
 from gpt.evaluation.benchmarks import (
     MEMBERS,
     Question,
-    answers,
-    as_written,
     choice_scores,
-    last_words,
+    detokenize,
     read_hellaswag,
     read_lambada,
     read_text,
+    score_hellaswag,
+    score_lambada,
+    score_text,
 )
 from gpt.model import GPT
 from gpt.tokenizers.char import CharTokenizer
@@ -45,8 +46,8 @@ CHANCES = torch.tensor(
 )
 
 
-class Counting(GPT):
-    """Knows which letter follows which, and nothing else."""
+class BigramModel(GPT):
+    """The probabilities of the table, whatever the weights."""
 
     def forward(self, ids_bt: torch.Tensor, cache: object = None) -> torch.Tensor:
         assert ids_bt.shape[1] <= self.config.block_size
@@ -58,7 +59,7 @@ def trained() -> TrainedModel:
     shape = ModelConfig(n_layer=1, n_head=1, n_embd=2, block_size=6)
     tokenizer = CharTokenizer(ALPHABET, has_bos=False)
     device = choose_device("cpu", "float32")
-    return TrainedModel(Counting(shape, 4), tokenizer, None, device)  # type: ignore[arg-type]
+    return TrainedModel(BigramModel(shape, 4), tokenizer, None, device)  # type: ignore[arg-type]
 
 
 def chance(text: str) -> float:
@@ -67,52 +68,52 @@ def chance(text: str) -> float:
 
 
 def test_a_choice_has_the_probability_of_its_letters(trained: TrainedModel) -> None:
-    sums, likeliest = choice_scores(trained, Question("a", (" a", " b", "bb", "b"), 0))
+    sums, most_likely = choice_scores(trained, Question("a", (" a", " b", "bb", "b"), 0))
     expected = [chance("a a"), chance("a b"), chance("abb"), chance("ab")]
     assert np.exp(sums) == pytest.approx(expected)
-    # After a comes b first; after b a blank.
-    assert likeliest == [False, False, False, True]
+    # b is the most likely after a, a space after b.
+    assert most_likely == [False, False, False, True]
 
 
 def test_a_long_context_loses_its_beginning(trained: TrainedModel) -> None:
     sums, _ = choice_scores(trained, Question("cccccccca", ("bb",), 0))
     assert math.exp(sums[0]) == pytest.approx(chance("abb"))
-    with pytest.raises(DataError, match="leaves no room for what stands before it in a block of 6"):
+    with pytest.raises(DataError, match="leaves no room for its context in a block of 6"):
         choice_scores(trained, Question("a", ("bbbbbbb",), 0))
 
 
 def test_accuracy_counts_right_choices_and_the_norm_divides_by_length(
     trained: TrainedModel,
 ) -> None:
-    # a-blank-a is likelier than a-blank-a-blank-a, though less so a letter.
+    # a-space-a is more likely than a-space-a-space-a, but not per letter.
     short, long = " a", " a a a"
     assert chance("a" + short) > chance("a" + long)
     questions = [Question("a", (short, long), 0), Question("a", (short, long), 1)]
     by_letter = [math.log(chance("a" + c)) / (len(c) - 1) for c in (short, long)]
     better = int(np.argmax(by_letter))
     assert better == 1
-    found = answers(trained, iter(questions))
-    assert found["acc"] == 0.5
-    assert found["acc_norm"] == 0.5
-    assert answers(trained, iter(questions[1:]))["acc_norm"] == 1.0
-    assert answers(trained, iter(questions[1:]))["acc"] == 0.0
+    scores = score_hellaswag(trained, questions)
+    assert scores["acc"] == 0.5
+    assert scores["acc_norm"] == 0.5
+    assert score_hellaswag(trained, questions[1:])["acc_norm"] == 1.0
+    assert score_hellaswag(trained, questions[1:])["acc"] == 0.0
 
 
-def test_last_words_are_right_where_they_are_the_likeliest(trained: TrainedModel) -> None:
+def test_a_last_word_is_right_where_it_is_the_most_likely_text(trained: TrainedModel) -> None:
     questions = [Question("c", (" a",), 0), Question("c", (" b",), 0)]
-    found = last_words(trained, iter(questions))
-    assert found["acc"] == 0.5
+    scores = score_lambada(trained, questions)
+    assert scores["acc"] == 0.5
     mean = -(math.log(chance("c a")) + math.log(chance("c b"))) / 2
-    assert found["perplexity"] == pytest.approx(math.exp(mean))
+    assert scores["perplexity"] == pytest.approx(math.exp(mean))
 
 
-def test_texts_count_what_was_published(trained: TrainedModel) -> None:
+def test_scores_of_texts_are_per_word_or_byte_as_published(trained: TrainedModel) -> None:
     text = "ab ca b"
     total = -math.log(chance(text))
-    found = text_figures(trained, "text8", text, 100, lambda tokens: None)
-    assert found["bits_per_byte"] == pytest.approx(total / math.log(2) / 7)
-    found = text_figures(trained, "ptb", text, 100, lambda tokens: None)
-    assert found["perplexity"] == pytest.approx(math.exp(total / 3))
+    scores = score_text(trained, "text8", text, 100, lambda tokens: None)
+    assert scores["bits_per_byte"] == pytest.approx(total / math.log(2) / 7)
+    scores = score_text(trained, "ptb", text, 100, lambda tokens: None)
+    assert scores["perplexity"] == pytest.approx(math.exp(total / 3))
 
 
 HELLASWAG = {
@@ -134,7 +135,7 @@ def test_hellaswag_is_read_as_it_is_published(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("{}", "2: not a question of HellaSwag"),
         ("[]", "2: not a line of JSON|1: not a line of JSON"),
@@ -142,10 +143,10 @@ def test_hellaswag_is_read_as_it_is_published(tmp_path: Path) -> None:
         (json.dumps(HELLASWAG | {"label": 4}), "2: not a question"),
     ],
 )
-def test_a_broken_line_is_named(tmp_path: Path, line: str, said: str) -> None:
+def test_a_broken_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "questions.jsonl"
     path.write_text(json.dumps(HELLASWAG) + "\n" + line + "\n", encoding="utf-8")
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         list(read_hellaswag(path))
 
 
@@ -159,7 +160,7 @@ def test_lambada_is_read_as_it_is_published(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cut", "written"),
+    ("tokenized", "original"),
     [
         ("In 1 @,@ 200 days , 3 @.@ 5 well @-@ known", "In 1,200 days, 3.5 well-known"),
         ("it is n't Bob 's ( or is it ? )", "it isn't Bob's (or is it?)"),
@@ -170,16 +171,16 @@ def test_lambada_is_read_as_it_is_published(tmp_path: Path) -> None:
         ("they 'll go .", "they'll go."),
     ],
 )
-def test_words_are_put_back_as_they_were_written(cut: str, written: str) -> None:
-    assert as_written(cut) == written
+def test_detokenizing_restores_the_original(tokenized: str, original: str) -> None:
+    assert detokenize(tokenized) == original
 
 
 @given(
     st.lists(st.sampled_from(["a", "'s", "n't", '"', "'", ",", "(", ")", "@-@", "=", "\n", "$"]))
 )
-def test_putting_words_back_takes_away_nothing_but_blanks_and_signs(words: list[str]) -> None:
+def test_detokenizing_removes_only_spaces_and_signs(words: list[str]) -> None:
     text = " ".join(words)
-    assert re.sub("[ @]", "", as_written(text)) == re.sub("[ @]", "", text)
+    assert re.sub("[ @]", "", detokenize(text)) == re.sub("[ @]", "", text)
 
 
 def test_only_the_end_of_enwik8_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,19 +204,19 @@ def test_an_archive_is_read_as_its_text(tmp_path: Path, task: str) -> None:
     content = bytearray(path.read_bytes())
     content[content.index(MEMBERS[task].encode()) + len(MEMBERS[task]) + 4] ^= 0xFF
     path.write_bytes(content)
-    with pytest.raises(DataError, match=f"{MEMBERS[task]} is not in it whole"):
+    with pytest.raises(DataError, match=f"{MEMBERS[task]} is missing from it or damaged"):
         read_text(path, task)
 
 
-def test_an_archive_of_another_text_or_of_far_too_much_is_refused(
+def test_an_archive_of_another_text_or_that_expands_too_far_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "other.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("text8", "ab" * 50)
-    with pytest.raises(DataError, match="enwik8 is not in it whole"):
+    with pytest.raises(DataError, match="enwik8 is missing from it or damaged"):
         read_text(path, "enwik8")
-    monkeypatch.setattr("gpt.evaluation.benchmarks.LARGEST", 99)
+    monkeypatch.setattr("gpt.evaluation.benchmarks.MAX_MEMBER_BYTES", 99)
     with pytest.raises(DataError, match="text8 would be 100 bytes"):
         read_text(path, "text8")
 
@@ -225,7 +226,9 @@ def test_every_file_that_is_downloaded_has_a_pinned_hash() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_tests_a_trained_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_scores_a_trained_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     training = SmallTraining(tmp_path / "training", tokenizer__kind="byte")
     training.make_tokens()
     assert training.run().end() == 0
@@ -233,16 +236,15 @@ def test_the_command_tests_a_trained_model(tmp_path: Path, monkeypatch: pytest.M
     file = tmp_path / "questions.jsonl"
     line = json.dumps(HELLASWAG | {"ctx_a": "A", "endings": ["b", "c", "d", "e"]})
     file.write_text(f"{line}\n{line}\n{{}}\n", encoding="utf-8")
-    # The third line is no question, and is not asked for.
+    # The third line is no question; --limit 2 does not read it.
     shown = CliRunner().invoke(app, ["benchmark", "hellaswag", str(file), "--limit", "2"])
     assert shown.exit_code == 0, shown.output
-    found = json.loads(shown.output)
-    assert found["questions"] == 2
-    assert found["acc"] in (0.0, 1.0)
-    # What it was measured on is named.
+    scores = json.loads(shown.output)
+    assert scores["questions"] == 2
+    assert scores["acc"] in (0.0, 1.0)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert found["file_sha256"] == sha256
-    # Without a file it is the published one, here from a mirror, if it has the pinned hash.
+    assert scores["file_sha256"] == sha256
+    # Without a file: the published one, here from a mirror, with the pinned hash.
     mirror = tmp_path / "mirror"
     mirror.mkdir()
     (mirror / "hellaswag_val.jsonl").write_bytes(file.read_bytes())
@@ -250,7 +252,7 @@ def test_the_command_tests_a_trained_model(tmp_path: Path, monkeypatch: pytest.M
     pinned = dataclasses.replace(FILES["hellaswag"], url="http://127.0.0.1:9/", sha256=sha256)
     monkeypatch.setitem(FILES, "hellaswag", pinned)
     shown = CliRunner().invoke(app, ["benchmark", "hellaswag", "--limit", "2"])
-    assert json.loads(shown.output) == found
+    assert json.loads(shown.output) == scores
     shown = CliRunner().invoke(app, ["benchmark", "ptb"])
     assert shown.output == (
         "gpt: ptb is not free to download; name its file: gpt benchmark ptb FILE\n"

@@ -1,20 +1,10 @@
-"""Scaling laws: a law that was planted is found, and its intervals hold what comes."""
-
-import json
-import subprocess
-from pathlib import Path
+"""Scaling laws: a planted law is recovered, and its intervals cover further runs."""
 
 import numpy as np
 import pytest
-from trial_repository import TrialRepository
-from typer.testing import CliRunner
 
-from commands.cli import app
-from commands.plan import with_changes
-from commands.scaling import commands
 from gpt.errors import DataError
-from gpt.evaluation.scaling_laws import fit
-from stages.params import load
+from gpt.evaluation.scaling_laws import fit_power_law
 
 SIZES = np.geomspace(1e4, 1e6, 6)
 
@@ -24,103 +14,37 @@ def law(x: float | np.ndarray) -> float | np.ndarray:
 
 
 @pytest.mark.parametrize("floor", [None, 0.6])
-def test_a_planted_law_is_found(floor: float | None) -> None:
-    found = fit(SIZES.tolist(), law(SIZES).tolist(), floor)
-    assert found.floor == pytest.approx(0.6, abs=1e-3)
-    assert found.b == pytest.approx(0.35, rel=1e-2)
-    assert found.at(1e7) == pytest.approx(float(law(1e7)), abs=1e-3)
+def test_a_planted_law_is_recovered(floor: float | None) -> None:
+    fitted = fit_power_law(SIZES.tolist(), law(SIZES).tolist(), floor)
+    assert fitted.floor == pytest.approx(0.6, abs=1e-3)
+    assert fitted.b == pytest.approx(0.35, rel=1e-2)
+    assert fitted.at(1e7) == pytest.approx(float(law(1e7)), abs=1e-3)
 
 
 @pytest.mark.parametrize("floor", [None, 0.6])
-def test_the_interval_holds_a_larger_run_about_19_times_in_20(floor: float | None) -> None:
-    held = 0
+def test_the_interval_covers_a_larger_run_about_19_times_in_20(floor: float | None) -> None:
+    covered = 0
     for seed in range(100):
         noise = np.random.default_rng(seed).normal(size=7) * 0.01
-        found = fit(SIZES.tolist(), (law(SIZES) + noise[:6]).tolist(), floor)
-        low, high = found.interval(4e6)
-        held += low <= law(4e6) + noise[6] <= high
-    assert held >= 88
+        fitted = fit_power_law(SIZES.tolist(), (law(SIZES) + noise[:6]).tolist(), floor)
+        low, high = fitted.interval(4e6)
+        covered += low <= law(4e6) + noise[6] <= high
+    assert covered >= 88
 
 
-def test_the_further_the_wider_where_the_floor_is_not_known() -> None:
+def test_the_interval_widens_with_distance_where_the_floor_is_fitted() -> None:
     noise = np.random.default_rng(0).normal(size=6) * 0.01
-    found = fit(SIZES.tolist(), (law(SIZES) + noise).tolist())
-    widths = [found.interval(x)[1] - found.interval(x)[0] for x in (1e5, 1e7, 1e9)]
+    fitted = fit_power_law(SIZES.tolist(), (law(SIZES) + noise).tolist())
+    widths = [fitted.interval(x)[1] - fitted.interval(x)[0] for x in (1e5, 1e7, 1e9)]
     assert widths[0] < widths[1] < widths[2]
 
 
 @pytest.mark.parametrize(("floor", "points"), [(None, 3), (0.6, 2)])
 def test_too_few_points_are_refused(floor: float | None, points: int) -> None:
     with pytest.raises(DataError, match=f"{points} sizes"):
-        fit(SIZES[:points].tolist(), law(SIZES[:points]).tolist(), floor)
+        fit_power_law(SIZES[:points].tolist(), law(SIZES[:points]).tolist(), floor)
 
 
 def test_a_floor_above_the_losses_is_refused() -> None:
     with pytest.raises(DataError, match="lies above the loss"):
-        fit(SIZES.tolist(), law(SIZES).tolist(), 0.9)
-
-
-# --- the commands ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialRepository:
-    repository = TrialRepository(tmp_path / "repository")
-    monkeypatch.chdir(repository.folder)
-    return repository
-
-
-def test_a_series_by_budget_spends_the_same_compute(trial: TrialRepository) -> None:
-    series = commands([32, 64], [], 1e11, ["train.batch_size=4"])
-    steps = []
-    for command in series:
-        changes = [word for word in command if "=" in word]
-        _, train, _ = with_changes(changes).resolved()
-        assert train.batch_size == 4
-        steps.append(train.steps)
-    assert [command[5] for command in series] == ["scale-embd-32", "scale-embd-64"]
-    # Twice as wide: between two and four times the work a token.
-    assert 2 < steps[0] / steps[1] < 4
-    assert load().resolved()[1].batch_size == 8  # nothing was written
-
-
-def test_a_series_that_cannot_be_built_is_refused(trial: TrialRepository) -> None:
-    for words, wanted in (
-        (["--widths", "33"], "not divisible"),
-        (["--widths", "a,b"], "whole numbers"),
-        ([], "give --widths or --depths"),
-        (["--widths", "32", "--depths", "2"], "give --widths or --depths"),
-    ):
-        shown = CliRunner().invoke(app, ["scaling", "queue", *words])
-        assert shown.exit_code == 2
-        assert wanted in shown.output
-
-
-def test_a_series_is_fitted_drawn_and_predicted(trial: TrialRepository) -> None:
-    def git(*words: str) -> str:
-        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-        return subprocess.run(
-            ["git", *identity, *words], check=True, capture_output=True, text=True
-        ).stdout.strip()
-
-    git("init", "--quiet")
-    for stage in ("tokenize", "train"):
-        trial.results(stage)
-    for size in SIZES:
-        val = {"loss": float(law(size)), "bits_per_byte": float(law(size)) / np.log(2)}
-        val["floor_bits_per_byte"] = 0.6 / np.log(2)
-        trial.write("metrics/evaluate.json", json.dumps({"val": val}))
-        trial.write("metrics/train.json", json.dumps({"parameters": int(size), "tokens": 400}))
-        git("add", "params.yaml", "metrics")
-        git("commit", "--quiet", "--message", "a size")
-        commit = git("rev-parse", "HEAD")
-        git("update-ref", f"refs/exps/{commit[:2]}/{commit[2:]}/scale-{int(size)}", commit)
-    shown = CliRunner().invoke(app, ["scaling", "fit", "--predict", "1e7"])
-    assert shown.exit_code == 0, shown.output
-    assert "loss = 0.6000 (known)" in shown.output
-    assert f"at 1e+07 parameters: {law(1e7):.4f}" in shown.output
-    assert Path("scaling.png").stat().st_size > 1000
-    fitted = CliRunner().invoke(app, ["scaling", "fit", "--no-floor"])
-    assert "(fitted)" in fitted.output
-    wrong = CliRunner().invoke(app, ["scaling", "fit", "--over", "money"])
-    assert (wrong.exit_code, "choose parameters" in wrong.output) == (2, True)
+        fit_power_law(SIZES.tolist(), law(SIZES).tolist(), 0.9)
