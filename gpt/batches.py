@@ -8,7 +8,7 @@
 Not here: what the ids stand for (gpt/tokenizers), what is done with a batch (gpt/trainer.py).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -156,16 +156,6 @@ def make_batches(
     if train.packing == "best_fit":
         return BestFit(ids, bos=bos, **shape, seed=seed, sources=sources)
     return RandomCrops(ids, **shape, seed=seed, sources=sources)
-
-
-def describe_batches(batches: BatchSource) -> Iterator[str]:
-    """What of the sources a training reads, in lines; none where it reads everything alike."""
-    sources = getattr(batches, "sources", ())
-    total = sum(source.weight for source in sources)
-    if sources:
-        yield ", ".join(f"{source.corpus} {source.weight / total:.1%}" for source in sources)
-    if isinstance(batches, BestFit):
-        yield f"best_fit: {batches.unseen:.1%} of the tokens lie beyond a block and are not read"
 
 
 class RandomCrops:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from tqdm import tqdm
 
+from gpt.batches import BestFit
 from gpt.model_source import count_parameters
 from gpt.tokenizers.base import Tokenizer
-from gpt.trainer import Callback, StepStats, Trainer
+from gpt.trainer import Callback, StepStats, Trainer, lr_multiplier
 
 CURVE_COLUMNS = (
     *("step", "tokens", "train_loss", "val_loss", "learning_rate"),
@@ -60,12 +61,14 @@ class TrainingCurve(Callback):
         self._loss_sum += stats.loss
         self._norm_sum += stats.grad_norm
         self._clipped += 0 < trainer.config.grad_clip < stats.grad_norm
-        every = max(1, trainer.config.steps // CURVE_POINTS)
-        if trainer.progress.step % every == 0:
+        config, step = trainer.config, trainer.progress.step
+        every = max(1, config.steps // CURVE_POINTS)
+        if step % every == 0:
+            learning_rate = lr_multiplier(step - 1, config) * config.learning_rate
             self.add(
                 trainer,
                 train_loss=round(self._loss_sum / every, 6),
-                learning_rate=float(f"{stats.lr:.6g}"),
+                learning_rate=float(f"{learning_rate:.6g}"),
                 grad_norm=round(self._norm_sum / every, 6),
                 clip_rate=round(self._clipped / every, 6),
             )
@@ -262,7 +265,12 @@ def say(line: str) -> None:
 
 def describe(trainer: Trainer, num_tokens: int) -> Iterator[str]:
     """What is about to be trained, in lines."""
-    config, device = trainer.config, trainer.device
+    config, device, batches = trainer.config, trainer.device, trainer.batches
+    if sources := getattr(batches, "sources", ()):
+        total = sum(source.weight for source in sources)
+        yield ", ".join(f"{source.corpus} {source.weight / total:.1%}" for source in sources)
+    if isinstance(batches, BestFit):
+        yield f"best_fit: {batches.unseen:.1%} of the tokens lie beyond a block and are not read"
     if config.init_from:
         yield f"starts from {config.init_from}: pretrained, so no competition takes it"
     if config.budget:

@@ -1,16 +1,19 @@
 """Which device computes, in which precision, with how many threads.
 
 These decide bits of a result, so they are resolved once, written into the model's config.json, and
-used again when it is scored and sampled. Nothing here has a side effect but `Device.apply`.
+used again when it is scored and sampled. Nothing here has a side effect but `Device.apply`. And
+what it means when the device's memory is not enough.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from gpt.errors import ParamsError
+from gpt.config import ModelConfig, TrainConfig
+from gpt.errors import ParamsError, TrainingError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -67,6 +70,21 @@ def choose_device(device: str = "auto", dtype: str = "auto", threads: int = 0) -
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         torch=torch.__version__,
     )
+
+
+@contextmanager
+def out_of_memory_explained(model: ModelConfig, train: TrainConfig) -> Iterator[None]:
+    """Turns running out of memory into a TrainingError that says what to lower."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):  # "illegal memory access" is a bug, not a large batch
+            raise
+        raise TrainingError(
+            f"out of memory with train.batch_size = {train.batch_size}; halve it and double "
+            f"train.gradient_accumulation (now {train.gradient_accumulation}) for as many tokens "
+            f"per update, or lower model.n_embd (now {model.n_embd})"
+        ) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

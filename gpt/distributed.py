@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from gpt.errors import ParamsError
 from gpt.model import GPT
 from gpt.optim import Muon, newton_schulz
-from gpt.trainer import Trainer
+from gpt.trainer import StepStats, Trainer
 
 # FSDP's modules are imported where they are needed: they take a second.
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class DistributedTrainer(Trainer):
             cast(Any, self.wrapped_model).set_requires_gradient_sync(last)
         return super()._micro_batch(step, micro_step)
 
-    def _check_finite(self, step: int, loss: float, grad_norm: Tensor) -> tuple[float, float]:
+    def _check_finite(self, step: int, loss: float, grad_norm: Tensor) -> StepStats:
         mean = self.group.sum([loss], self.device.name)[0] / self.group.size
         return super()._check_finite(step, mean, full_tensor(grad_norm))
 

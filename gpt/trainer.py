@@ -38,7 +38,6 @@ class StepStats:
 
     loss: float
     grad_norm: float
-    lr: float
 
 
 @dataclass
@@ -127,16 +126,14 @@ class Trainer:
             micro_loss = cross_entropy(logits_btv, targets_bt) / len(self.micro_steps)
             micro_loss.backward()  # type: ignore[no-untyped-call]
             loss += micro_loss.item()
-        max_norm = self.config.grad_clip or math.inf
-        grad_norm = nn.utils.clip_grad_norm_(self.parameters, max_norm)
-        loss, norm = self._check_finite(step, loss, grad_norm)
-        multiplier = lr_multiplier(step, self.config)
+        grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip or math.inf)
+        stats = self._check_finite(step, loss, grad_norm)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = multiplier * group["peak_lr"]
+                group["lr"] = lr_multiplier(step, self.config) * group["peak_lr"]
             optimizer.step()
             optimizer.zero_grad()
-        return StepStats(loss, norm, lr=multiplier * self.config.learning_rate)
+        return stats
 
     def _micro_batch(self, step: int, micro_step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets (b, t) on the device; seeds the dropout masks of the forward pass."""
@@ -148,15 +145,15 @@ class Trainer:
         inputs_bt, targets_bt = inputs_bt[self.sequences], targets_bt[self.sequences]
         return inputs_bt.to(self.device.name), targets_bt.to(self.device.name)
 
-    def _check_finite(self, step: int, loss: float, grad_norm: Tensor) -> tuple[float, float]:
-        """Loss and norm as floats. Raises TrainingError if one of them is not finite."""
+    def _check_finite(self, step: int, loss: float, grad_norm: Tensor) -> StepStats:
+        """What the update reports. Raises TrainingError if the loss or the norm is not finite."""
         norm = float(grad_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {step}: loss {loss}, gradient norm {norm}: not finite, so nothing was "
                 f"updated; lower train.learning_rate (is {self.config.learning_rate})"
             )
-        return loss, norm
+        return StepStats(loss, norm)
 
     # --- the loop ---------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """The states from which a killed training resumes.
 
+    run_config_of      what a training is: states of an equal one are resumed from
     CheckpointStore    one training's states on disk, each complete or refused, under a lock
     CheckpointManager  saves a Trainer's state at intervals and at a stop, restores the newest
 
@@ -12,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gpt.checkpoint import RunConfig
+from gpt.checkpoint import DeviceConfig, RunConfig, code_sha256
 from gpt.errors import CheckpointError, DataError
 from gpt.files import read_json, sha256_of, write_json
 from gpt.trainer import Callback, StepStats, Trainer
@@ -211,6 +212,28 @@ class CheckpointManager(Callback):
         """Deletes the states; the training is done."""
         if self._store:
             self._store.remove()
+
+
+def run_config_of(
+    trainer: Trainer,
+    tokens: dict[str, Any],
+    tokenizer_file: Path,
+    code: Iterable[Path],
+    pretrained: Path | None = None,
+) -> RunConfig:
+    """What the weights of `trainer` will depend on; `tokens` is their manifest, tokens.json."""
+    hashes = {split: metadata["sha256"] for split, metadata in tokens["splits"].items()}
+    return RunConfig(
+        model=trainer.model.config,
+        vocab_size=trainer.model.vocab_size,
+        train=trainer.config,
+        seed=trainer.seed,
+        data={"corpus": tokens["corpus"], **hashes},
+        code_sha256=code_sha256(code),
+        device=DeviceConfig(**trainer.device.as_dict()),
+        tokenizer_sha256=sha256_of(tokenizer_file),
+        pretrained_sha256=sha256_of(pretrained) if pretrained else "",
+    )
 
 
 def difference_to_others(folder: Path, run_config: RunConfig) -> str:

@@ -28,7 +28,7 @@ class Defect:
 
 
 CHECKPOINT, STATE, TRAINER = "gpt/checkpoint.py", "gpt/training_state.py", "gpt/trainer.py"
-TRAIN, SOURCES, PARAMS = "stages/train.py", "gpt/corpus/sources.py", "repro/params.py"
+SOURCES, PARAMS = "gpt/corpus/sources.py", "repro/params.py"
 DOWNLOADS, TEXTS, SPLITTING = (
     "gpt/corpus/downloads.py",
     "gpt/corpus/readers.py",
@@ -97,7 +97,7 @@ EVALUATION_CHANGES_WEIGHTS = Defect(
     "        self.model.train()\n        self.model.norm.weight += 1e-3\n        return math.fsum",
 )
 OUT_OF_MEMORY_ESCAPES = Defect(
-    TRAIN,
+    "gpt/device.py",
     "except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:",
     "except ZeroDivisionError as error:",
 )
