@@ -258,7 +258,7 @@ def difference_to_others(folder: Path, run_config: RunConfig) -> str:
             others.append((differences, file.parent))
     if not others:
         return ""
-    differences, nearest = min(others, key=lambda other: (len(other[0]), other[1]))
+    differences, nearest = min(others, key=lambda training: (len(training[0]), training[1]))
     more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
     return f"a new training: {differences[0]}{more} in the states in {nearest}, which stay there"
 

@@ -118,13 +118,13 @@ class SmallTraining:
         (self.folder / "params.yaml").write_text(text, encoding="utf-8")
 
     def clone(self, folder: Path) -> "SmallTraining":
-        """Another one with the same corpus and tokens."""
-        other = SmallTraining(folder)
-        other.params = yaml.safe_load((self.folder / "params.yaml").read_text(encoding="utf-8"))
-        other.set()
+        """A training in `folder` with the same corpus and tokens."""
+        clone = SmallTraining(folder)
+        clone.params = yaml.safe_load((self.folder / "params.yaml").read_text(encoding="utf-8"))
+        clone.set()
         for name in ("corpus", "tokens"):
             shutil.copytree(self.folder / "data" / name, folder / "data" / name)
-        return other
+        return clone
 
     def start(self, stage: str = "train", before: Callable[[], object] | None = None) -> Run:
         """Starts a stage as DVC does; `before` is called in its process, ahead of it."""
@@ -145,7 +145,7 @@ class SmallTraining:
     def plain(
         self, stage: str, seconds: float = 120, **environment: str
     ) -> "subprocess.CompletedProcess[str]":
-        """A stage as `python -m stages.NAME`, to its end, which must come in so many seconds."""
+        """A stage as `python -m stages.NAME`, to its end, which must come within `seconds`."""
         self._delete(stage)
         return subprocess.run(
             [sys.executable, "-m", f"stages.{stage}"],
@@ -198,10 +198,10 @@ class SmallTraining:
         return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def went_on_from(output: str) -> int:
-    """The step from which a training says that it went on; 0 where it began afresh."""
-    found = re.search(r"resuming from step (\d+)", output)
-    return int(found[1]) if found else 0
+def resumed_from(output: str) -> int:
+    """The step from which a training says that it resumed; 0 where it started anew."""
+    match = re.search(r"resuming from step (\d+)", output)
+    return int(match[1]) if match else 0
 
 
 def largest_difference(first: SmallTraining, second: SmallTraining) -> float:

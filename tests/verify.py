@@ -2,9 +2,9 @@
 
 Trains once undisturbed (`python -m stages.train`), then kills trainings with SIGKILL at random
 moments, starts each again until it is done, and compares the sha256 of every file it wrote. Up to
-five kills fall on one training, each after a step drawn at random and a moment into the next one:
+five kills fall on one training, each after a random step and a moment into the next one:
 in a step, in a save, or while the model is written. Exits with 1 at any difference, and where a
-state that was saved was not gone on from.
+state that was saved was not resumed from.
 
     python tests/verify.py --kills 1000      # minutes; the default is 10
 """
@@ -17,16 +17,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from small_training import MEMORY, STEPS, Run, SmallTraining, went_on_from
+from small_training import MEMORY, STEPS, Run, SmallTraining, resumed_from
 
 KILLS_IN_A_TRAINING = 5
 A_STEP = 0.03  # seconds, with its save
 
 
 def verify(folder: Path, kills: int, seed: int) -> int:
-    """Kills so many trainings' processes; returns the number of faults, each of them printed."""
+    """Kills trainings `kills` times; prints each fault, and returns how many there were."""
     begun = time.monotonic()
-    draw = random.Random(seed)  # noqa: S311 (when to kill is no secret)
+    rng = random.Random(seed)  # noqa: S311 (when to kill is no secret)
     first = SmallTraining(folder / "undisturbed")
     first.make_tokens()
     undisturbed = first.plain("train")
@@ -34,27 +34,27 @@ def verify(folder: Path, kills: int, seed: int) -> int:
         print(undisturbed.stdout)
         return 1
     expected = first.hashes()
-    other = first.clone(folder / "killed")
+    killed = first.clone(folder / "killed")
     done, trainings, faults, steps = 0, 0, 0, set()
     while done < kills:
-        moments = sorted(draw.sample(range(STEPS + 1), KILLS_IN_A_TRAINING))
+        moments = sorted(rng.sample(range(STEPS + 1), KILLS_IN_A_TRAINING))
         while True:
-            saved = other.newest()
-            run = other.start()
+            saved = killed.newest()
+            run = killed.start()
             if moments and done < kills:
-                _kill(other, run, moments.pop(0), draw.uniform(0, A_STEP))
+                _kill(killed, run, moments.pop(0), rng.uniform(0, A_STEP))
             code, output = run.end(), run.output()
             # Who is killed early says nothing of it yet.
-            began = went_on_from(output)
-            if began < saved and (began or code == 0):
-                print(f"a state of step {saved} was saved, and not gone on from:\n{output}")
+            resumed = resumed_from(output)
+            if resumed < saved and (resumed or code == 0):
+                print(f"a state of step {saved} was saved, and not resumed from:\n{output}")
                 faults += 1
             if code != -signal.SIGKILL:
                 break
             done += 1
-            steps.add(other.newest())
+            steps.add(killed.newest())
         trainings += 1
-        faults += _compare(other, code, expected)
+        faults += _compare(killed, code, expected)
         if code:
             break  # it will not end otherwise the next time
     seconds = time.monotonic() - begun
@@ -79,10 +79,10 @@ def _compare(training: SmallTraining, code: int, expected: dict[str, str]) -> in
     if code:
         print(f"exit code {code}")
         return 1
-    found = training.hashes()
-    differ = [name for name in expected if found[name] != expected[name]]
+    hashes = training.hashes()
+    differ = [name for name in expected if hashes[name] != expected[name]]
     for name in differ:
-        print(f"{name}: {found[name]}, undisturbed {expected[name]}")
+        print(f"{name}: {hashes[name]}, undisturbed {expected[name]}")
     return len(differ)
 
 
@@ -90,6 +90,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the moments at which it kills")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=MEMORY) as name:
-        sys.exit(1 if verify(Path(name), asked.kills, asked.seed) else 0)
+        sys.exit(1 if verify(Path(name), arguments.kills, arguments.seed) else 0)

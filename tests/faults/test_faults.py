@@ -25,7 +25,7 @@ import pytest
 import torch
 import yaml
 from pytest_socket import SocketBlockedError
-from small_training import MEMORY, REPOSITORY, STEPS, Run, SmallTraining, went_on_from
+from small_training import MEMORY, REPOSITORY, STEPS, Run, SmallTraining, resumed_from
 from waiting import wait_for
 
 from gpt.corpus.manifest import CorpusWriter, read_parts
@@ -61,7 +61,7 @@ def ends_alike(training: SmallTraining, undisturbed: SmallTraining, step: int) -
     """Runs it to its end: it goes on from `step` and gives the bits of the undisturbed one."""
     run = training.run()
     assert run.end() == 0, run.output()
-    assert went_on_from(run.output()) == step
+    assert resumed_from(run.output()) == step
     assert training.hashes() == undisturbed.hashes()
     assert training.states() == []
     return run.output()
@@ -191,7 +191,7 @@ def test_a_training_killed_in_every_step_gives_the_bits_of_one_that_was_not(
         run = training.start(before=partial(at_update, 2, signal.SIGKILL))
         assert run.end() == -signal.SIGKILL, run.output()
         assert training.newest() == step
-        assert went_on_from(run.output()) == step - 1
+        assert resumed_from(run.output()) == step - 1
     ends_alike(training, short, 9)
 
 
@@ -220,7 +220,7 @@ def test_a_training_killed_after_each_call_of_a_save_loses_no_state(
     for number in range(1, calls + 1):
         run = training.start(before=partial(at_call_of_a_save, number))
         assert run.end() == -signal.SIGKILL, run.output()
-        assert went_on_from(run.output()) == saved
+        assert resumed_from(run.output()) == saved
         assert "not used" not in run.output()
         assert training.newest() in (saved, saved + 1)
         saved = training.newest()
@@ -382,7 +382,7 @@ def test_states_of_another_training_are_left_alone_and_it_says_why(
         training.make_tokens()
     run = training.run()
     assert run.end() == 0, run.output()
-    assert went_on_from(run.output()) == 0
+    assert resumed_from(run.output()) == 0
     (line,) = [line for line in run.output().splitlines() if line.startswith("a new training: ")]
     assert named in line, line
     assert str(before[0].parent) in line
@@ -405,7 +405,7 @@ def test_states_of_another_cpu_capability_are_left_alone_and_it_says_so(
 
 
 @pytest.mark.fault(7, planted=planted.FORMAT_IGNORED)
-def test_a_state_of_another_format_is_not_gone_on_from(
+def test_a_state_of_another_format_is_not_resumed_from(
     training: SmallTraining, undisturbed: SmallTraining
 ) -> None:
     training.start(before=partial(at_update, 4, signal.SIGKILL)).end()
@@ -426,7 +426,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(
     assert older.stat().st_mtime > newest.stat().st_mtime
     run = training.run(before=with_clock_going_backwards)
     assert run.end() == 0, run.output()
-    assert went_on_from(run.output()) == 8
+    assert resumed_from(run.output()) == 8
     assert training.hashes() == undisturbed.hashes()
 
 

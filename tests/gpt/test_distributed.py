@@ -127,11 +127,11 @@ def bits(training: SmallTraining) -> tuple[str, str]:
 def test_two_processes_give_the_bits_of_one_where_each_computes_one_micro_step(
     original: SmallTraining, tmp_path: Path, dropout: float
 ) -> None:
-    one = trained(original, tmp_path / "1", model__dropout=dropout)
+    single = trained(original, tmp_path / "1", model__dropout=dropout)
     two = trained(original, tmp_path / "2", model__dropout=dropout, train__processes=2)
-    assert bits(one) == bits(two)
-    record = (two.folder / "data/model/config.json").read_text(encoding="utf-8")
-    assert '"processes": 2' in record
+    assert bits(single) == bits(two)
+    config = (two.folder / "data/model/config.json").read_text(encoding="utf-8")
+    assert '"processes": 2' in config
 
 
 MUON = {
@@ -146,16 +146,16 @@ MUON = {
 def test_two_processes_that_divide_muons_matrices_give_the_bits_of_one(
     original: SmallTraining, tmp_path: Path
 ) -> None:
-    one = trained(original, tmp_path / "1", **MUON)
+    single = trained(original, tmp_path / "1", **MUON)
     two = trained(original, tmp_path / "2", **MUON, train__processes=2)
-    assert bits(one) == bits(two)
+    assert bits(single) == bits(two)
 
 
 @pytest.mark.slow
 def test_processes_that_divide_sequences_or_weights_differ_in_the_last_digits(
     original: SmallTraining, tmp_path: Path
 ) -> None:
-    one = trained(original, tmp_path / "1", **MUON)
+    single = trained(original, tmp_path / "1", **MUON)
     for name, params in {
         "micro-steps and sequences": {"train__processes": 4},
         "shards of each weight": {
@@ -165,8 +165,8 @@ def test_processes_that_divide_sequences_or_weights_differ_in_the_last_digits(
             "runtime__sample_tokens": 5,
         },
     }.items():
-        other = trained(original, tmp_path / name, **MUON, **params)
-        assert largest_difference(one, other) < TOLERANCE, name
+        several = trained(original, tmp_path / name, **MUON, **params)
+        assert largest_difference(single, several) < TOLERANCE, name
 
 
 @pytest.mark.slow
@@ -183,7 +183,7 @@ def test_the_job_for_slurm_trains_as_it_stands_in_the_docs(
     job = re.search(r"^    #!/bin/bash\n(?:    .*\n)+", page, re.M)
     assert job is not None
     lines = textwrap.dedent(job[0]).replace("--nproc-per-node 8", "--nproc-per-node 2")
-    one = trained(original, tmp_path / "one")
+    single = trained(original, tmp_path / "single")
     training = original.clone(tmp_path / "job")
     slurm = {"SLURM_JOB_NODELIST": "here", "SLURM_NNODES": "1", "SLURM_JOB_ID": "7"}
     folders = (tmp_path / "bin", Path(sys.executable).parent, os.environ["PATH"])
@@ -198,7 +198,7 @@ def test_the_job_for_slurm_trains_as_it_stands_in_the_docs(
         encoding="utf-8",
     )
     assert "2 processes" in done.stdout and "warning" not in done.stdout
-    assert bits(training) == bits(one)
+    assert bits(training) == bits(single)
 
 
 @pytest.mark.parametrize(
@@ -254,8 +254,8 @@ def wait_for_step(training: SmallTraining, process: "subprocess.Popen[str]", ste
 
 
 def workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    found = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in found if "stages.train" in " ".join(child.cmdline())]
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if "stages.train" in " ".join(child.cmdline())]
 
 
 LONG = {"train__steps": 400, "train__eval_every": 0, "runtime__checkpoint_every": 20}
@@ -278,10 +278,10 @@ def test_the_process_that_ended_first_is_named_and_not_one_it_left(
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_costs_only_time(original: SmallTraining, tmp_path: Path) -> None:
-    together = {**LONG, "train__processes": 2}
-    undisturbed = trained(original, tmp_path / "undisturbed", **together)
+    two_processes = {**LONG, "train__processes": 2}
+    undisturbed = trained(original, tmp_path / "undisturbed", **two_processes)
     training = original.clone(tmp_path / "killed")
-    training.set(**together)
+    training.set(**two_processes)
     with started(training) as process:
         wait_for_step(training, process, 40)
         workers(process)[1].kill()
@@ -297,7 +297,7 @@ def test_a_process_that_is_killed_costs_only_time(original: SmallTraining, tmp_p
 def test_a_signal_saves_and_another_number_of_processes_resumes(
     original: SmallTraining, tmp_path: Path
 ) -> None:
-    one = trained(original, tmp_path / "one", **LONG)
+    single = trained(original, tmp_path / "single", **LONG)
     training = original.clone(tmp_path / "moved")
     training.set(**LONG, train__processes=2, train__sharding="fsdp")
     with started(training) as process:
@@ -310,7 +310,7 @@ def test_a_signal_saves_and_another_number_of_processes_resumes(
     done = training.plain("train")
     assert done.returncode == 0
     assert f"resuming from step {saved}\n" in done.stdout
-    assert largest_difference(one, training) < 10 * TOLERANCE
+    assert largest_difference(single, training) < 10 * TOLERANCE
 
 
 @pytest.mark.slow

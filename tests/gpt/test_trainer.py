@@ -137,10 +137,10 @@ def test_a_training_resumed_at_any_step_gives_the_bits_of_one_that_was_not(
 ) -> None:
     before = make(**RECIPES[recipe])
     run_until(before, step)
-    tensors, facts = before.state()
+    tensors, metadata = before.state()
     torch.manual_seed(123)
     after = make(**RECIPES[recipe])
-    after.load_state(tensors, json.loads(json.dumps(facts, allow_nan=False)))
+    after.load_state(tensors, json.loads(json.dumps(metadata, allow_nan=False)))
     after.run()
     assert_same(weights(after), weights(uninterrupted(recipe)))
     assert_same(after.kept_weights(), uninterrupted(recipe).kept_weights())
@@ -186,12 +186,12 @@ def test_a_state_of_another_optimizer_is_not_taken_for_ones_own() -> None:
 def test_a_state_taken_does_not_change_with_further_steps() -> None:
     trainer = make()
     run_until(trainer, 2)
-    tensors, facts = trainer.state()
+    tensors, metadata = trainer.state()
     before = {name: tensor.clone() for name, tensor in tensors.items()}
-    written = json.dumps(facts)
+    written = json.dumps(metadata)
     trainer.run()
     assert_same(tensors, before)
-    assert json.dumps(facts) == written
+    assert json.dumps(metadata) == written
 
 
 def test_resuming_a_finished_training_does_nothing() -> None:
