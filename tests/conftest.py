@@ -69,15 +69,28 @@ def texts() -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def tokenized(tmp_path_factory: pytest.TempPathFactory, tracked_files: list[Path]) -> Clone:
+    """A clone in which `prepare` and `tokenize` have run."""
+    clone = Clone(tmp_path_factory.mktemp("clone"), tracked_files, SMALL)
+    clone.dvc("repro", "tokenize")
+    return clone
+
+
+@pytest.fixture(scope="session")
 def make_clone(
-    tmp_path_factory: pytest.TempPathFactory, tracked_files: list[Path]
+    tmp_path_factory: pytest.TempPathFactory,
+    tracked_files: list[Path],
+    request: pytest.FixtureRequest,
 ) -> Callable[..., Clone]:
-    def make(**params: str) -> Clone:
-        folder = tmp_path_factory.mktemp("clone")
-        return Clone(
-            folder, tracked_files, SMALL | {k.replace("__", "."): v for k, v in params.items()}
-        )
+    """Makes a fresh clone with changed params, if asked with the corpus and tokens of SMALL."""
+
+    def make(tokens: bool = False, **params: str) -> Clone:
+        changes = {key.replace("__", "."): value for key, value in params.items()}
+        clone = Clone(tmp_path_factory.mktemp("clone"), tracked_files, SMALL | changes)
+        if tokens:
+            clone.take_tokens(request.getfixturevalue("tokenized"))
+        return clone
 
     return make
 

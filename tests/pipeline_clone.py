@@ -99,6 +99,13 @@ class Clone:
     def dvc(self, *words: str, check: bool = True, **environment: str) -> str:
         return self.run("dvc", *words, check=check, **environment)
 
+    def take_tokens(self, source: "Clone") -> None:
+        """Takes over what `dvc repro tokenize` wrote in `source`, as if it had run here."""
+        for name in (".dvc/cache", "data/corpus", "data/tokens", "metrics"):
+            shutil.copytree(source.folder / name, self.folder / name, dirs_exist_ok=True)
+        shutil.copyfile(source.folder / "dvc.lock", self.folder / "dvc.lock")
+        self.commit("tokens")
+
     def touch_params(self) -> None:
         """Lets git see that params.yaml has changed.
 

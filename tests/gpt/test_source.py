@@ -142,7 +142,7 @@ def test_a_file_that_is_missing_or_has_no_gpt_is_named(tmp_path: Path) -> None:
 def test_the_pipeline_trains_scores_and_samples_it_beside_ours(
     make_clone: Callable[..., Clone],
 ) -> None:
-    clone = make_clone()
+    clone = make_clone(tokens=True)
     clone.dvc("repro")
     ours = clone.metrics("evaluate")
     path = clone.folder / "scratchpad/model.py"

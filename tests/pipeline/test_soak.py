@@ -54,9 +54,8 @@ def test_a_queue_with_a_killed_worker_and_a_locked_database_ends_complete_and_no
     begun = time.monotonic()
     temperatures = [0.5 + n / 100 for n in range(int(os.environ.get("SOAK", "4")) // 4)]
     asked = {(seed, temperature) for temperature in temperatures for seed in (1, 2, 3, 4)}
-    clone = make_clone(runtime__tracking="true", runtime__checkpoint_every="1")
-    clone.dvc("repro", "tokenize")  # workers do not share a stage that neither has run
-    clone.commit("tokens")
+    # Workers do not share a stage that neither has run.
+    clone = make_clone(tokens=True, runtime__tracking="true", runtime__checkpoint_every="1")
     queue = Queue(clone)
     # Seeds vary first, so that the two workers do not begin the same training.
     queue.add("-S", f"sample.temperature={','.join(map(str, temperatures))}", "-S", "seed=1,2,3,4")
