@@ -1,13 +1,13 @@
-"""`gpt submit`, `gpt verify`, `gpt leaderboard`: a poem, and all that it came from.
+"""A submission to a competition: a poem, and all that it came from.
 
-A submission is a folder that needs nothing else but this code:
+It is a folder that needs nothing but this code:
 
-    submission.json     who, prompt and settings, all candidates, which one was chosen, and hashes
-    poem.txt            the one that was chosen
+    submission.json     author, prompt and settings, all candidates, the chosen one, and hashes
+    poem.txt            the chosen candidate
     params.yaml, dvc.lock, metrics/..., data/model/...     as in the repository it was made in
 
-What it cannot show: everything here may have been made up together, so that agreement is
-consistency and no proof. The proof is to train again (commands/retraining.py).
+All of it may have been made up to agree: agreement is consistency and no proof. The proof is to
+train again (commands/retraining.py).
 """
 
 import shutil
@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from gpt.checkpoint import TrainedModel, load_model
@@ -26,7 +25,9 @@ from gpt.evaluation.flops import steps_of
 from gpt.files import read_json, sha256_of, write_json
 from gpt.generation import Sampling, generate
 from gpt.model_source import count_parameters
-from repro.params import equal, value_at
+from repro.errors import UserError
+from repro.lockfile import read_yaml
+from repro.params import equal, parse_yaml, value_at
 from repro.repository import WorkingFolder, git
 from stages.params import (
     CORPUS,
@@ -37,11 +38,9 @@ from stages.params import (
     TRAIN_METRICS,
     Params,
     SampleParams,
-    parse,
+    parse_older,
 )
-from stages.sample import prompt_of
 
-FOLDER = Path("submission")
 NAME = "submission.json"
 POEM = "poem.txt"
 # Copied from the repository, and hashed; nothing else of a submission is ever read.
@@ -50,17 +49,15 @@ COPIED = (
     *(str(path) for path in (EVALUATE_METRICS, TRAIN_METRICS, CURVE)),
     *(str(MODEL / name) for name in ("model.safetensors", "config.json", "tokenizer.json")),
 )
-# Of what a model and its scores come from; the poem itself is written anew to check it.
+# What a model and its scores come from; the poem itself is generated again to check it.
 STAGES = ("prepare", "tokenize", "train", "evaluate")
 MAX_BYTES = 16 * 2**20
 # Keys that params.yaml may leave open, and the machine decides.
 RESOLVED = ("device", "dtype", "threads", "processes")
 
-Sha256 = str
-
 
 class Decoding(Config):
-    """How the candidates were written. The limits keep a stranger's file from taking hours."""
+    """How the candidates were generated. The limits keep a stranger's file from taking hours."""
 
     prompt: str = Field(max_length=100_000)
     max_new_tokens: int = Field(ge=0, le=10_000)
@@ -84,7 +81,7 @@ class Submission(Config):
     scores: dict[str, float]
     # By role: model, tokenizer, corpus (DVC's md5 of data/corpus), code, dvc_lock.
     hashes: dict[str, str]
-    files: dict[str, Sha256]
+    files: dict[str, str]  # sha256
 
     @property
     def poem(self) -> str:
@@ -94,98 +91,92 @@ class Submission(Config):
 # --- submit ---------------------------------------------------------------------------------------
 
 
-def write_candidates(trained: TrainedModel, decoding: Decoding, count: int) -> list[str]:
+def generate_candidates(trained: TrainedModel, decoding: Decoding, count: int) -> list[str]:
     """The texts 0 to count - 1 of these settings, by canonical decoding."""
-    sampling = Sampling(
-        max_new_tokens=decoding.max_new_tokens,
-        temperature=decoding.temperature,
-        top_k=decoding.top_k,
-        top_p=decoding.top_p,
-        stop=decoding.stop,
-    )
+    settings = decoding.model_dump(exclude={"prompt", "seed"})
     with one_thread():
-        written = generate(
+        samples = generate(
             canonical(trained.model),
             trained.tokenizer,
             decoding.prompt,
-            sampling,
+            Sampling(**settings),
             seed=decoding.seed,
             indices=range(count),
         )
-    return [one.text for one in written]
+    return [sample.text for sample in samples]
 
 
-def decoding_of(asked: SampleParams) -> Decoding:
-    """What `sample` in params.yaml asks for. Raises SubmissionError beyond the limits."""
-    values = asked.model_dump(include=set(Decoding.model_fields)) | {"prompt": prompt_of(asked)}
+def decoding_of(sample: SampleParams) -> Decoding:
+    """The settings in `sample` of params.yaml. Raises SubmissionError beyond the limits."""
+    values = sample.model_dump(include=set(Decoding.model_fields))
     try:
-        return Decoding(**values)
+        return Decoding(**values | {"prompt": sample.read_prompt()})
     except ValidationError as error:
         raise SubmissionError(f"sample.{first_line(error)}") from None
 
 
 def submit(
-    folder: Path,
-    author: str,
-    asked: SampleParams,
-    choose: Callable[[list[str]], int],
+    folder: Path, author: str, sample: SampleParams, choose: Callable[[list[str]], int]
 ) -> Submission:
-    """Writes the submission of the present result to `folder`, which must not be there yet.
+    """Writes the submission of the present result to `folder`, which must not exist yet.
 
-    `choose` is given all candidates. Raises SubmissionError where the result does not hold
-    together (then no other would accept it), and whatever is wrong with the model.
+    `choose` returns the index of one of the candidates. Raises SubmissionError where the result is
+    not consistent (then nobody would accept it), and whatever is wrong with the model.
     """
     if folder.exists():
         raise SubmissionError(f"{folder}: is there already; move it, or name another with --out")
     trained = load_model(MODEL)
-    check_lineage(Path(), trained)
-    decoding = decoding_of(asked)
-    candidates = write_candidates(trained, decoding, asked.num_samples)
+    head = git("rev-parse", "HEAD")
+    commit = head.decode().strip() if head else None
+    check_lineage(Path(), trained, commit)
+    decoding = decoding_of(sample)
+    candidates = generate_candidates(trained, decoding, sample.num_samples)
     chosen = choose(candidates)
     if not 0 <= chosen < len(candidates):
         raise SubmissionError(f"candidate {chosen}: there are 0 to {len(candidates) - 1}")
-    commit = git("rev-parse", "HEAD")
     for name in COPIED:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(name, folder / name)
     (folder / POEM).write_bytes(candidates[chosen].encode())
     try:
-        made = Submission(
+        submission = Submission(
             author=author,
-            commit=commit.decode().strip() if commit else None,
+            commit=commit,
             decoding=decoding,
             candidates=candidates,
             chosen=chosen,
             scores=stated_scores(folder),
-            hashes=roles(folder, trained),
+            hashes=hashes_by_role(folder, trained),
             files={name: sha256_of(folder / name) for name in (*COPIED, POEM)},
         )
     except ValidationError as error:
         shutil.rmtree(folder)
         raise SubmissionError(first_line(error)) from None
-    # Last, so that a folder that has it is whole.
-    write_json(folder / NAME, made.model_dump())
-    return made
+    # Last, so that a folder that has it is complete.
+    write_json(folder / NAME, submission.model_dump())
+    return submission
 
 
 def stated_scores(folder: Path) -> dict[str, float]:
     """The plain numbers of the validation split."""
+    path = folder / EVALUATE_METRICS
     try:
-        val = read_json(folder / EVALUATE_METRICS)["val"]
+        val = read_json(path)["val"]
         float(val["bits_per_byte"])
         return {name: float(v) for name, v in val.items() if isinstance(v, int | float)}
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise SubmissionError(
-            f"{folder / EVALUATE_METRICS}: has no val.bits_per_byte; dvc repro"
-        ) from None
+        raise SubmissionError(f"{path}: has no val.bits_per_byte; dvc repro") from None
 
 
-def roles(folder: Path, trained: TrainedModel) -> dict[str, str]:
-    """What a reader looks for first, by name."""
+def hashes_by_role(folder: Path, trained: TrainedModel) -> dict[str, str]:
+    """The hashes that a reader checks first."""
+    corpus = next((out.md5 for out in _lock(folder)["prepare"].outs if out.path == str(CORPUS)), "")
+    if not corpus:
+        raise SubmissionError(f"{folder / 'dvc.lock'}: prepare wrote no {CORPUS}; dvc repro")
     return {
         "model": trained.run_config.weights_sha256,
         "tokenizer": trained.run_config.tokenizer_sha256,
-        "corpus": _corpus_md5(folder),
+        "corpus": corpus,
         "code": trained.run_config.code_sha256,
         "dvc_lock": sha256_of(folder / "dvc.lock"),
     }
@@ -195,40 +186,43 @@ def roles(folder: Path, trained: TrainedModel) -> dict[str, str]:
 
 
 def verify(folder: Path) -> Submission:
-    """Checks that a submission holds together and writes its poem again, byte for byte.
+    """Checks that a submission is consistent and generates its poem again, byte for byte.
 
-    Raises SubmissionError with the first reason why it does not.
+    Raises SubmissionError with the first reason why it is not.
     """
-    found = read(folder)
+    submission = read(folder)
     for name in (*COPIED, POEM):
-        if not (folder / name).is_file():
-            raise SubmissionError(f"{folder / name}: not found, so the submission is not whole")
-        if not name.endswith(".safetensors") and (folder / name).stat().st_size > MAX_BYTES:
-            raise SubmissionError(f"{folder / name}: larger than {MAX_BYTES} bytes")
-        if sha256_of(folder / name) != found.files.get(name):
-            raise SubmissionError(f"{folder / name}: edited; its sha256 is not that of {NAME}")
+        path = folder / name
+        if not path.is_file():
+            raise SubmissionError(f"{path}: not found, so the submission is not complete")
+        if not name.endswith(".safetensors") and path.stat().st_size > MAX_BYTES:
+            raise SubmissionError(f"{path}: larger than {MAX_BYTES} bytes")
+        if sha256_of(path) != submission.files.get(name):
+            raise SubmissionError(f"{path}: edited; its sha256 is not that of {NAME}")
     trained = load_model(folder / MODEL)
-    check_lineage(folder, trained)
-    if found.hashes != roles(folder, trained):
-        raise SubmissionError(f"{folder / NAME}: its hashes are not those of the files beside it")
-    if found.scores != stated_scores(folder):
-        raise SubmissionError(f"{folder / NAME}: its scores are not those of {EVALUATE_METRICS}")
-    if found.chosen >= len(found.candidates):
-        raise SubmissionError(f"{folder / NAME}: the chosen candidate is not among the candidates")
-    if (folder / POEM).read_bytes() != found.poem.encode():
+    check_lineage(folder, trained, submission.commit)
+    where = folder / NAME
+    if submission.hashes != hashes_by_role(folder, trained):
+        raise SubmissionError(f"{where}: its hashes are not those of its files")
+    if submission.scores != stated_scores(folder):
+        raise SubmissionError(f"{where}: its scores are not those of {EVALUATE_METRICS}")
+    if submission.chosen >= len(submission.candidates):
+        raise SubmissionError(f"{where}: the chosen candidate is not among the candidates")
+    if (folder / POEM).read_bytes() != submission.poem.encode():
         raise SubmissionError(f"{folder / POEM}: is not the candidate that {NAME} says was chosen")
-    written = write_candidates(trained, found.decoding, len(found.candidates))
-    for index, (theirs, ours) in enumerate(zip(found.candidates, written, strict=True)):
+    texts = generate_candidates(trained, submission.decoding, len(submission.candidates))
+    for index, (theirs, ours) in enumerate(zip(submission.candidates, texts, strict=True)):
         if theirs != ours:
-            at = next(
-                (i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b),
-                min(len(theirs), len(ours)),
-            )
             raise SubmissionError(
-                f"{folder / NAME}: candidate {index} is not what the model writes with these "
-                f"settings and this seed; they part at character {at}"
+                f"{where}: candidate {index} is not what the model writes with these settings and "
+                f"this seed; they differ from character {_common_prefix(theirs, ours)} on"
             )
-    return found
+    return submission
+
+
+def _common_prefix(a: str, b: str) -> int:
+    differ = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    return next(differ, min(len(a), len(b)))
 
 
 def read(folder: Path) -> Submission:
@@ -244,16 +238,33 @@ def read(folder: Path) -> Submission:
         raise SubmissionError(f"{path}: no submission of format 1 ({first_line(error)})") from None
 
 
-def check_lineage(folder: Path, trained: TrainedModel) -> None:
-    """Whether params.yaml, dvc.lock, model and scores in `folder`, and this code, are of one run.
+def check_lineage(folder: Path, trained: TrainedModel, commit: str | None) -> None:
+    """Checks that params, dvc.lock, model and scores in `folder`, and this code, are of one run.
 
-    Raises SubmissionError with what does not agree.
+    Raises SubmissionError with what does not agree; `commit` is where its code can be checked out.
     """
-    lock, files = _lock(folder), WorkingFolder()
-    where = folder / "dvc.lock"
-    params = params_of(folder)
-    values = params.model_dump()
-    specs = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    _check_lock(folder, commit)
+    config, params = trained.run_config, params_of(folder)
+    where = folder / MODEL / "config.json"
+    if config.pretrained_sha256 or config.train.init_from:
+        raise SubmissionError(
+            f"{where}: the training began from {config.train.init_from}, and pretrained weights "
+            "take no part; train with train.init_from=''"
+        )
+    model, train, _ = params.resolved()
+    used = {key: getattr(config.train, key) for key in RESOLVED}
+    used["steps"] = steps_of(model, train, config.vocab_size, count_parameters(trained.model))
+    expected = (model, train.model_copy(update=used), params.seed)
+    if (config.model, config.train, config.seed) != expected:
+        raise SubmissionError(f"{where}: was trained with other params")
+
+
+def _check_lock(folder: Path, commit: str | None) -> None:
+    """Checks params.yaml, this code and the files in `folder` against dvc.lock."""
+    where, lock, files = folder / "dvc.lock", _lock(folder), WorkingFolder()
+    # As they were written: an earlier version's have keys that this one does not know.
+    values = _values(folder)
+    specs = read_yaml(files, "dvc.yaml")["stages"]
     made: dict[str, str] = {}
     for stage in STAGES:
         entry = lock[stage]
@@ -265,12 +276,12 @@ def check_lineage(folder: Path, trained: TrainedModel) -> None:
                     f"{where}: {stage} was run with another `{key}` than params.yaml has"
                 )
         for dep in entry.deps:
-            if dep.path in made and made[dep.path] != dep.md5:
+            if made.get(dep.path, dep.md5) != dep.md5:
                 raise SubmissionError(f"{where}: {stage} read another {dep.path} than was made")
             if dep.path.endswith(".py") and files.md5(dep.path) != dep.md5:
                 raise SubmissionError(
                     f"{where}: {dep.path} was another version than here; check out the commit it "
-                    "was made with, or make it again: dvc repro"
+                    f"was made with ({commit or 'unknown'}), or make it again: dvc repro"
                 )
         made |= {out.path: out.md5 for out in entry.outs}
     # Nothing but tokens and code goes into a training: no weights from elsewhere.
@@ -280,26 +291,20 @@ def check_lineage(folder: Path, trained: TrainedModel) -> None:
     for path in (MODEL, EVALUATE_METRICS, TRAIN_METRICS, CURVE):
         if files.md5(str(folder / path)) != made.get(str(path)):
             raise SubmissionError(f"{folder / path}: is not what dvc.lock says was made")
-    record, (model, train, _) = trained.run_config, params.resolved()
-    if record.pretrained_sha256 or record.train.init_from:
-        raise SubmissionError(
-            f"{folder / MODEL}/config.json: the training began from {record.train.init_from}, and "
-            "pretrained weights take no part; train with train.init_from=''"
-        )
-    used = {key: getattr(record.train, key) for key in RESOLVED}
-    used["steps"] = steps_of(model, train, record.vocab_size, count_parameters(trained.model))
-    if (
-        record.model != model
-        or record.train != train.model_copy(update=used)
-        or record.seed != params.seed
-    ):
-        raise SubmissionError(f"{folder / MODEL}/config.json: was trained with other params")
 
 
 def params_of(folder: Path) -> Params:
-    """params.yaml of a submission."""
+    """params.yaml of a submission, which an earlier version may have written."""
     path = folder / "params.yaml"
-    return parse(path.read_bytes().decode(errors="replace"), str(path))
+    return parse_older(path.read_bytes().decode(errors="replace"), str(path))
+
+
+def _values(folder: Path) -> dict[str, Any]:
+    path = folder / "params.yaml"
+    try:
+        return parse_yaml(path.read_bytes().decode(errors="replace"), str(path))
+    except UserError as error:
+        raise SubmissionError(str(error)) from None
 
 
 class _Entry(BaseModel):
@@ -315,26 +320,19 @@ class _Stage(BaseModel):
 
     def param(self, key: str) -> Any:
         """A section or a key of params.yaml as the stage had it."""
-        found = self.params.get("params.yaml")
-        return found.get(key) if isinstance(found, dict) else None
+        params = self.params.get("params.yaml")
+        return params.get(key) if isinstance(params, dict) else None
 
 
 def _lock(folder: Path) -> dict[str, _Stage]:
-    """dvc.lock, those of its stages that a submission rests on."""
+    """dvc.lock: the stages that a submission rests on."""
     path = folder / "dvc.lock"
     try:
-        stages = yaml.safe_load(path.read_bytes())["stages"]
+        stages = parse_yaml(path.read_bytes(), str(path))["stages"]
         return {stage: _Stage.model_validate(stages[stage]) for stage in STAGES}
     except OSError as error:
         raise SubmissionError(f"{path}: {error.strerror}; run it: dvc repro") from None
-    except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
+    except (UserError, LookupError, TypeError, ValueError):
         raise SubmissionError(
             f"{path}: has not all of {', '.join(STAGES)}; run them: dvc repro"
         ) from None
-
-
-def _corpus_md5(folder: Path) -> str:
-    for out in _lock(folder)["prepare"].outs:
-        if out.path == str(CORPUS):
-            return out.md5
-    raise SubmissionError(f"{folder / 'dvc.lock'}: prepare wrote no {CORPUS}; dvc repro")

@@ -29,7 +29,7 @@ def read_yaml(files: Files, file: str) -> dict[str, Any]:
         return {}
 
 
-# Each Pipeline of a stage reads the same two files, at 60 ms for a lock. Nothing changes the result.
+# Each Pipeline of a stage reads the same two files, at 60 ms for a lock. No caller edits them.
 _parse = lru_cache(maxsize=4)(parse_yaml)
 
 

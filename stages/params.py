@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from gpt.config import Config, ModelConfig, TrainConfig, first_line
-from gpt.errors import GptError, ParamsError
+from gpt.errors import DataError, GptError, ParamsError
 from gpt.presets import resolve
 from repro.errors import UserError
 from repro.params import FILE, parse_yaml, read_text, validate
@@ -135,6 +135,20 @@ class SampleParams(Config):
     top_p: float = Field(gt=0.0, le=1.0)
     stop: str | None
     seed: int = Field(ge=0, lt=2**63)
+
+    def read_prompt(self) -> str:
+        """The prompt, or the prompt file without its last line break. Raises DataError."""
+        if self.prompt:
+            return self.prompt
+        path = Path(self.prompt_file)
+        try:
+            return path.read_bytes().decode().removesuffix("\n")
+        except OSError as error:
+            raise DataError(
+                f"{path}: {error.strerror}; set sample.prompt_file to a text file"
+            ) from None
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from None
 
 
 class RuntimeParams(Config):

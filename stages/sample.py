@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from gpt.batches import open_tokens
 from gpt.checkpoint import TrainedModel, load_model
-from gpt.errors import DataError, GptError, ParamsError
+from gpt.errors import GptError, ParamsError
 from gpt.evaluation.novelty import (
     Pieces,
     distinct,
@@ -101,27 +101,12 @@ def write(
     return generate(
         trained.model,
         trained.tokenizer,
-        prompt_of(asked),
+        asked.read_prompt(),
         sampling,
         seed=asked.seed,
         indices=indices,
         on_text=on_text,
     )
-
-
-def prompt_of(asked: SampleParams) -> str:
-    """The prompt, or what the prompt file holds without the line break at its end."""
-    if asked.prompt:
-        return asked.prompt
-    path = Path(asked.prompt_file)
-    try:
-        return path.read_bytes().decode().removesuffix("\n")
-    except OSError as error:
-        raise DataError(
-            f"{path}: {error.strerror}; set sample.prompt_file to a text file"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from None
 
 
 def page(asked: SampleParams, samples: list[Sample]) -> str:
@@ -252,7 +237,7 @@ def by_hand(
         for index in range(asked.num_samples):
             if index:
                 print(RULE)
-            print(printable(prompt_of(asked)), end="", flush=True)
+            print(printable(asked.read_prompt()), end="", flush=True)
             # One after the other, so that each can be printed while it is written.
             write(trained, asked, [index], _print_piece)
         print()
@@ -266,7 +251,7 @@ def _print_likeliest(trained: TrainedModel, asked: SampleParams, beams: int, cou
     found = beam_generate(
         trained.model,
         trained.tokenizer,
-        prompt_of(asked),
+        asked.read_prompt(),
         beams=beams,
         max_new_tokens=asked.max_new_tokens,
         stop=asked.stop,

@@ -145,11 +145,11 @@ def other_weights(folder: Path) -> None:
 
 def write_anew(folder: Path) -> None:
     """The candidates and the poem as the weights in the folder write them."""
-    from commands.submission import read, write_candidates
+    from commands.submission import generate_candidates, read
     from gpt.checkpoint import load_model
 
     found = read(folder)
-    texts = write_candidates(load_model(folder / "data/model"), found.decoding, 3)
+    texts = generate_candidates(load_model(folder / "data/model"), found.decoding, 3)
     edit(folder / "submission.json", lambda facts: facts.update(candidates=texts))
     (folder / "poem.txt").write_bytes(texts[found.chosen].encode())
 
@@ -190,7 +190,7 @@ def test_an_edited_poem_is_refused(submission: Path) -> None:
     edit(submission / "submission.json", lambda facts: facts["candidates"].__setitem__(1, text))
     reason = refused(submission)
     assert "candidate 1 is not what the model writes with these settings and this seed" in reason
-    assert reason.endswith(f"they part at character {len(text) - 1}")
+    assert reason.endswith(f"they differ from character {len(text) - 1} on")
 
 
 def test_another_seed_or_temperature_is_refused(submission: Path) -> None:
