@@ -38,12 +38,13 @@ import tiktoken
 import yaml
 
 from gpt.corpus import parallel
-from gpt.corpus.manifest import CorpusWriter, read_parts, shards_of
+from gpt.corpus.manifest import read_chunks, shards_of
+from gpt.corpus.writer import CorpusWriter
 from gpt.tokenizers.byte_level import PATTERNS
 from gpt.tokenizers.encoding import ShardJob, encode_shard
 from stages import tokenize
 from stages.params import load
-from verse.grammar import write_play
+from verse.play import write_play
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BY_HAND = 30e6  # bytes encoded for the comparison
@@ -152,7 +153,7 @@ def encoding_alone(kind: str) -> None:
     with CorpusWriter(Path("part")) as writer:
         texts: list[str] = []
         size = 0
-        for doc, text in read_parts(tokenize.CORPUS, "train"):
+        for doc, text in read_chunks(tokenize.CORPUS, "train"):
             writer.write("train", doc, text)
             texts.append(text)
             size += len(text.encode())
@@ -212,7 +213,7 @@ def training_alone() -> None:
     options = load().tokenizer
 
     def texts() -> Iterator[str]:
-        return (text for _, text in read_parts(tokenize.CORPUS, "train"))
+        return (text for _, text in read_chunks(tokenize.CORPUS, "train"))
 
     start = time.perf_counter()
     tokenize.make_tokenizer(options)

@@ -33,7 +33,7 @@ from gpt.tokenizers.gpt2_vocab import find_gpt2_vocab, gpt2_tokens
 from repro import repository
 from stages.params import MIRROR
 from stages.tokenize import gpt2_folders
-from verse.grammar import write_play
+from verse.play import write_play
 
 
 def main() -> None:

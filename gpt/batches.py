@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt.config import TrainConfig
-from gpt.corpus.manifest import check_sha256, listed_files, split_facts
+from gpt.corpus.manifest import check_sha256, shard_entries, split_entry
 from gpt.errors import DataError, damaged
 from gpt.files import read_json
 from gpt.types import Ids
@@ -69,10 +69,10 @@ def open_tokens(folder: Path, split: str, vocab_size: int) -> Tokens:
 
     Raises DataError for a file that is damaged or holds ids outside the vocabulary.
     """
-    metadata = split_facts(folder / "tokens.json", split)
+    metadata = split_entry(folder / "tokens.json", split)
     if "shards" not in metadata:
         return _open(folder / f"{split}.npy", metadata, vocab_size)
-    shards = listed_files(folder / "tokens.json", split, metadata)
+    shards = shard_entries(folder / "tokens.json", split, metadata)
     return ShardedIds([_open(folder / shard["file"], shard, vocab_size) for shard in shards])
 
 

@@ -32,3 +32,8 @@ def sha256_of(path: Path) -> str:
     """Hashes a file, in hexadecimal. Raises OSError if it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_all(hashes: dict[str, str]) -> str:
+    """Combines the hashes of files by name: the sha256 of what `sha256sum` prints for them."""
+    return hashlib.sha256("".join(f"{h}  {n}\n" for n, h in hashes.items()).encode()).hexdigest()

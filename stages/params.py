@@ -14,7 +14,6 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import (
     BaseModel,
     Field,
-    NonNegativeInt,
     ValidationError,
     create_model,
     model_validator,
@@ -61,7 +60,6 @@ class DataParams(Config):
     seed: int = Field(ge=0, lt=2**63)
     val_fraction: float = Field(gt=0.0, lt=1.0)
     test_fraction: float = Field(ge=0.0, lt=1.0)
-    length_range: list[NonNegativeInt] = Field(min_length=2, max_length=2)
     drop_duplicates: bool
     max_bytes: int = Field(ge=0)
     verse_bytes: int = Field(gt=0)
@@ -93,11 +91,6 @@ class DataParams(Config):
             raise ValueError(
                 f"data.val_fraction {self.val_fraction} + data.test_fraction "
                 f"{self.test_fraction} leave nothing to train on; lower one"
-            )
-        shortest, longest = self.length_range
-        if 0 < longest < shortest:
-            raise ValueError(
-                f"data.length_range {self.length_range} fits no document; write [shortest, longest]"
             )
         return self
 

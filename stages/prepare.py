@@ -3,150 +3,120 @@
 Reads the params `data`, and a download or `data.path`. Writes data/corpus and metrics/prepare.json.
 """
 
-from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from gpt.corpus import downloads, parallel, sources
+from gpt.corpus import downloads, parallel
 from gpt.corpus.contamination import shared_ngrams
-from gpt.corpus.manifest import CorpusWriter
-from gpt.corpus.splitting import Filters, Split, split_corpus
+from gpt.corpus.readers import Document, in_memory
+from gpt.corpus.sources import Source, name_list, own_text, single_text, stories, tables
+from gpt.corpus.splitting import Filters, write_corpus
 from gpt.files import write_json
 from repro import repository, run_stage
 from repro.tracking.run import Run
 from stages.params import CORPUS, MIRROR, PREPARE_METRICS, PROJECT, DataParams, Params
+from verse.play import PLAY_BYTES, write_play
 
 
-def source_of(corpus: str, data: DataParams) -> sources.Source:
-    """The texts of one name in `data.corpus`."""
+def make_source(corpus: str, data: DataParams) -> Source:
+    """Returns the texts of one name in `data.corpus`."""
     cache, mirror = repository.scratch() / "downloads", repository.location(MIRROR)
     match corpus:
         case "verse":
-            return sources.verse_plays(data.verse_bytes, data.seed)
+            return verse_plays(data.verse_bytes, data.seed)
         case "own":
-            return sources.own_text(
-                Path(data.path), data.sha256, files=data.files, column=data.column
-            )
+            path = Path(data.path)
+            return own_text(path, data.sha256, files=data.files, column=data.column)
         case "shakespeare":
-            return sources.single_text(downloads.fetch(sources.SHAKESPEARE, cache, mirror))
+            return single_text(downloads.fetch(downloads.SHAKESPEARE, cache, mirror))
         case "names":
-            return sources.name_list(downloads.fetch(sources.NAMES, cache, mirror))
+            return name_list(downloads.fetch(downloads.NAMES, cache, mirror))
         case "tinystories":
-            return sources.stories(*fetched(sources.TINYSTORIES, data))
+            return stories(*fetch_all(downloads.TINYSTORIES, data))
         case "openwebtext":
-            return sources.tables(*fetched(sources.OPENWEBTEXT[: data.shards], data))
+            return tables(*fetch_all(downloads.OPENWEBTEXT[: data.shards], data))
         case "fineweb_edu":
-            return sources.tables(*fetched(sources.FINEWEB_EDU[: data.shards], data))
+            return tables(*fetch_all(downloads.FINEWEB_EDU[: data.shards], data))
         case _:
             raise AssertionError(corpus)  # params.py knows them all
 
 
-def together(splits: list[Split]) -> Split:
-    """How several sources were split, as one."""
-    left_out: Counter[str] = Counter()
-    for split in splits:
-        left_out.update(split.left_out)
-    return Split(
-        " and ".join(dict.fromkeys(split.by for split in splits)),
-        sum(split.documents for split in splits),
-        dict(left_out),
-        any(split.capped for split in splits),
-    )
+def verse_plays(size: int, seed: int) -> Source:
+    """Returns plays of about `size` bytes together.
+
+    Their number does not depend on what they say: otherwise the text would carry information that
+    information_bits does not count.
+    """
+    count = max(2, round(size / PLAY_BYTES))
+
+    def documents() -> Iterator[Document]:
+        for index in range(count):
+            play = write_play(seed, index)
+            yield in_memory(f"play-{index}", play.text, play.information_bits)
+
+    return Source(count, documents, {"seed": seed})
 
 
-def fetched(wanted: list[downloads.Download], data: DataParams) -> tuple[list[Path], str]:
-    """Files of which no hash is pinned, and the one they have together, which is told once."""
-    paths, sha256 = downloads.fetch_all(
-        wanted, repository.scratch() / "downloads", repository.location(MIRROR), data.sha256
-    )
+def fetch_all(files: list[downloads.HubFile], data: DataParams) -> tuple[list[Path], str]:
+    """Downloads files that have no pinned hash; prints the one to pin."""
+    cache = repository.scratch() / "downloads"
+    paths, sha256 = downloads.fetch_all(files, cache, repository.location(MIRROR), data.sha256)
     if data.sha256 is None:
         print(
-            "the hash of these files is known from no other place; to be sure of the same ones "
-            f"next time, put it into params.yaml:\n  sha256: {sha256}"
+            "no hash of these files is pinned; to be sure of the same bytes next time, add to "
+            f"params.yaml, under data:\n  sha256: {sha256}"
         )
     return paths, sha256
 
 
 def prepare(params: Params, run: Run) -> None:
     data = params.data
-    shortest, longest = data.length_range
-    filters = Filters(shortest, longest, data.drop_duplicates, data.max_bytes)
-    mixed = len(data.corpora) > 1
-    found: dict[str, sources.Source] = {}
-    splits: list[Split] = []
-    with (
-        CorpusWriter(CORPUS) as writer,
-        tqdm(desc="prepare", unit="B", unit_scale=True, disable=None) as bar,
-    ):
-
-        def shown(written: int) -> None:
-            bar.update(written)
-
-        for corpus in data.corpora:
-            found[corpus] = source_of(corpus, data)
-            if mixed:
-                writer.begin(corpus)
-                found[corpus] = sources.named(corpus, found[corpus])
-            splits.append(
-                split_corpus(
-                    found[corpus],
-                    writer,
-                    seed=data.seed,
-                    val_fraction=data.val_fraction,
-                    test_fraction=data.test_fraction,
-                    filters=filters,
-                    progress=shown,
-                )
-            )
-        split = together(splits)
-        facts: dict[str, Any] = {
-            "corpus": data.corpus,
-            "documents": split.documents,
-            "split_by": split.by,
-        }
-        if mixed:
-            facts["sources"] = {corpus: source.facts for corpus, source in found.items()}
-            if data.weights:
-                facts["weights"] = dict(zip(data.corpora, data.weights, strict=True))
-        else:
-            facts["source"] = found[data.corpus].facts
-        # Said only where there is something to say.
-        if split.left_out:
-            facts["left_out"] = split.left_out
-        if split.capped:
-            facts["capped"] = True
-        manifest = writer.finish(facts)
-    numbers = {
+    sources = {corpus: make_source(corpus, data) for corpus in data.corpora}
+    with tqdm(desc="prepare", unit="B", unit_scale=True, disable=None) as bar:
+        manifest = write_corpus(
+            CORPUS,
+            sources,
+            weights=data.weights,
+            seed=data.seed,
+            val_fraction=data.val_fraction,
+            test_fraction=data.test_fraction,
+            filters=Filters(data.drop_duplicates, data.max_bytes),
+            progress=bar.update,
+        )
+    metrics = {
         name: {key: value for key, value in counts.items() if key not in ("sha256", "shards")}
         for name, counts in manifest["splits"].items()
     }
     for name in ("val", "test"):
-        shared = shared_ngrams(CORPUS, name, parallel.cores())
-        if shared is not None:
-            numbers[name]["ngrams_also_in_train"] = round(shared, 6)
-    left_out = {"left_out": split.left_out} if split.left_out else {}
-    write_json(PREPARE_METRICS, {**numbers, **left_out})
+        fraction = shared_ngrams(CORPUS, name, parallel.cores())
+        if fraction is not None:
+            metrics[name]["ngrams_also_in_train"] = round(fraction, 6)
+    left_out = manifest.get("left_out", {})
+    write_json(PREPARE_METRICS, metrics | ({"left_out": left_out} if left_out else {}))
+    print_summary(manifest, metrics)
 
-    total = sum(counts["bytes"] for counts in manifest["splits"].values())
-    documents = "document" if split.documents == 1 else "documents"
-    print(f"{data.corpus}: {total:,} bytes in {split.documents:,} {documents}, split {split.by}")
-    if split.left_out:
-        counted = ", ".join(f"{count:,} {why}" for why, count in sorted(split.left_out.items()))
-        print(f"documents left out: {counted}")
-    if split.capped:
-        print(f"cut at data.max_bytes {data.max_bytes:,}; there is more of it")
+
+def print_summary(manifest: dict[str, Any], metrics: dict[str, dict[str, Any]]) -> None:
+    size = sum(counts["bytes"] for counts in metrics.values())
+    documents, split_by = manifest["documents"], manifest["split_by"]
+    print(f"{manifest['corpus']}: {size:,} bytes, documents: {documents:,}, split: {split_by}")
+    if left_out := manifest.get("left_out"):
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
+        print(f"documents left out: {reasons}")
+    if manifest.get("capped"):
+        print("cut at data.max_bytes; there is more text")
     for name in ("val", "test"):
-        counts = numbers[name]
+        counts = metrics[name]
         if also := counts["documents_also_in_train"]:
             print(
-                f"{name}: {also:,} of {counts['documents']:,} documents also stand in train, "
-                "so that its loss flatters the model"
+                f"{name}: {also:,} of {counts['documents']:,} documents are also in train, "
+                "so its loss flatters the model"
             )
-        if "ngrams_also_in_train" in counts:
-            share = counts["ngrams_also_in_train"]
-            print(f"{name}: {share:.1%} of its runs of eight words also stand in train")
+        if (fraction := counts.get("ngrams_also_in_train")) is not None:
+            print(f"{name}: {fraction:.1%} of its 8-grams of words are also in train")
 
 
 if __name__ == "__main__":

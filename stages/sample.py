@@ -44,7 +44,7 @@ from stages.params import (
     check,
     load,
 )
-from verse import grammar as verse
+from verse.metrics import VerseScores, assess
 
 # Copies are looked for in at most the last so many tokens of the training split.
 SEARCHED_TOKENS = 2_000_000
@@ -132,7 +132,7 @@ def scores(trained: TrainedModel, samples: list[Sample]) -> dict[str, Any]:
         "novelty": novelty(trained, texts),
     }
     if trained.run_config.data["corpus"] == "verse":
-        result["verse"] = verse_scores([verse.assess(one.text) for one in samples])
+        result["verse"] = verse_scores([assess(one.text) for one in samples])
     return result
 
 
@@ -171,7 +171,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-def verse_scores(found: list[verse.VerseScores]) -> dict[str, Any]:
+def verse_scores(found: list[VerseScores]) -> dict[str, Any]:
     """The shares over all samples together, each weighted by what it counts."""
 
     def together(share: str, of: str) -> float | None:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from gpt.corpus.manifest import SPLITS, read_manifest, read_parts
+from gpt.corpus.manifest import SPLITS, read_chunks, read_manifest
 from gpt.errors import GptError, ParamsError
 from gpt.files import write_json
 from gpt.tokenizers.base import Tokenizer
@@ -51,10 +51,10 @@ def make_tokenizer(options: TokenizerParams) -> Tokenizer:
         case "byte":
             return ByteTokenizer(has_bos=has_bos)
         case "char":
-            texts = (text for split in SPLITS for _, text in read_parts(CORPUS, split))
+            texts = (text for split in SPLITS for _, text in read_chunks(CORPUS, split))
             return CharTokenizer(distinct_characters(texts), has_bos=has_bos)
         case "bpe":
-            texts = (text for _, text in rechunk(read_parts(CORPUS, "train")))
+            texts = (text for _, text in rechunk(read_chunks(CORPUS, "train")))
             tokens = train_bpe(texts, options.vocab_size - has_bos, options.pattern)
             return BPETokenizer(tokens, options.pattern, has_bos=has_bos)
         case "gpt2":
@@ -91,7 +91,7 @@ def tokenize(params: Params, run: Run) -> None:
     vocab_bpe = find_gpt2_vocab(gpt2_folders(), repository.location(MIRROR))
     if kind != "gpt2" and splits["val"]["tokens"] and vocab_bpe:
         gpt2 = GPT2Tokenizer(gpt2_tokens(vocab_bpe), has_bos=False)
-        theirs = bytes_per_token(gpt2, read_parts(CORPUS, "val"))
+        theirs = bytes_per_token(gpt2, read_chunks(CORPUS, "val"))
         ours = metrics["val"]["bytes_per_token"]
         run.log_metrics({"tokenize/val/gpt2_bytes_per_token": theirs}, step=0)
         print(f"bytes per token on validation text: {ours:.3f}; gpt2 has {theirs:.3f}")

@@ -22,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 with atheris.instrument_imports(include=["gpt", "pydantic", "safetensors", "json"]):
     from gpt.checkpoint import load_model
-    from gpt.corpus.manifest import CorpusWriter, read_parts
+    from gpt.corpus.manifest import read_chunks
     from gpt.corpus.sources import read_text
+    from gpt.corpus.writer import CorpusWriter
     from gpt.errors import GptError
     from gpt.tokenizers.file import load_tokenizer
 from saved_models import TOKENIZER, saved_model, vouch
@@ -54,7 +55,7 @@ def corpus(folder: Path, raw: bytes) -> None:
     manifest["splits"]["train"]["sha256"] = hashlib.sha256(raw).hexdigest()
     (folder / "corpus/train.jsonl").write_bytes(raw)
     (folder / "corpus/corpus.json").write_text(json.dumps(manifest), encoding="utf-8")
-    for doc, text in read_parts(folder / "corpus", "train"):
+    for doc, text in read_chunks(folder / "corpus", "train"):
         assert isinstance(doc, str) and isinstance(text, str)
 
 

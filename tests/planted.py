@@ -114,21 +114,15 @@ LOST_STAGES_STAY_LOST = Defect(
 CACHE_TRUSTED = Defect("gpt/corpus/manifest.py", "    if actual != expected:\n", "    if False:\n")
 
 # --- data
-DOWNLOAD_UNCHECKED = Defect(
-    DOWNLOADS,
-    'registry={download.file: download.sha256 and f"sha256:{download.sha256}"}',
-    "registry={download.file: None}",
+DOWNLOAD_UNCHECKED = Defect(DOWNLOADS, "if sha256_of(partial) != download.sha256:", "if False:")
+ERROR_PAGE_TAKEN = Defect(DOWNLOADS, '== "text/html"', '== "text/htmlx"')
+ARRIVAL_FORGOTTEN = Defect(DOWNLOADS, "if _is_intact(path):", "if True:")
+STATED_HASH_UNCHECKED = Defect(
+    DOWNLOADS, "if sha256 is not None and actual != sha256:", "if False:"
 )
-BROKEN_OFF_FROM_THE_START = Defect(DOWNLOADS, "        if have:\n", "        if False:\n")
-ERROR_PAGE_TAKEN = Defect(DOWNLOADS, '.startswith("text/html")', '.startswith("text/htmlx")')
-ARRIVAL_FORGOTTEN = Defect(
-    DOWNLOADS, "arrived.exists() and arrived.read_text", "True or arrived.read_text"
-)
-STATED_HASH_UNCHECKED = Defect(DOWNLOADS, "if sha256 is not None and whole != sha256:", "if False:")
-ROOM_UNCHECKED = Defect(DOWNLOADS, "if size and free < size + ROOM:", "if False:")
 NO_TIMEOUT = Defect(DOWNLOADS, "timeout=TIMEOUT", "timeout=30")
-MIRROR_TRUSTED = Defect(DOWNLOADS, "if download.sha256 in (None, sha256_of(local)):", "if True:")
-EMPTY_TEXT_TAKEN = Defect(SPLITTING, "    if not seen_text:\n", "    if False:\n")
+MIRROR_TRUSTED = Defect(DOWNLOADS, "if sha256_of(mirrored) != download.sha256:", "if False:")
+EMPTY_TEXT_TAKEN = Defect(SPLITTING, "    if not stats.has_text:\n", "    if False:\n")
 LINE_BREAKS_CHANGED = Defect(
     TEXTS,
     "text = decoder.decode(block, final=not block)",
@@ -162,7 +156,7 @@ ID_TOO_LARGE_TAKEN = Defect(
 ANY_TOKEN_DTYPE_TAKEN = Defect(
     "gpt/batches.py", "ids.dtype not in (np.uint16, np.uint32)", "ids.dtype == np.bool_"
 )
-DUPLICATES_HIDDEN = Defect("gpt/corpus/manifest.py", "int(np.isin(held_out, train).sum())", "0")
+DUPLICATES_HIDDEN = Defect("gpt/corpus/writer.py", "int(duplicates.sum())", "0")
 OUTPUT_NAMED_BY_PARAMS = Defect("dvc.yaml", "      - data/samples\n", "      - ${sample.stop}\n")
 
 # --- params

@@ -1,1 +1,4 @@
-"""The default corpus: plays by a grammar whose every choice has a known probability."""
+"""The default corpus: plays in verse by a grammar whose every choice has a known probability.
+
+Imports nothing of gpt, stages or repro, only the standard library. Start with grammar.py.
+"""

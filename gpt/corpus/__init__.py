@@ -1,1 +1,4 @@
-"""Text in: sources, downloads, readers, splits, the manifest of a corpus. No torch."""
+"""A corpus: texts are downloaded, read, split, written to disk, and read back from there.
+
+Not here: what a token is (gpt.tokenizers), a grammar (verse), or torch. Start with manifest.py.
+"""

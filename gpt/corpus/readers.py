@@ -1,12 +1,13 @@
-"""Texts in files, read in parts: plain, compressed, or in the rows of a table.
+"""Reading the documents of files: plain text, compressed text, or a text in each row of a table.
 
-    .txt .md                one document; so is any other file that is named by hand
-    .jsonl .csv .parquet    a document in each row, in the column that is asked for
+    .txt .md                one document; so is any other file that the user names
+    .jsonl .csv .parquet    a document in each row, in the column that data.column names
     .gz .zst                any of these but parquet, compressed
 
-The suffix decides. Nothing here holds more than a document of a table, or a part of any other. The
-encoding is UTF-8 everywhere, and what is not is refused with its file and byte. This module does
-not know which files are wanted, nor what becomes of the documents (gpt/corpus/sources.py).
+The suffix decides. At most one document of a table, or one chunk of any other file, is in memory.
+The encoding is UTF-8 everywhere; anything else is refused with its file and byte.
+
+Not here: which files are read, and what becomes of the documents (sources.py).
 """
 
 import codecs
@@ -30,33 +31,33 @@ FIELD_CHARACTERS = 2**31 - 1
 
 @dataclass(frozen=True)
 class Document:
-    """One text: its name, a way to read it in parts, and its information where it is known."""
+    """One text: its name, a way to read it in chunks, and its information where it is known."""
 
     name: str
-    parts: Callable[[], Iterator[str]]
+    chunks: Callable[[], Iterator[str]]
     information_bits: float | None = None
 
 
-def held(text: str) -> Callable[[], Iterator[str]]:
-    """The parts of a document that is in memory anyway."""
-    return lambda: iter([text])
+def in_memory(name: str, text: str, information_bits: float | None = None) -> Document:
+    """Returns a document whose text is in memory."""
+    return Document(name, lambda: iter([text]), information_bits)
 
 
 def is_text(path: Path) -> bool:
-    """Whether the suffix says that a file holds texts that this module reads."""
+    """Whether this module reads files with the suffix of `path`."""
     return _suffix(path) in (*PLAIN_SUFFIXES, *TABLES)
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file holds a document in each row, so that only reading tells their number."""
+    """Whether a file has a document in each row, so that counting them takes reading it."""
     return _suffix(path) in TABLES
 
 
 def read_documents(path: Path, name: str, column: str) -> Iterator[Document]:
-    """The documents of a file, which are called `name`, or `name` and the number of their row.
+    """Yields the documents of a file, called `name`, or `name:row` in a table.
 
-    `column` names the text in a table. Raises DataError, naming the file and the byte or row, for
-    what cannot be read as its suffix says.
+    `column` holds the text of a table. Raises DataError, naming the file and the byte or row, for
+    content that does not fit the suffix.
     """
     rows = TABLES.get(_suffix(path))
     if rows is None:
@@ -67,17 +68,17 @@ def read_documents(path: Path, name: str, column: str) -> Iterator[Document]:
             text.encode()
         except UnicodeEncodeError as error:
             raise DataError(
-                f"{path}: row {number}, character {error.start} is half of a surrogate pair, "
-                "which is no character; mend or leave out that row"
+                f"{path}: row {number}, character {error.start} is half of a surrogate pair; "
+                "fix or remove that row"
             ) from None
-        yield Document(f"{name}:{number}", held(text))
+        yield in_memory(f"{name}:{number}", text)
 
 
 def read_text(path: Path) -> Iterator[str]:
-    """The text of a UTF-8 file in parts, without a byte order mark, otherwise as it stands.
+    """Yields the text of a UTF-8 file in chunks, unchanged but for a byte order mark.
 
     A compressed file gives the text inside. Raises DataError with the byte offset (in that text)
-    where it is not UTF-8, and for a compressed file that is damaged.
+    if it is not UTF-8, and if a compressed file is damaged.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset = 0
@@ -107,16 +108,16 @@ def read_text(path: Path) -> Iterator[str]:
         raise unreadable(path, error) from None
 
 
-def separated(path: Path, separator: str, name: str) -> Iterator[Document]:
-    """The documents of a text file that has `separator` between them, line breaks around it cut."""
+def read_separated(path: Path, separator: str, name: str) -> Iterator[Document]:
+    """Yields the documents between `separator` in a text file, without line breaks around them."""
     number, rest = 0, ""
-    for part in read_text(path):
-        *texts, rest = (rest + part).split(separator)
+    for chunk in read_text(path):
+        *texts, rest = (rest + chunk).split(separator)
         for text in texts:
             number += 1
-            yield Document(f"{name}:{number}", held(text.strip("\n")))
+            yield in_memory(f"{name}:{number}", text.strip("\n"))
     if rest.strip():
-        yield Document(f"{name}:{number + 1}", held(rest.strip("\n")))
+        yield in_memory(f"{name}:{number + 1}", rest.strip("\n"))
 
 
 def _suffix(path: Path) -> str:
@@ -139,10 +140,10 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Lines with their line break, which is \\n alone: JSON may hold what Unicode calls one."""
+    """Yields lines with their \\n; other line breaks of Unicode may stand inside JSON strings."""
     rest = ""
-    for part in read_text(path):
-        *lines, last = part.split("\n")
+    for chunk in read_text(path):
+        *lines, last = chunk.split("\n")
         if lines:
             yield rest + lines[0] + "\n"
             for line in lines[1:]:
@@ -161,9 +162,13 @@ def _jsonl(path: Path, column: str) -> Iterator[tuple[int, str]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
-            raise DataError(f"{path}: line {number} is not JSON; one object a line") from None
+            raise DataError(
+                f"{path}: line {number} is not JSON; put one object on each line"
+            ) from None
         if not isinstance(row, dict):
-            raise DataError(f'{path}: line {number} is not an object like {{"{column}": "..."}}')
+            raise DataError(
+                f'{path}: line {number} is not a JSON object; write {{"{column}": "..."}}'
+            )
         yield number, _value(path, number, row, column)
 
 
@@ -175,7 +180,7 @@ def _csv(path: Path, column: str) -> Iterator[tuple[int, str]]:
         for number, row in enumerate(reader, start=1):
             yield number, _value(path, number, row, column)
     except csv.Error as error:
-        raise DataError(f"{path}: line {reader.reader.line_num}: {error}; mend that line") from None
+        raise DataError(f"{path}: line {reader.reader.line_num}: {error}; fix that line") from None
 
 
 def _parquet(path: Path, column: str) -> Iterator[tuple[int, str]]:
@@ -194,11 +199,11 @@ def _parquet(path: Path, column: str) -> Iterator[tuple[int, str]]:
                     yield number, _value(path, number, {column: value.as_py()}, column)
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}: row {number}: byte {error.start} of {column} is not UTF-8; mend that row"
+            f"{path}: row {number}: byte {error.start} of {column} is not UTF-8; fix that row"
         ) from None
     except pyarrow.ArrowException as error:
-        what = " ".join(str(error).split())
-        raise DataError(f"{path}: after row {number}: {what}; get the file again") from None
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: after row {number}: {reason}; get the file again") from None
     except OSError as error:
         raise unreadable(path, error) from None
 
@@ -212,15 +217,15 @@ def _value(path: Path, number: int, row: dict[str, Any], column: str) -> str:
         return ""
     if not isinstance(value, str):
         raise DataError(
-            f"{path}: row {number}: {column} is {type(value).__name__} and not text; "
-            "name another data.column"
+            f"{path}: row {number}: {column} is {type(value).__name__}, not text; "
+            "set data.column to a column of text"
         )
     return value
 
 
 def _no_column(path: Path, column: str, columns: list[str]) -> DataError:
     known = ", ".join(columns[:10]) or "none"
-    return DataError(f"{path}: has no column {column!r} (it has: {known}); set data.column")
+    return DataError(f"{path}: no column {column!r} (it has: {known}); set data.column")
 
 
 Rows = Callable[[Path, str], Iterator[tuple[int, str]]]

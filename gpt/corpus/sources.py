@@ -1,8 +1,9 @@
-"""Where texts come from: written on the spot, downloaded, or the user's own.
+"""Sources: texts as documents that can be read more than once, in chunks.
 
-A `Source` is documents that can be read more than once, in parts. splitting.py divides one into
-training, validation and test; readers.py reads files, downloads.py gets them. Nothing here holds
-more than a document in memory, except lists of names and of files.
+The functions here make one of files: a single text, a list of names, stories, tables, or the user's
+own file or folder. At most one document is in memory, besides lists of names and of files.
+
+Not here: getting the files (downloads.py), reading them (readers.py), splitting (splitting.py).
 """
 
 import fnmatch
@@ -13,137 +14,73 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gpt.corpus.downloads import Download, hash_of_all
 from gpt.corpus.readers import (
     Document,
-    held,
+    in_memory,
     is_table,
     is_text,
     read_documents,
+    read_separated,
     read_text,
-    separated,
 )
 from gpt.errors import DataError, unreadable
-from gpt.files import sha256_of
-from verse import grammar as verse
+from gpt.files import sha256_of, sha256_of_all
 
 
 @dataclass(frozen=True)
 class Source:
-    """Texts, and what corpus.json says of them. `documents` may be iterated more than once.
+    """Documents, and what corpus.json states of them. `documents` may be iterated more than once.
 
-    `count` is None where only reading tells how many there are.
+    `count` is None if only reading tells how many there are.
     """
 
     count: int | None
     documents: Callable[[], Iterator[Document]]
-    facts: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
-SHAKESPEARE = Download(
-    "shakespeare.txt",
-    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
-    "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
-)
-NAMES = Download(
-    "names.txt",
-    "https://raw.githubusercontent.com/karpathy/makemore/master/names.txt",
-    "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d",
-)
-# Of what follows no hash is pinned: data.sha256 in params.yaml is where one is held to.
-TINYSTORIES = [
-    Download(
-        f"TinyStoriesV2-GPT4-{part}.txt",
-        "https://huggingface.co/datasets/roneneldan/TinyStories/resolve/main/"
-        f"TinyStoriesV2-GPT4-{part}.txt",
-        size=size,
-    )
-    for part, size in (("train", 2_230_000_000), ("valid", 22_500_000))
-]
-# The web pages of GPT-2's kind, in 80 parts of about 500 MB of text.
-OPENWEBTEXT = [
-    Download(
-        f"openwebtext/train-{shard:05d}-of-00080.parquet",
-        "https://huggingface.co/datasets/Skylion007/openwebtext/resolve/main/plain_text/"
-        f"train-{shard:05d}-of-00080.parquet",
-        size=310_000_000,
-    )
-    for shard in range(80)
-]
-# nanochat's shards, shuffled, of about 250 million characters each.
-FINEWEB_EDU = [
-    Download(
-        f"fineweb_edu/shard_{shard:05d}.parquet",
-        "https://huggingface.co/datasets/karpathy/fineweb-edu-100b-shuffle/resolve/main/"
-        f"shard_{shard:05d}.parquet",
-        size=100_000_000,
-    )
-    for shard in range(1823)
-]
+def with_prefix(corpus: str, source: Source) -> Source:
+    """Returns `source` with `corpus/` before each document's name, for a mixture of sources.
 
-
-def named(corpus: str, source: Source) -> Source:
-    """The same documents under names that tell them from those of other sources.
-
-    Without what is known of their distribution, which is not that of the whole.
+    Without information_bits: a mixture is not distributed as any of its sources.
     """
 
     def documents() -> Iterator[Document]:
         for document in source.documents():
-            yield Document(f"{corpus}/{document.name}", document.parts)
+            yield Document(f"{corpus}/{document.name}", document.chunks)
 
     return replace(source, documents=documents)
 
 
-def verse_plays(size: int, seed: int) -> Source:
-    """About `size` bytes of verse: so many plays, whatever they turn out to say.
-
-    Their number is fixed beforehand. Were it chosen by their length, the text would carry
-    information that information_bits does not count.
-    """
-    count = max(2, round(size / verse.PLAY_BYTES))
-
-    def documents() -> Iterator[Document]:
-        for index in range(count):
-            play = verse.write_play(seed, index)
-            yield Document(f"play-{index}", held(play.text), play.information_bits)
-
-    return Source(count, documents, {"seed": seed})
-
-
 def single_text(path: Path) -> Source:
-    """One text file as one document."""
-    name, digest = _name(path, path.parent), _sha256_of(path)
-    return Source(1, lambda: iter([Document(name, lambda: read_text(path))]), {"sha256": digest})
+    """Returns a text file as one document."""
+    document = Document(_name(path, path.parent), lambda: read_text(path))
+    return Source(1, lambda: iter([document]), {"sha256": _sha256_of(path)})
 
 
 def name_list(path: Path) -> Source:
-    """Every distinct line as one document, in the order in which they first appear."""
-    lines = "".join(read_text(path)).split("\n")
-    names = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    facts = {
-        "sha256": _sha256_of(path),
-        "duplicates_removed": sum(1 for line in lines if line.strip()) - len(names),
-    }
+    """Returns each distinct line of a file as one document, in order of first appearance."""
+    lines = [line.strip() for line in "".join(read_text(path)).split("\n") if line.strip()]
+    names = list(dict.fromkeys(lines))
     return Source(
         len(names),
-        lambda: (Document(str(index), held(name)) for index, name in enumerate(names)),
-        facts,
+        lambda: (in_memory(str(index), name) for index, name in enumerate(names)),
+        {"sha256": _sha256_of(path), "duplicates_removed": len(lines) - len(names)},
     )
 
 
 def stories(paths: list[Path], sha256: str) -> Source:
-    """The stories of TinyStories, which <|endoftext|> separates."""
+    """Returns the stories of TinyStories, which <|endoftext|> separates."""
 
     def documents() -> Iterator[Document]:
         for path in paths:
-            yield from separated(path, "<|endoftext|>", path.stem)
+            yield from read_separated(path, "<|endoftext|>", path.stem)
 
     return Source(None, documents, {"sha256": sha256})
 
 
 def tables(paths: list[Path], sha256: str) -> Source:
-    """The rows of tables whose text stands in the column `text`."""
+    """Returns the rows of tables, whose text is in the column `text`."""
 
     def documents() -> Iterator[Document]:
         for path in paths:
@@ -155,11 +92,11 @@ def tables(paths: list[Path], sha256: str) -> Source:
 def own_text(
     path: Path, sha256: str | None = None, *, files: str = "*", column: str = "text"
 ) -> Source:
-    """A file, or the files below a folder whose path there matches the pattern `files`.
+    """Returns a file, or the files below a folder whose relative path matches the pattern `files`.
 
-    Which of them are one document, and which have one in each row of `column`, readers.py tells;
-    `*` alone means those that it reads, any other pattern exactly what it names. Names that start
-    with a dot are passed over. Raises DataError, naming the path, where there is no text.
+    Of a folder, `*` means the files that readers.py knows; any other pattern means exactly what it
+    matches. Names that start with a dot are skipped. Raises DataError, naming the path, if there is
+    no text or the hash is not `sha256`.
     """
     try:
         mode = path.stat().st_mode
@@ -170,28 +107,31 @@ def own_text(
     except OSError as error:
         raise unreadable(path, error) from None
     if stat.S_ISREG(mode):
-        found = {_name(path, path.parent): path}
-        whole, facts = _sha256_of(path), {}
+        paths = {_name(path, path.parent): path}
+        actual, counts = _sha256_of(path), {}
     else:
-        found, passed_over = _files_below(path, files)
-        if not found:
-            wanted = "text (txt, md, jsonl, csv, parquet)" if files == "*" else f"file like {files}"
-            raise DataError(f"{path}: holds no {wanted}; put one there, or set data.path")
-        whole = hash_of_all({name: _sha256_of(file) for name, file in found.items()})
-        facts = {"files": len(found), "files_passed_over": passed_over}
-    if sha256 is not None and whole != sha256:
-        raise DataError(f"{path}: its sha256 is {whole}, not the data.sha256 of params.yaml")
+        paths, skipped = _files_below(path, files)
+        if not paths:
+            kind = "text (txt, md, jsonl, csv, parquet)" if files == "*" else f"file like {files}"
+            raise DataError(f"{path}: holds no {kind}; put one there, or set data.path")
+        actual = sha256_of_all({name: _sha256_of(file) for name, file in paths.items()})
+        counts = {"files": len(paths), "files_passed_over": skipped}
+    if sha256 is not None and actual != sha256:
+        raise DataError(
+            f"data.sha256 = {sha256}: the sha256 of {path} is {actual}; "
+            "correct data.sha256, or restore the text"
+        )
 
     def documents() -> Iterator[Document]:
-        for name, file in found.items():
+        for name, file in paths.items():
             yield from read_documents(file, name, column)
 
-    count = None if any(is_table(file) for file in found.values()) else len(found)
-    return Source(count, documents, {"sha256": whole, **facts})
+    count = None if any(is_table(file) for file in paths.values()) else len(paths)
+    return Source(count, documents, {"sha256": actual, **counts})
 
 
 def _files_below(folder: Path, pattern: str) -> tuple[dict[str, Path], int]:
-    """The files wanted below a folder by name, sorted; how many others there are.
+    """Returns the matching files below a folder by name, sorted, and the number of the others.
 
     Links to folders are not followed.
     """
@@ -203,13 +143,13 @@ def _files_below(folder: Path, pattern: str) -> tuple[dict[str, Path], int]:
     for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths += [Path(parent, name) for name in names if not name.startswith(".")]
-    wanted: dict[str, Path] = {}
+    matches: dict[str, Path] = {}
     for path in sorted(paths):
         if pattern != "*" or is_text(path):
             name = _name(path, folder)
             if fnmatch.fnmatchcase(name, pattern):
-                wanted[name] = path
-    return wanted, len(paths) - len(wanted)
+                matches[name] = path
+    return matches, len(paths) - len(matches)
 
 
 def _sha256_of(path: Path) -> str:

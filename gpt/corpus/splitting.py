@@ -1,49 +1,114 @@
-"""A source becomes a corpus: filtered, split into training, validation and test, written.
+"""Splitting: sources become a corpus of training, validation and test documents.
 
-Where documents are left out, cut or counted, the source is read once beforehand; that reading
-keeps 16 bytes of each document. Nothing else here grows with the text.
+    write_corpus     one or several sources -> data/corpus
+    split_corpus     one source: first a plan of what is used and which documents are held out
+                     (plan_split), then write_by_document or write_contiguous
+
+If documents are left out, cut or counted, planning reads the source once; the plan keeps 16 bytes
+of each document, and nothing else here grows with the text.
 """
 
 import hashlib
 import math
 from array import array
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import repeat
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt.corpus.manifest import SPLITS, CorpusWriter
-from gpt.corpus.sources import Source
+from gpt.corpus.manifest import SPLITS
+from gpt.corpus.readers import Document
+from gpt.corpus.sources import Source, with_prefix
+from gpt.corpus.writer import CorpusWriter
 from gpt.errors import DataError
+
+LEFT_OUT = -1  # in place of the length of a document
+RECENT_DIGESTS = 2**19  # kept in a Python set before they are merged into the sorted array
 
 
 @dataclass(frozen=True)
 class Filters:
-    """What of a source is used. 0 is no limit; lengths are in characters.
+    """Which of a source's documents are used.
 
-    `max_bytes` ends the corpus early, within a document if need be; of documents that are the same
-    to the character the first stays.
+    `drop_duplicates` keeps the first of documents with the same text. `max_bytes` ends the corpus
+    early, within a document if need be; 0 is no limit.
     """
 
-    min_characters: int = 0
-    max_characters: int = 0
     drop_duplicates: bool = False
     max_bytes: int = 0
 
 
 @dataclass
-class Split:
-    """How a source was split ('document' or 'contiguous'), and how many documents were used.
+class SplitStats:
+    """How a source was split: 'document' or 'contiguous', and how many documents are used.
 
-    `left_out` counts the others by reason: empty, short, long, duplicate. What comes after the byte
-    cap is not read, and so not counted: `capped` tells that there was a cut.
+    `left_out` counts the others by reason, empty or duplicate. `capped`: there was more text than
+    max_bytes; it is not read, and so not counted.
     """
 
-    by: str
-    documents: int
-    left_out: dict[str, int]
+    split_by: str
+    documents: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    capped: bool = False
+    has_text: bool = False
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """Which documents are used, and where they go.
+
+    `lengths` has the characters used of each document, or LEFT_OUT, up to the one that max_bytes
+    ends in; None: all documents, all of their text. `splits` has an index into SPLITS for each used
+    document, or is None for a contiguous split.
+    """
+
+    lengths: "array[int] | None"
+    splits: NDArray[np.uint8] | None
+    left_out: Counter[str]
     capped: bool
+    keeps_information: bool  # not with max_bytes, since a text that is cut is another text
+
+
+def write_corpus(
+    folder: Path,
+    sources: dict[str, Source],
+    *,
+    weights: Sequence[float] = (),
+    **options: Any,
+) -> dict[str, Any]:
+    """Writes the sources, by name, as one corpus, and returns its manifest.
+
+    Several sources go into shards of their own. `weights` are what training is to sample them with
+    (none: their sizes). `options` and errors are those of `split_corpus`.
+    """
+    all_stats: list[SplitStats] = []
+    mixed = len(sources) > 1
+    with CorpusWriter(folder) as writer:
+        for name, source in sources.items():
+            if mixed:
+                writer.begin(name)
+                source = with_prefix(name, source)
+            all_stats.append(split_corpus(source, writer, **options))
+        metadata: dict[str, Any] = {
+            "corpus": "+".join(sources),
+            "documents": sum(stats.documents for stats in all_stats),
+            "split_by": " and ".join(dict.fromkeys(stats.split_by for stats in all_stats)),
+        }
+        by_source = {name: source.metadata for name, source in sources.items()}
+        metadata |= {"sources": by_source} if mixed else {"source": by_source[metadata["corpus"]]}
+        if mixed and weights:
+            metadata["weights"] = dict(zip(sources, weights, strict=True))
+        if left_out := sum((stats.left_out for stats in all_stats), Counter[str]()):
+            metadata["left_out"] = left_out
+        if any(stats.capped for stats in all_stats):
+            metadata["capped"] = True
+        return writer.finish(metadata)
 
 
 def split_corpus(
@@ -54,167 +119,86 @@ def split_corpus(
     val_fraction: float,
     test_fraction: float,
     filters: Filters | None = None,
-    progress: Callable[[int], None] = lambda written: None,
-) -> Split:
+    progress: Callable[[int], object] = lambda written: None,
+) -> SplitStats:
     """Writes `source` as train, val and test; returns how it was split.
 
-    'document': whole documents are held out, drawn by `seed`, where there are enough of them for
-    each split to get one. 'contiguous': the end of every document is held out, val before test,
-    cut at the same character as the peers do for a single text.
-    `progress` is told the bytes just written. Raises DataError for a source that is empty or white
-    space only, or of which the filters leave nothing.
+    Holds out whole documents, sampled with `seed`, if there are enough for each split to get one;
+    otherwise the end of every document, val before test, cut at the character that nanoGPT cuts a
+    single text at. `progress` gets the bytes just written. Raises DataError for a source that is
+    empty or only white space.
     """
-    filters = filters or Filters()
-    fractions = [fraction for fraction in (val_fraction, test_fraction) if fraction > 0]
-
-    def enough(documents: int) -> bool:
-        held_out = sum(round(documents * fraction) for fraction in fractions)
-        return held_out < documents and all(documents * fraction >= 1 for fraction in fractions)
-
-    # Where a document is cut depends on its length, and which there are on the filters: then
-    # everything is read once beforehand.
-    survey: _Survey | None = None
-    count = source.count
-    if count is None or filters != Filters() or not enough(count):
-        survey = _Survey(source, filters)
-        count = survey.used
-    by_document = enough(count)
-    splits = assign(count if by_document else 0, seed, val_fraction, test_fraction)
-
-    seen_text, used, empty = False, 0, 0
-    for index, document in enumerate(source.documents()):
-        length = survey.length(index) if survey else None
-        if length == LEFT_OUT:
-            continue
-        if length == NOT_READ:
-            break
-        ends = [] if by_document else _ends(length or 0, val_fraction, test_fraction)
-        split = SPLITS[splits[used]] if by_document else ""
-        position = 0
-        for part in document.parts():
-            text = part if length is None else part[: length - position]
-            if not text:
-                break
-            seen_text = seen_text or not text.isspace()
-            if by_document:
-                writer.write(split, document.name, text)
-            for end_split, start, end in ends:
-                piece = text[max(0, start - position) : max(0, end - position)]
-                if piece:
-                    writer.write(end_split, document.name, piece)
-            position += len(text)
-            progress(len(text.encode()))
-        # After a byte cap the information is that of another text.
-        if by_document and document.information_bits is not None and not filters.max_bytes:
-            writer.add_information(split, document.information_bits)
-        used += 1
-        empty += position == 0
-    left_out = dict(survey.left_out) if survey else {}
-    if empty:
-        left_out["empty"] = left_out.get("empty", 0) + empty
-    if not seen_text and set(left_out) - {"empty"}:
-        counted = ", ".join(f"{number:,} {reason}" for reason, number in sorted(left_out.items()))
-        raise DataError(
-            f"data.length_range leaves no text (documents left out: {counted}); widen it"
-        )
-    if not seen_text:
+    plan = plan_split(source, filters or Filters(), seed, val_fraction, test_fraction)
+    stats = SplitStats(
+        "contiguous" if plan.splits is None else "document",
+        left_out=plan.left_out,
+        capped=plan.capped,
+    )
+    documents = _used_documents(source, plan, stats, progress)
+    if plan.splits is not None:
+        write_by_document(documents, plan.splits, writer)
+    else:
+        assert plan.lengths is not None
+        used = [length for length in plan.lengths if length != LEFT_OUT]
+        write_contiguous(documents, used, val_fraction, test_fraction, writer)
+    if not stats.has_text:
         raise DataError("the corpus is empty or only white space; check data.path")
-    by = "document" if by_document else "contiguous"
-    return Split(by, used - empty, left_out, capped=survey is not None and survey.capped)
+    return stats
 
 
-# --- reading beforehand ---------------------------------------------------------------------------
+def plan_split(
+    source: Source, filters: Filters, seed: int, val_fraction: float, test_fraction: float
+) -> SplitPlan:
+    """Decides which documents are used and held out; reads the source only if it has to."""
+    held_out = [fraction for fraction in (val_fraction, test_fraction) if fraction > 0]
 
-# What a survey says in place of a length.
-LEFT_OUT, NOT_READ = -1, -2
-# Numbers kept in a Python set before they join the sorted ones.
-AT_HAND = 2**19
+    def one_for_each_split(documents: int) -> bool:
+        sizes = [documents * fraction for fraction in held_out]
+        return all(size >= 1 for size in sizes) and sum(map(round, sizes)) < documents
 
-
-class _Survey:
-    """The length in characters of each document that is used, and why the others are not."""
-
-    def __init__(self, source: Source, filters: Filters) -> None:
-        self.used = 0
-        self.left_out: dict[str, int] = {}
-        self.capped = False
-        self._lengths = array("q")
-        seen = Seen()
-        left = filters.max_bytes or math.inf
-        for document in source.documents():
-            if left <= 0:
-                self.capped = True
-                break
-            length, size, cut, digest = 0, 0, 0, hashlib.blake2b(digest_size=8)
-            for text in document.parts():
-                raw = text.encode()
-                if size <= left:
-                    room = left - size
-                    whole = len(raw) <= room
-                    cut += len(text) if whole else len(raw[: int(room)].decode(errors="ignore"))
-                length += len(text)
-                size += len(raw)
-                if filters.drop_duplicates:
-                    digest.update(raw)
-            reason = _reason(length, filters)
-            if not reason and filters.drop_duplicates and seen.add(digest.digest()):
-                reason = "duplicate"
-            if reason:
-                self.left_out[reason] = self.left_out.get(reason, 0) + 1
-                self._lengths.append(LEFT_OUT)
-                continue
-            self._lengths.append(cut)
-            self.used += 1
-            self.capped = size > left
-            left -= size
-
-    def length(self, index: int) -> int:
-        """In characters, LEFT_OUT, or NOT_READ after the byte cap."""
-        return self._lengths[index] if index < len(self._lengths) else NOT_READ
+    count, lengths, left_out, capped = source.count, None, Counter[str](), False
+    if count is None or filters != Filters() or not one_for_each_split(count):
+        lengths, left_out, capped = measure(source, filters)
+        count = sum(length != LEFT_OUT for length in lengths)
+    by_document = one_for_each_split(count)
+    splits = assign(count, seed, val_fraction, test_fraction) if by_document else None
+    return SplitPlan(lengths, splits, left_out, capped, not filters.max_bytes)
 
 
-def _reason(length: int, filters: Filters) -> str:
-    """Why a document of `length` characters is left out, or nothing."""
-    if not length:
-        return "empty"
-    if length < filters.min_characters:
-        return "short"
-    return "long" if length > filters.max_characters > 0 else ""
-
-
-class Seen:
-    """A set of 64-bit numbers at 8 bytes each, where Python's own would take about 80.
-
-    Two documents among ten million are taken for the same with a probability below 1 in 100,000.
-    """
-
-    def __init__(self) -> None:
-        self._sorted = np.empty(0, np.uint64)
-        self._recent: set[int] = set()
-
-    def add(self, digest: bytes) -> bool:
-        """Adds eight bytes; whether they were there before."""
-        number = int.from_bytes(digest, "little")
-        if number in self._recent:
-            return True
-        at = int(np.searchsorted(self._sorted, np.uint64(number)))
-        if at < len(self._sorted) and int(self._sorted[at]) == number:
-            return True
-        self._recent.add(number)
-        if len(self._recent) >= AT_HAND:
-            recent = np.fromiter(self._recent, np.uint64, len(self._recent))
-            self._sorted = np.union1d(self._sorted, recent)
-            self._recent.clear()
-        return False
-
-
-# --- which split ----------------------------------------------------------------------------------
+def measure(source: Source, filters: Filters) -> tuple["array[int]", Counter[str], bool]:
+    """Reads `source`; returns the fields `lengths`, `left_out` and `capped` of its plan."""
+    lengths = array("q")
+    left_out: Counter[str] = Counter()
+    capped = False
+    seen = DigestSet()
+    room = filters.max_bytes or math.inf
+    for document in source.documents():
+        if room <= 0:
+            return lengths, left_out, True
+        size, used_characters, digest = 0, 0, hashlib.blake2b(digest_size=8)
+        for text in document.chunks():
+            raw = text.encode()
+            if size + len(raw) <= room:
+                used_characters += len(text)
+            elif size <= room:
+                used_characters += len(raw[: int(room - size)].decode(errors="ignore"))
+            size += len(raw)
+            if filters.drop_duplicates:
+                digest.update(raw)
+        if not size or (filters.drop_duplicates and seen.add(digest.digest())):
+            left_out["duplicate" if size else "empty"] += 1
+            lengths.append(LEFT_OUT)
+            continue
+        lengths.append(used_characters)
+        capped = size > room
+        room -= size
+    return lengths, left_out, capped
 
 
 def assign(count: int, seed: int, val_fraction: float, test_fraction: float) -> NDArray[np.uint8]:
-    """The split of each of `count` documents, as an index into SPLITS.
+    """Assigns `count` documents to splits, (count,), as indices into SPLITS.
 
-    A random draw of exact size, the same everywhere.
+    A random sample of exact size, the same on every machine.
     """
     keys = np.fromiter(
         (
@@ -232,7 +216,90 @@ def assign(count: int, seed: int, val_fraction: float, test_fraction: float) -> 
     return splits
 
 
-def _ends(length: int, val_fraction: float, test_fraction: float) -> list[tuple[str, int, int]]:
-    train_end = int(length * (1 - val_fraction - test_fraction))
-    val_end = int(length * (1 - test_fraction)) if test_fraction else length
-    return [("train", 0, train_end), ("val", train_end, val_end), ("test", val_end, length)]
+class DigestSet:
+    """A set of 64-bit numbers at 8 bytes each, where Python's own would take about 80.
+
+    Two documents among ten million are taken for one with a probability below 1 in 100,000.
+    """
+
+    def __init__(self) -> None:
+        self._sorted = np.empty(0, np.uint64)
+        self._recent: set[int] = set()
+
+    def add(self, digest: bytes) -> bool:
+        """Adds eight bytes; returns whether they were in the set before."""
+        number = int.from_bytes(digest, "little")
+        if number in self._recent:
+            return True
+        index = int(np.searchsorted(self._sorted, np.uint64(number)))
+        if index < len(self._sorted) and int(self._sorted[index]) == number:
+            return True
+        self._recent.add(number)
+        if len(self._recent) >= RECENT_DIGESTS:
+            recent = np.fromiter(self._recent, np.uint64, len(self._recent))
+            self._sorted = np.union1d(self._sorted, recent)
+            self._recent.clear()
+        return False
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def write_by_document(
+    documents: Iterable[Document], splits: NDArray[np.uint8], writer: CorpusWriter
+) -> None:
+    """Writes each document to its split, with its information where that is known."""
+    for document, index in zip(documents, splits, strict=True):
+        for text in document.chunks():
+            writer.write(SPLITS[index], document.name, text)
+        if document.information_bits is not None:
+            writer.add_information(SPLITS[index], document.information_bits)
+
+
+def write_contiguous(
+    documents: Iterable[Document],
+    lengths: Iterable[int],
+    val_fraction: float,
+    test_fraction: float,
+    writer: CorpusWriter,
+) -> None:
+    """Writes the beginning of each document to train, then val, and its end to test."""
+    for document, length in zip(documents, lengths, strict=True):
+        train_end = int(length * (1 - val_fraction - test_fraction))
+        val_end = int(length * (1 - test_fraction)) if test_fraction else length
+        ranges = ((0, train_end), (train_end, val_end), (val_end, length))
+        position = 0
+        for text in document.chunks():
+            for split, (start, end) in zip(SPLITS, ranges, strict=True):
+                writer.write(
+                    split, document.name, text[max(0, start - position) : max(0, end - position)]
+                )
+            position += len(text)
+
+
+def _used_documents(
+    source: Source, plan: SplitPlan, stats: SplitStats, progress: Callable[[int], object]
+) -> Iterator[Document]:
+    """Yields the documents that are used, cut to their lengths; counts them in `stats`."""
+
+    def chunks(document: Document, length: int | None) -> Iterator[str]:
+        position = 0
+        for chunk in document.chunks():
+            text = chunk if length is None else chunk[: length - position]
+            if not text:
+                break
+            yield text
+            position += len(text)
+            stats.has_text = stats.has_text or not text.isspace()
+            progress(len(text.encode()))
+        if position:
+            stats.documents += 1
+        else:
+            stats.left_out["empty"] += 1
+
+    lengths: Iterable[int | None] = repeat(None) if plan.lengths is None else plan.lengths
+    # Lengths come first: they end before the documents if max_bytes cuts.
+    for length, document in zip(lengths, source.documents(), strict=False):
+        if length != LEFT_OUT:
+            bits = document.information_bits if plan.keeps_information else None
+            yield Document(document.name, partial(chunks, document, length), bits)

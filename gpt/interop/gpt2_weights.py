@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gpt.config import ModelConfig
-from gpt.corpus.downloads import Download, fetch
+from gpt.corpus.downloads import HubFile, fetch_from_hub
 from gpt.errors import CheckpointError
 from gpt.model import GPT
 from gpt.model_source import make_model, without_weights
@@ -113,11 +113,9 @@ def pretrained_file(init_from: str, root: Path, cache: Path, mirror: str | None)
     """The weights that train.init_from names: a path from `root`, or Hugging Face's, downloaded."""
     if init_from not in HUGGING_FACE:
         return weights_file((root / Path(init_from).expanduser()).resolve())
-    file = Download(
-        file=f"{init_from}/model.safetensors",
-        url=f"https://huggingface.co/openai-community/{init_from}/resolve/main/model.safetensors",
-    )
-    return fetch(file, cache, mirror)
+    name = "model.safetensors"
+    file = HubFile(f"{init_from}/{name}", f"openai-community/{init_from}", name, repo_type="model")
+    return fetch_from_hub(file, cache, mirror)
 
 
 def weights_file(path: Path) -> Path:

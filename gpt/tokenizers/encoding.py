@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt.corpus.manifest import SPLITS, Shard, read_manifest, read_shard, shards_of
-from gpt.corpus.parallel import ahead, cores
+from gpt.corpus.parallel import cores, prefetch
 from gpt.files import sha256_of, write_json
 from gpt.tokenizers.base import Tokenizer
 from gpt.tokenizers.chunking import rechunk
@@ -51,7 +51,7 @@ class ShardJob:
         """The name of the token file."""
         return self.shard.path.with_suffix(".npy").name
 
-    def encoded_ahead(self, folder: Path, tokenizer: Tokenizer) -> Path:
+    def encoded_prefetch(self, folder: Path, tokenizer: Tokenizer) -> Path:
         """The file in `folder` where the ids wait for the stage, named by all they depend on."""
         spec = json.dumps(tokenizer.spec(), sort_keys=True)
         inputs = f"{self.shard.sha256} {self.shard.continues} {self.is_last} {spec}"
@@ -84,13 +84,13 @@ def encode_corpus(
     files: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     for job in shard_jobs(corpus):
         path = tokens / job.file
-        encoded = job.encoded_ahead(ahead_folder, tokenizer)
+        encoded = job.encoded_prefetch(ahead_folder, tokenizer)
         if encoded.exists():
             shutil.move(encoded, path)
             num_ids = sum(map(len, _counted(_read_ids(path), counts[job.split])))
             progress(num_ids)
         else:
-            arrays = _counted(ahead(encode_shard(job, tokenizer)), counts[job.split])
+            arrays = _counted(prefetch(encode_shard(job, tokenizer)), counts[job.split])
             num_ids = write_ids(path, arrays, tokenizer.dtype, progress)
         source = {"corpus": job.shard.corpus} if job.shard.corpus else {}
         entry = {"file": job.file, "tokens": num_ids, "sha256": sha256_of(path)}
@@ -113,10 +113,10 @@ def encode_ahead(
     """
     ahead_folder.mkdir(parents=True, exist_ok=True)
     for job in shard_jobs(corpus)[index::of]:
-        path = job.encoded_ahead(ahead_folder, tokenizer)
+        path = job.encoded_prefetch(ahead_folder, tokenizer)
         if not path.exists():
             unfinished = path.with_suffix(f".{platform.node()}-{os.getpid()}")
-            arrays = ahead(encode_shard(job, tokenizer))
+            arrays = prefetch(encode_shard(job, tokenizer))
             write_ids(unfinished, arrays, tokenizer.dtype, progress)
             unfinished.rename(path)
 
@@ -132,7 +132,7 @@ def encode_shard(job: ShardJob, tokenizer: Tokenizer) -> Iterator[Ids]:
     continues = job.shard.continues
     threads = cores()
     # Reading overlaps with encoding; both overlap with writing through the caller's `ahead`.
-    for batch in ahead(_batches(rechunk(read_shard(job.shard)), BATCH_CHARACTERS * threads)):
+    for batch in prefetch(_batches(rechunk(read_shard(job.shard)), BATCH_CHARACTERS * threads)):
         arrays: list[Ids] = []
         encoded = tokenizer.encode_batch([text for _, text in batch], threads)
         for (doc, _), ids in zip(batch, encoded, strict=True):

@@ -28,10 +28,11 @@ from pytest_socket import SocketBlockedError
 from small_training import MEMORY, REPOSITORY, STEPS, Run, SmallTraining, resumed_from
 from waiting import wait_for
 
-from gpt.corpus.manifest import CorpusWriter, read_parts
+from gpt.corpus.manifest import read_chunks
 from gpt.corpus.readers import Document
 from gpt.corpus.sources import Source
 from gpt.corpus.splitting import split_corpus
+from gpt.corpus.writer import CorpusWriter
 from gpt.training_state import CheckpointStore
 
 
@@ -484,7 +485,7 @@ def test_text_and_params_in_any_script_pass_under_the_c_locale(
         done = training.plain(stage, **plain_c)
         assert done.returncode == 0, done.stdout
     corpus = training.folder / "data/corpus"
-    parts = [part for split in ("train", "val") for _, part in read_parts(corpus, split)]
+    parts = [part for split in ("train", "val") for _, part in read_chunks(corpus, split)]
     assert "".join(parts) == text
 
 
@@ -526,7 +527,7 @@ def test_documents_that_stand_in_train_too_are_counted(
         split_corpus(source, writer, seed=0, val_fraction=0.1, test_fraction=0.2)
         counted = writer.finish({})["splits"]
     # Each document is one part.
-    found = {split: [text for _, text in read_parts(tmp_path, split)] for split in counted}
+    found = {split: [text for _, text in read_chunks(tmp_path, split)] for split in counted}
     train = set(found["train"])
     expected = tuple(sum(text in train for text in found[split]) for split in ("val", "test"))
     assert also in (expected, None)
@@ -545,7 +546,7 @@ def test_documents_that_stand_in_train_too_are_told_and_in_the_metrics(
     training.set(data__corpus="own", data__path="own")
     run = training.run("prepare")
     assert run.end() == 0, run.output()
-    assert "val: 2 of 2 documents also stand in train" in run.last_line()
+    assert "val: 2 of 2 documents are also in train" in run.last_line()
     metrics = json.loads((training.folder / "metrics/prepare.json").read_bytes())
     assert metrics["val"]["documents_also_in_train"] == 2
 

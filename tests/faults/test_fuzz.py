@@ -19,8 +19,9 @@ from saved_models import TOKENIZER, saved_model, vouch
 
 from gpt.batches import open_tokens
 from gpt.checkpoint import load_model
-from gpt.corpus.manifest import CorpusWriter, read_parts
+from gpt.corpus.manifest import read_chunks
 from gpt.corpus.readers import read_text
+from gpt.corpus.writer import CorpusWriter
 from gpt.errors import DataError, GptError
 from gpt.tokenizers.file import load_tokenizer
 from gpt.training_state import CheckpointStore
@@ -189,7 +190,7 @@ def test_any_line_of_a_corpus_is_a_document_or_refused(data: st.DataObject) -> N
         manifest["splits"]["train"]["sha256"] = hashlib.sha256(raw).hexdigest()
         (folder / "corpus.json").write_text(json.dumps(manifest), encoding="utf-8")
         with refusals():
-            for doc, text in read_parts(folder, "train"):
+            for doc, text in read_chunks(folder, "train"):
                 assert isinstance(doc, str) and isinstance(text, str)
 
 

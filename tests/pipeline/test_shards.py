@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from gpt.batches import manifest, open_tokens, weighted_sources
-from gpt.corpus import manifest as corpus
-from gpt.corpus.manifest import SPLITS, CorpusWriter, read_parts, shards_of
+from gpt.corpus import writer as corpus_writer
+from gpt.corpus.manifest import SPLITS, read_chunks, read_shard, shards_of
+from gpt.corpus.writer import CorpusWriter
 from gpt.errors import DataError, ParamsError
 from gpt.tokenizers import encoding
 from gpt.tokenizers.base import Tokenizer
@@ -57,7 +58,7 @@ def tokens_of(**changes: object) -> dict[str, list[int]]:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus, "SHARD_BYTES", 1000)
+    monkeypatch.setattr(corpus_writer, "SHARD_BYTES", 1000)
 
 
 # --- by size --------------------------------------------------------------------------------------
@@ -67,10 +68,10 @@ def test_a_large_split_stands_in_several_files_that_read_like_one(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = write()
-    expected = {split: list(read_parts(tokenize.CORPUS, split)) for split in SPLITS}
-    monkeypatch.setattr(corpus, "SHARD_BYTES", 1000)
+    expected = {split: list(read_chunks(tokenize.CORPUS, split)) for split in SPLITS}
+    monkeypatch.setattr(corpus_writer, "SHARD_BYTES", 1000)
     made = write()
-    assert {split: list(read_parts(tokenize.CORPUS, split)) for split in SPLITS} == expected
+    assert {split: list(read_chunks(tokenize.CORPUS, split)) for split in SPLITS} == expected
     assert not (tokenize.CORPUS / "train.jsonl").exists()
     names = [shard.path.name for shard in shards_of(tokenize.CORPUS, "train")]
     assert names == [f"train-{number:05d}.jsonl" for number in range(len(names))]
@@ -86,7 +87,7 @@ def test_the_ids_of_several_files_are_those_of_one(
 ) -> None:
     write()
     expected = tokens_of(tokenizer__kind=kind)
-    monkeypatch.setattr(corpus, "SHARD_BYTES", 1000)
+    monkeypatch.setattr(corpus_writer, "SHARD_BYTES", 1000)
     write()
     assert tokens_of(tokenizer__kind=kind) == expected
     assert weighted_sources(manifest(tokenize.TOKENS)) == []
@@ -146,7 +147,7 @@ def test_a_flipped_bit_in_a_shard_is_found_and_named(repository: Path, small_sha
     path = tokenize.CORPUS / "train-00002.jsonl"
     path.write_bytes(path.read_bytes().replace(b"tale", b"tame"))
     with pytest.raises(DataError, match=r"train-00002\.jsonl: its sha256"):
-        list(read_parts(tokenize.CORPUS, "train"))
+        list(read_chunks(tokenize.CORPUS, "train"))
     ids = tokenize.TOKENS / "train-00001.npy"
     raw = bytearray(ids.read_bytes())
     raw[-2] ^= 1
@@ -164,8 +165,8 @@ def test_a_manifest_that_names_another_file_is_refused(
     facts = json.loads(path.read_bytes())
     facts["splits"]["train"]["shards"][0]["file"] = name
     path.write_text(json.dumps(facts), encoding="utf-8")
-    with pytest.raises(DataError, match="does not say what file 0 of train is"):
-        list(read_parts(tokenize.CORPUS, "train"))
+    with pytest.raises(DataError, match="does not describe file 0 of train"):
+        list(read_chunks(tokenize.CORPUS, "train"))
 
 
 # --- by source ------------------------------------------------------------------------------------
@@ -188,9 +189,9 @@ def test_several_sources_are_one_corpus_each_in_files_of_its_own(repository: Pat
     for split in ("train", "val"):
         own, verse = shards_of(tokenize.CORPUS, split)
         assert (own.corpus, verse.corpus) == ("own", "verse")
-        docs = [doc for doc, _ in corpus.read_shard(own)]
+        docs = [doc for doc, _ in read_shard(own)]
         assert set(docs) == {"own/sea.txt"}
-        assert all(doc.startswith("verse/play-") for doc, _ in corpus.read_shard(verse))
+        assert all(doc.startswith("verse/play-") for doc, _ in read_shard(verse))
     tokenize.tokenize(asked, tracking.Run())
     parts = weighted_sources(manifest(tokenize.TOKENS))
     assert [(part.corpus, part.weight) for part in parts] == [("own", 1.0), ("verse", 3.0)]

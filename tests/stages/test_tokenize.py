@@ -11,7 +11,7 @@ import typer
 from conftest import missing
 from typer.testing import CliRunner
 
-from gpt.corpus.manifest import CorpusWriter
+from gpt.corpus.writer import CorpusWriter
 from gpt.errors import TokenizerError
 from gpt.tokenizers.byte_level import GPT2Tokenizer
 from gpt.tokenizers.file import load_tokenizer

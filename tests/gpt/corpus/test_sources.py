@@ -14,35 +14,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt.corpus import readers as texts
-from gpt.corpus import sources, splitting
-from gpt.corpus.manifest import SPLITS, CorpusWriter, read_manifest, read_parts
-from gpt.corpus.readers import READ_BYTES, Document
+from gpt.corpus import readers, sources, splitting
+from gpt.corpus.manifest import SPLITS, read_chunks, read_manifest
+from gpt.corpus.readers import READ_BYTES, Document, in_memory
 from gpt.corpus.sources import Source
 from gpt.corpus.splitting import Filters
+from gpt.corpus.writer import CorpusWriter
 from gpt.errors import DataError
 
-Parts = dict[str, list[tuple[str, str]]]
+Chunks = dict[str, list[tuple[str, str]]]
 
 
-def held(*texts: str) -> Source:
-    """A source of `texts`, named by their position."""
-    documents = [Document(str(n), lambda text=text: iter([text])) for n, text in enumerate(texts)]
+def source_of(*texts: str) -> Source:
+    """A source of `texts`, named by their index."""
+    documents = [in_memory(str(n), text) for n, text in enumerate(texts)]
     return Source(len(texts), lambda: iter(documents))
 
 
 def contents(source: Source) -> dict[str, str]:
-    return {document.name: "".join(document.parts()) for document in source.documents()}
+    return {document.name: "".join(document.chunks()) for document in source.documents()}
 
 
-def written(folder: Path, source: Source, **options: Any) -> Parts:
-    """`source` split and written to `folder`, then read back as {split: [(doc, part), ...]}."""
+def written(folder: Path, source: Source, **options: Any) -> Chunks:
+    """`source` split and written to `folder`, then read back as {split: [(doc, chunk), ...]}."""
     known = {name: options.pop(name) for name in list(options) if hasattr(Filters, name)}
     settings = {"seed": 0, "val_fraction": 0.1, "test_fraction": 0.0} | options
     with CorpusWriter(folder) as writer:
         split = splitting.split_corpus(source, writer, filters=Filters(**known), **settings)
         writer.finish({"documents": split.documents, "left_out": split.left_out})
-    return {split: list(read_parts(folder, split)) for split in SPLITS}
+    return {split: list(read_chunks(folder, split)) for split in SPLITS}
 
 
 def joined(parts: list[tuple[str, str]]) -> str:
@@ -101,14 +101,14 @@ def test_text_stands_in_the_corpus_as_it_was(tmp_path: Path, text: str) -> None:
 @pytest.mark.fault(16, planted=planted.BOM_KEPT)
 def test_a_byte_order_mark_is_left_out_at_the_start_alone(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfa\xef\xbb\xbfb")
-    assert "".join(texts.read_text(tmp_path / "a.txt")) == "a\ufeffb"
+    assert "".join(readers.read_text(tmp_path / "a.txt")) == "a\ufeffb"
 
 
 def test_characters_across_the_edge_of_a_read_block_stay_whole(tmp_path: Path) -> None:
     for before in range(5):
         text = "x" * (READ_BYTES - before) + "😀" * 3
         (tmp_path / "a.txt").write_bytes(text.encode())
-        assert "".join(texts.read_text(tmp_path / "a.txt")) == text
+        assert "".join(readers.read_text(tmp_path / "a.txt")) == text
 
 
 @pytest.mark.fault(16, planted=planted.WRONG_BYTE_NAMED)
@@ -124,7 +124,7 @@ def test_what_is_not_utf8_is_named_by_its_byte(
 ) -> None:
     (tmp_path / "a.txt").write_bytes(bom + b"x" * before + wrong)
     with pytest.raises(DataError, match=rf"a\.txt: byte {len(bom) + before} is not UTF-8;"):
-        list(texts.read_text(tmp_path / "a.txt"))
+        list(readers.read_text(tmp_path / "a.txt"))
 
 
 def test_a_name_that_is_not_utf8_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -211,10 +211,12 @@ def test_a_folder_below_that_cannot_be_read_is_not_passed_over_in_silence(shut: 
 def test_a_stated_hash_is_held_to(tmp_path: Path, folder: bool) -> None:
     (tmp_path / "a.txt").write_text("a", encoding="utf-8")
     path = tmp_path if folder else tmp_path / "a.txt"
-    right = sources.own_text(path).facts["sha256"]
+    right = sources.own_text(path).metadata["sha256"]
     assert sources.own_text(path, right).count == 1
     (tmp_path / "a.txt").write_text("b", encoding="utf-8")
-    with pytest.raises(DataError, match=r"its sha256 is [0-9a-f]{64}, not the data\.sha256"):
+    with pytest.raises(
+        DataError, match=r"data\.sha256 = [0-9a-f]{64}: the sha256 of .* is [0-9a-f]{64}"
+    ):
         sources.own_text(path, right)
 
 
@@ -222,7 +224,7 @@ def test_names_that_repeat_are_one_document(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("emma\nava\n\nemma \nmia\nava\n", encoding="utf-8")
     source = sources.name_list(tmp_path / "names.txt")
     assert list(contents(source).values()) == ["emma", "ava", "mia"]
-    assert (source.count, source.facts["duplicates_removed"]) == (3, 2)
+    assert (source.count, source.metadata["duplicates_removed"]) == (3, 2)
 
 
 def test_no_name_stands_in_two_splits(tmp_path: Path) -> None:
@@ -252,7 +254,7 @@ def test_a_folder_may_mix_texts_and_tables(tmp_path: Path) -> None:
         "tales.jsonl:1": "One",
         "tales.jsonl:2": "Two",
     }
-    assert (source.facts["files"], source.facts["files_passed_over"]) == (3, 2)
+    assert (source.metadata["files"], source.metadata["files_passed_over"]) == (3, 2)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +306,7 @@ def test_stories_are_the_texts_between_separators(tmp_path: Path) -> None:
 @pytest.mark.parametrize("length", [2, 9, 10, 11, 19, 999, 1000, 1003, 12345])
 def test_a_single_text_is_cut_where_nanogpt_cuts_it(tmp_path: Path, length: int) -> None:
     text = ("To be, or not to be: é€😀\n" * length)[:length]
-    parts = written(tmp_path, held(text))
+    parts = written(tmp_path, source_of(text))
     assert joined(parts["train"]) == text[: int(length * 0.9)]
     assert joined(parts["val"]) == text[int(length * 0.9) :]
     assert parts["test"] == []
@@ -312,13 +314,13 @@ def test_a_single_text_is_cut_where_nanogpt_cuts_it(tmp_path: Path, length: int)
 
 def test_a_test_split_is_the_end_of_a_single_text(tmp_path: Path) -> None:
     text = "".join(chr(0x4E00 + n) for n in range(100))
-    parts = written(tmp_path, held(text), val_fraction=0.2, test_fraction=0.1)
+    parts = written(tmp_path, source_of(text), val_fraction=0.2, test_fraction=0.1)
     assert [len(joined(parts[split])) for split in SPLITS] == [70, 20, 10]
     assert "".join(joined(parts[split]) for split in SPLITS) == text
 
 
 def test_few_documents_are_each_cut(tmp_path: Path) -> None:
-    parts = written(tmp_path, held("a" * 10, "b" * 20))
+    parts = written(tmp_path, source_of("a" * 10, "b" * 20))
     assert parts["train"] == [("0", "a" * 9), ("1", "b" * 18)]
     assert parts["val"] == [("0", "a"), ("1", "bb")]
 
@@ -333,7 +335,7 @@ def test_a_cut_does_not_depend_on_how_the_text_is_read(tmp_path: Path) -> None:
 
 def test_many_documents_are_held_out_whole_and_exactly_as_many(tmp_path: Path) -> None:
     texts = [f"document {n}" for n in range(50)]
-    parts = written(tmp_path, held(*texts), val_fraction=0.1, test_fraction=0.2)
+    parts = written(tmp_path, source_of(*texts), val_fraction=0.1, test_fraction=0.2)
     assert [len(parts[split]) for split in SPLITS] == [35, 5, 10]
     assert sorted(text for split in SPLITS for _, text in parts[split]) == sorted(texts)
 
@@ -362,10 +364,10 @@ def test_a_split_by_document_leaves_no_split_without_one(
         test = 0.0
     with TemporaryDirectory() as folder, CorpusWriter(Path(folder)) as writer:
         how = splitting.split_corpus(
-            held(*["text"] * count), writer, seed=0, val_fraction=val, test_fraction=test
+            source_of(*["text"] * count), writer, seed=0, val_fraction=val, test_fraction=test
         )
         found = writer.finish({})["splits"]
-    if how.by == "document":
+    if how.split_by == "document":
         assert all(found[name]["documents"] for name in ("train", "val") + ("test",) * (test > 0))
 
 
@@ -378,7 +380,7 @@ def test_a_byte_limit_gives_the_longest_beginning_of_whole_characters(
 ) -> None:
     with TemporaryDirectory() as folder:
         texts = ["abc", *texts]
-        parts = written(Path(folder), held(*texts), max_bytes=limit)
+        parts = written(Path(folder), source_of(*texts), max_bytes=limit)
     by_document: dict[str, str] = {str(n): "" for n in range(len(texts))}
     for split in SPLITS:
         for doc, text in parts[split]:
@@ -388,46 +390,26 @@ def test_a_byte_limit_gives_the_longest_beginning_of_whole_characters(
 
 
 def test_a_byte_limit_bounds_the_bytes_of_the_corpus(tmp_path: Path) -> None:
-    written(tmp_path, held(*["é" * 50] * 40), max_bytes=1001)
+    written(tmp_path, source_of(*["é" * 50] * 40), max_bytes=1001)
     assert sum(facts["bytes"] for facts in read_manifest(tmp_path)["splits"].values()) == 1000
 
 
 # --- filters --------------------------------------------------------------------------------------
 
-LENGTHS = ["", "a", "bb", "ccc", "dddd", "bb", "ccc", "é€"]
 
-
-@pytest.mark.parametrize(
-    ("filters", "kept", "left_out"),
-    [
-        ({"min_characters": 2}, ["bb", "ccc", "dddd", "bb", "ccc", "é€"], {"empty": 1, "short": 1}),
-        ({"max_characters": 2}, ["a", "bb", "bb", "é€"], {"empty": 1, "long": 3}),
-        (
-            {"drop_duplicates": True},
-            ["a", "bb", "ccc", "dddd", "é€"],
-            {"empty": 1, "duplicate": 2},
-        ),
-        (
-            {"min_characters": 2, "max_characters": 3, "drop_duplicates": True},
-            ["bb", "ccc", "é€"],
-            {"empty": 1, "short": 1, "long": 1, "duplicate": 2},
-        ),
-    ],
-)
-def test_what_a_filter_leaves_out_is_counted_by_its_reason(
-    tmp_path: Path, filters: dict[str, Any], kept: list[str], left_out: dict[str, int]
-) -> None:
-    parts = written(tmp_path, held(*LENGTHS), val_fraction=0.34, **filters)
-    assert sorted(text for split in SPLITS for _, text in parts[split]) == sorted(kept)
+def test_what_a_filter_leaves_out_is_counted_by_its_reason(tmp_path: Path) -> None:
+    texts = ["", "a", "bb", "ccc", "dddd", "bb", "ccc", "é€"]
+    chunks = written(tmp_path, source_of(*texts), val_fraction=0.34, drop_duplicates=True)
+    kept = sorted(text for split in SPLITS for _, text in chunks[split])
+    assert kept == sorted(["a", "bb", "ccc", "dddd", "é€"])
     manifest = read_manifest(tmp_path)
-    assert manifest["left_out"] == left_out
-    assert manifest["documents"] == len(kept)
-    assert len(kept) + sum(left_out.values()) == len(LENGTHS)
+    assert manifest["left_out"] == {"empty": 1, "duplicate": 2}
+    assert manifest["documents"] == 5
 
 
 def test_without_a_filter_only_empty_documents_are_left_out(tmp_path: Path) -> None:
     for count in (2, 20):
-        written(tmp_path, held("", *(f"text {n}" for n in range(count))))
+        written(tmp_path, source_of("", *(f"text {n}" for n in range(count))))
         manifest = read_manifest(tmp_path)
         assert (manifest["left_out"], manifest["documents"]) == ({"empty": 1}, count)
 
@@ -435,43 +417,39 @@ def test_without_a_filter_only_empty_documents_are_left_out(tmp_path: Path) -> N
 @pytest.mark.parametrize("last", [9, 2**20])
 def test_of_two_documents_that_differ_by_a_character_both_stay(tmp_path: Path, last: int) -> None:
     texts = ["x" * last + "a", "x" * last + "b", "x" * last + "a"]
-    parts = written(tmp_path, held(*texts), drop_duplicates=True)
+    parts = written(tmp_path, source_of(*texts), drop_duplicates=True)
     assert sorted({doc for split in SPLITS for doc, _ in parts[split]}) == ["0", "1"]
 
 
-def test_duplicates_are_found_across_the_numbers_kept_at_hand(
+def test_duplicates_are_found_across_the_digests_that_are_merged_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(splitting, "AT_HAND", 5)
-    seen = splitting.Seen()
+    monkeypatch.setattr(splitting, "RECENT_DIGESTS", 5)
+    seen = splitting.DigestSet()
     numbers = [number.to_bytes(8, "little") for number in range(40)]
     assert [seen.add(number) for number in numbers] == [False] * 40
     assert [seen.add(number) for number in numbers] == [True] * 40
 
 
 def test_duplicates_are_gone_before_the_split(tmp_path: Path) -> None:
-    written(tmp_path, held(*(f"text {n % 50}" for n in range(200))), drop_duplicates=True)
+    written(tmp_path, source_of(*(f"text {n % 50}" for n in range(200))), drop_duplicates=True)
     splits = read_manifest(tmp_path)["splits"]
     assert [splits[split]["documents"] for split in SPLITS] == [45, 5, 0]
     assert splits["val"]["documents_also_in_train"] == 0
 
 
-def test_filters_that_leave_nothing_say_what_they_left_out(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"length_range leaves no text \(.*: 1 long, 2 short\)"):
-        written(tmp_path, held("a", "b", "c" * 99), min_characters=5, max_characters=9)
-
-
-def test_a_byte_limit_counts_what_the_other_filters_leave(tmp_path: Path) -> None:
-    parts = written(tmp_path, held("a", "bbbb", "c", "dddd"), min_characters=2, max_bytes=6)
-    texts = [text for split in ("train", "val") for _, text in parts[split]]
-    assert sorted("".join(texts)) == list("bbbbdd")
+def test_a_byte_limit_counts_what_duplicates_leave(tmp_path: Path) -> None:
+    source = source_of("aaaa", "aaaa", "bbbb", "cccc")
+    chunks = written(tmp_path, source, drop_duplicates=True, max_bytes=6)
+    texts = [text for split in ("train", "val") for _, text in chunks[split]]
+    assert sorted("".join(texts)) == list("aaaabb")
 
 
 @pytest.mark.parametrize(("limit", "capped"), [(7, True), (8, False), (9, False), (4, True)])
 def test_a_byte_limit_that_cut_says_so(tmp_path: Path, limit: int, capped: bool) -> None:
     with CorpusWriter(tmp_path) as writer:
         split = splitting.split_corpus(
-            held("aaaa", "bbbb"),
+            source_of("aaaa", "bbbb"),
             writer,
             seed=0,
             val_fraction=0.25,
@@ -508,7 +486,7 @@ def test_a_document_longer_than_a_part_counts_once(tmp_path: Path) -> None:
 
 def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
     for run in ("one", "two"):
-        written(tmp_path / run, held(*(f"text {n}" for n in range(30))), test_fraction=0.1)
+        written(tmp_path / run, source_of(*(f"text {n}" for n in range(30))), test_fraction=0.1)
     for name in ("train.jsonl", "val.jsonl", "test.jsonl", "corpus.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -516,37 +494,37 @@ def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.fault(14, planted=planted.CORPUS_UNCHECKED)
 @pytest.mark.parametrize("at", [0, 9, -3, -1])
 def test_one_flipped_bit_in_the_corpus_is_caught(tmp_path: Path, at: int) -> None:
-    written(tmp_path, held("Once upon a time"))
+    written(tmp_path, source_of("Once upon a time"))
     raw = bytearray((tmp_path / "train.jsonl").read_bytes())
     raw[at] ^= 1
     (tmp_path / "train.jsonl").write_bytes(raw)
     with pytest.raises(DataError, match=r"train\.jsonl: .*; delete \.dvc/cache/files"):
-        list(read_parts(tmp_path, "train"))
+        list(read_chunks(tmp_path, "train"))
 
 
 def test_a_corpus_that_lost_its_last_line_is_caught(tmp_path: Path) -> None:
-    written(tmp_path, held(*["text"] * 20))
+    written(tmp_path, source_of(*["text"] * 20))
     lines = (tmp_path / "train.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "train.jsonl").write_bytes(b"".join(lines[:-1]))
     with pytest.raises(DataError, match="its sha256 is not"):
-        list(read_parts(tmp_path, "train"))
+        list(read_chunks(tmp_path, "train"))
 
 
 def test_a_corpus_without_its_manifest_is_not_read(tmp_path: Path) -> None:
-    written(tmp_path, held("Once upon a time"))
+    written(tmp_path, source_of("Once upon a time"))
     (tmp_path / "corpus.json").unlink()
     with pytest.raises(DataError, match=r"corpus\.json: not found"):
-        list(read_parts(tmp_path, "train"))
+        list(read_chunks(tmp_path, "train"))
 
 
 @pytest.mark.parametrize(
     "manifest", ["", "{", "[]", "{}", '{"splits": {}}', '{"splits": {"train": 1}}']
 )
 def test_a_damaged_manifest_is_refused_in_one_line(tmp_path: Path, manifest: str) -> None:
-    written(tmp_path, held("Once upon a time"))
+    written(tmp_path, source_of("Once upon a time"))
     (tmp_path / "corpus.json").write_text(manifest, encoding="utf-8")
     with pytest.raises(DataError, match=r"corpus\.json"):
-        list(read_parts(tmp_path, "train"))
+        list(read_chunks(tmp_path, "train"))
 
 
 def test_information_adds_up_over_the_documents_of_a_split(tmp_path: Path) -> None:

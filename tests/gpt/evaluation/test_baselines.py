@@ -17,7 +17,7 @@ from gpt.evaluation.baselines import (
     kneser_ney_losses,
 )
 from gpt.tokenizers.char import CharTokenizer
-from verse import grammar as verse
+from verse.play import write_play
 
 
 def by_definition(train: list[int], vocab_size: int, context: list[int], token: int) -> float:
@@ -105,7 +105,7 @@ def test_a_large_vocabulary_does_not_overflow() -> None:
 
 @pytest.fixture(scope="module")
 def play() -> str:
-    return verse.write_play(seed=0, index=0).text
+    return write_play(seed=0, index=0).text
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gpt.corpus import contamination as overlap
+from gpt.corpus import contamination
 from gpt.corpus.contamination import shared_ngrams
-from gpt.corpus.manifest import CorpusWriter
-from gpt.corpus.parallel import ALONE, ordered_map
+from gpt.corpus.parallel import SERIAL_ITEMS, ordered_map
+from gpt.corpus.writer import CorpusWriter
 
 Documents = list[tuple[str, str]]
 
@@ -78,7 +78,7 @@ def test_no_run_of_words_reaches_into_the_next_document(tmp_path: Path) -> None:
 def test_a_run_across_the_parts_of_a_document_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overlap, "BATCH", 500)
+    monkeypatch.setattr(contamination, "BATCH_CHARACTERS", 500)
     words = [f"word{n}" for n in range(1000)]
     text = " ".join(words)
     with CorpusWriter(tmp_path) as writer:
@@ -100,7 +100,7 @@ def test_a_sample_of_many_estimates_the_share(
     corpus = write(tmp_path, train=train, val=[(f"v{doc}", text) for doc, text in val])
     exact = shared_ngrams(corpus, "val")
     assert exact == pytest.approx(by_hand(train, val))
-    monkeypatch.setattr(overlap, "MOST", 2000)
+    monkeypatch.setattr(contamination, "MAX_HELD_OUT", 2000)
     assert shared_ngrams(corpus, "val") == pytest.approx(exact, abs=0.05)
 
 
@@ -109,19 +109,19 @@ def square(number: int) -> int:
 
 
 def failing(number: int) -> int:
-    if number == ALONE + 3:
+    if number == SERIAL_ITEMS + 3:
         raise ValueError(f"number {number}")
     return number
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("count", [0, 1, ALONE, ALONE + 1, 100])
+@pytest.mark.parametrize("count", [0, 1, SERIAL_ITEMS, SERIAL_ITEMS + 1, 100])
 def test_results_come_in_the_order_of_their_items(processes: int, count: int) -> None:
     assert list(ordered_map(square, range(count), processes)) == [n * n for n in range(count)]
 
 
 def test_an_error_in_another_process_is_raised_here() -> None:
-    with pytest.raises(ValueError, match=f"number {ALONE + 3}"):
+    with pytest.raises(ValueError, match=f"number {SERIAL_ITEMS + 3}"):
         list(ordered_map(failing, range(10**6), 2))
 
 

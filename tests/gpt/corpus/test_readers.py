@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from gpt.corpus import readers as texts
+from gpt.corpus import readers
 from gpt.errors import DataError
 
 TEXTS = ["Once upon a time", "é€😀\r\n\u2028 line", 'a "quoted", word', "\x85\x1c\f"]
@@ -39,8 +39,8 @@ def write_parquet(path: Path, rows: list[object], column: str = "text") -> None:
 
 
 def read(path: Path, column: str = "text") -> dict[str, str]:
-    documents = texts.read_documents(path, path.name, column)
-    return {document.name: "".join(document.parts()) for document in documents}
+    documents = readers.read_documents(path, path.name, column)
+    return {document.name: "".join(document.chunks()) for document in documents}
 
 
 def make(folder: Path, name: str, rows: list[str], column: str = "text") -> Path:
@@ -135,7 +135,7 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path,
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.parquet"])
 def test_a_column_that_is_no_text_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match="row 1: id is int and not text"):
+    with pytest.raises(DataError, match="row 1: id is int, not text"):
         read(make(tmp_path, name, TEXTS), "id")
 
 
@@ -144,8 +144,8 @@ def test_a_column_that_is_no_text_is_refused(tmp_path: Path, name: str) -> None:
     [
         ('{"text": "a"', "line 2 is not JSON"),
         ("[" * 100_000, "line 2 is not JSON"),
-        ('["text"]', "line 2 is not an object"),
-        ('"text"', "line 2 is not an object"),
+        ('["text"]', "line 2 is not a JSON object"),
+        ('"text"', "line 2 is not a JSON object"),
         (r'{"text": "\ud800"}', "row 2, character 0 is half of a surrogate pair"),
     ],
 )
@@ -185,9 +185,9 @@ def test_separated_documents_come_whole_however_they_are_read(
     stories: list[str], size: int
 ) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(texts, "READ_BYTES", size)
+        patch.setattr(readers, "READ_BYTES", size)
         path = Path(folder, "a.txt")
         path.write_text("\n<|end|>\n".join(stories) + "\n<|end|>\n", encoding="utf-8")
-        found = texts.separated(path, "<|end|>", "a")
+        found = readers.read_separated(path, "<|end|>", "a")
         expected = path.read_text(encoding="utf-8").split("<|end|>")[:-1]
-        assert ["".join(story.parts()) for story in found] == [s.strip("\n") for s in expected]
+        assert ["".join(story.chunks()) for story in found] == [s.strip("\n") for s in expected]
