@@ -51,7 +51,7 @@ class ShardJob:
         """The name of the token file."""
         return self.shard.path.with_suffix(".npy").name
 
-    def encoded_prefetch(self, folder: Path, tokenizer: Tokenizer) -> Path:
+    def encoded_ahead(self, folder: Path, tokenizer: Tokenizer) -> Path:
         """The file in `folder` where the ids wait for the stage, named by all they depend on."""
         spec = json.dumps(tokenizer.spec(), sort_keys=True)
         inputs = f"{self.shard.sha256} {self.shard.continues} {self.is_last} {spec}"
@@ -84,7 +84,7 @@ def encode_corpus(
     files: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     for job in shard_jobs(corpus):
         path = tokens / job.file
-        encoded = job.encoded_prefetch(ahead_folder, tokenizer)
+        encoded = job.encoded_ahead(ahead_folder, tokenizer)
         if encoded.exists():
             shutil.move(encoded, path)
             num_ids = sum(map(len, _counted(_read_ids(path), counts[job.split])))
@@ -113,7 +113,7 @@ def encode_ahead(
     """
     ahead_folder.mkdir(parents=True, exist_ok=True)
     for job in shard_jobs(corpus)[index::of]:
-        path = job.encoded_prefetch(ahead_folder, tokenizer)
+        path = job.encoded_ahead(ahead_folder, tokenizer)
         if not path.exists():
             unfinished = path.with_suffix(f".{platform.node()}-{os.getpid()}")
             arrays = prefetch(encode_shard(job, tokenizer))
