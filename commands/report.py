@@ -23,7 +23,7 @@ from commands.report_figures import svg_figures
 from commands.root import at_root
 from gpt.checkpoint import load_model
 from gpt.errors import DataError, GptError
-from gpt.evaluation.attention_maps import attention_picture
+from gpt.evaluation.attention_maps import attention_plot
 from gpt.evaluation.diagnostics import diagnose
 from gpt.files import read_json
 from repro.lockfile import Pipeline, read_yaml
@@ -120,7 +120,7 @@ def attention_on(text: str, source: str) -> tuple[str, str]:
     """The attention of each head on `text` as a PNG in base64, or why there is none."""
     try:
         trained = load_model(MODEL, source)
-        png = attention_picture(trained.model, trained.tokenizer, text)
+        png = attention_plot(trained.model, trained.tokenizer, text)
     except GptError as error:
         return "", str(error)  # the rest of the page needs no model
     if png is None:

@@ -1,4 +1,4 @@
-"""What heads look at: the very weights the model uses."""
+"""Attention maps: the very weights that the model uses."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gpt.config import ModelConfig
-from gpt.evaluation.attention_maps import attention_picture, attention_weights
+from gpt.evaluation.attention_maps import attention_plot, attention_weights
 from gpt.model import GPT, CausalSelfAttention
 from gpt.tokenizers.char import CharTokenizer
 
@@ -37,20 +37,20 @@ def test_the_weights_times_the_values_are_what_attention_gives(architecture: str
     for hook in hooks:
         hook.remove()
     assert len(layers) == 2
-    for module, weights_htt, (x_btd, y_btd) in zip(modules, layers, seen, strict=True):
-        assert weights_htt.shape == (2, 6, 6)
-        assert torch.equal(weights_htt.triu(1), torch.zeros(2, 6, 6))
-        v_htk = module.qkv(x_btd)[0, :, 32:].view(6, 2, 8).transpose(0, 1)
-        ours = module.proj((weights_htt @ v_htk).transpose(0, 1).reshape(6, 16))
+    for module, weights_hts, (x_btd, y_btd) in zip(modules, layers, seen, strict=True):
+        assert weights_hts.shape == (2, 6, 6)
+        assert torch.equal(weights_hts.triu(1), torch.zeros(2, 6, 6))
+        v_hte = module.qkv(x_btd)[0, :, 32:].view(6, 2, 8).transpose(0, 1)
+        ours = module.proj((weights_hts @ v_hte).transpose(0, 1).reshape(6, 16))
         torch.testing.assert_close(ours, y_btd[0], atol=1e-5, rtol=1e-5)
     # Nothing stays behind in the model.
     assert not any(m._forward_pre_hooks for m in modules)
 
 
-def test_a_picture_has_a_map_for_each_head_and_odd_characters_do_no_harm() -> None:
-    png = attention_picture(model_of("modern"), TOKENIZER, "a $\n漢b" * 9)
+def test_a_plot_has_a_map_for_each_head_and_accepts_any_character() -> None:
+    png = attention_plot(model_of("modern"), TOKENIZER, "a $\n漢b" * 9)
     assert png is not None
     assert png.startswith(b"\x89PNG")
-    assert png == attention_picture(model_of("modern"), TOKENIZER, "a $\n漢b" * 9)
-    assert png != attention_picture(model_of("modern"), TOKENIZER, "b $\n漢b" * 9)
-    assert attention_picture(model_of("modern"), TOKENIZER, "a") is None
+    assert png == attention_plot(model_of("modern"), TOKENIZER, "a $\n漢b" * 9)
+    assert png != attention_plot(model_of("modern"), TOKENIZER, "b $\n漢b" * 9)
+    assert attention_plot(model_of("modern"), TOKENIZER, "a") is None
