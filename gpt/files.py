@@ -28,6 +28,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def rounded(value: Any) -> Any:
+    """Rounds every float in `value`, a float or nested dicts of them, to 6 decimals."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    return round(value, 6) if isinstance(value, float) else value
+
+
 def sha256_of(path: Path) -> str:
     """Hashes a file, in hexadecimal. Raises OSError if it cannot be read."""
     with path.open("rb") as file:

@@ -19,7 +19,7 @@ from gpt.evaluation import scoring
 from gpt.evaluation.baselines import MAX_TRAIN_TOKENS, baseline_bits_per_byte, best_ngram
 from gpt.evaluation.diagnostics import diagnose
 from gpt.evaluation.plots import baseline_levels, loss_plot
-from gpt.files import write_json
+from gpt.files import rounded, write_json
 from gpt.model_source import count_parameters
 from gpt.types import Ids
 from repro import run_stage
@@ -52,7 +52,6 @@ def evaluate(params: Params, run: Run) -> None:
     if len(ids["test"]) < 2:
         del ids["test"]  # no token to score
     ids["train"] = train_ids[-GAP_TOKENS:]
-
     metrics = score_splits(trained, ids, params.evaluate.batch_tokens)
     metrics["parameters"] = count_parameters(trained.model)
     metrics["gap"] = round(metrics["val"]["loss"] - metrics["train"]["loss"], 6)
@@ -85,8 +84,8 @@ def score_splits(trained: TrainedModel, ids: dict[str, Ids], batch_tokens: int) 
                 calibration = scoring.calibration_curve(half_block)
                 write_curve(CALIBRATION, pd.DataFrame(calibration))
                 positions = scoring.loss_by_position(blocks.losses, model.config.block_size)
-                position = np.arange(1, len(positions) + 1)
-                write_curve(POSITIONS, pd.DataFrame({"position": position, "loss": positions}))
+                curve = pd.DataFrame({"position": range(1, len(positions) + 1), "loss": positions})
+                write_curve(POSITIONS, curve)
                 metrics[split] |= scoring.crop_metrics(model, split_ids, device, **options) | {
                     "accuracy": float(np.mean(half_block.correct)),
                     "calibration_error": scoring.expected_calibration_error(calibration),
@@ -98,13 +97,6 @@ def score_splits(trained: TrainedModel, ids: dict[str, Ids], batch_tokens: int) 
 def write_curve(path: Path, curve: pd.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     curve.round(6).to_csv(path, index=False, lineterminator="\n")
-
-
-def rounded(value: Any) -> Any:
-    """Rounds every float in `value`, a float or dicts of them, to 6 decimals."""
-    if isinstance(value, dict):
-        return {key: rounded(inner) for key, inner in value.items()}
-    return round(value, 6) if isinstance(value, float) else value
 
 
 def summary(metrics: dict[str, Any]) -> str:
