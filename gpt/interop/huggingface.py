@@ -47,7 +47,9 @@ def write_hugging_face(trained: TrainedModel, out: Path) -> list[Path]:
     elif has_only(model, ModernBlock) and not model.config.bias:
         config, weights = _nanochat(model.config), nanochat_tensors(weights, model.config)
     else:
-        config, weights = _own(trained), {f"gpt.{name}": weights[name] for name in weights}
+        # Copies: a learner's head may be its token embedding, which safetensors refuse to write.
+        weights = {f"gpt.{name}": tensor.clone() for name, tensor in weights.items()}
+        config = _own(trained)
         code = modelling_code(model.config.source)
     out.mkdir(parents=True, exist_ok=True)
     for name, text in code.items():

@@ -35,12 +35,14 @@ class GPT(nn.Module):
         super().__init__()
         self.table = nn.Embedding(vocab_size, config.n_embd)
         self.mix = nn.Linear(config.n_embd, config.n_embd)
+        self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
+        self.head.weight = self.table.weight
         ramp = torch.arange(1, 1 + config.block_size).float()
         self.register_buffer("ramp", ramp, persistent=False)
 
     def forward(self, ids_bt: Tensor) -> Tensor:
         x_btd = self.mix(self.table(ids_bt)) * self.ramp[: ids_bt.shape[1], None]
-        return x_btd @ self.table.weight.T
+        return self.head(x_btd)
 """
 
 
