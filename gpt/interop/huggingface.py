@@ -187,6 +187,10 @@ def modelling_code(source: str) -> dict[str, str]:
             text = text.replace("from gpt.model import GPT", "from gpt.source import GPT")
         files[f"{_flat(module)}.py"], imports = with_relative_imports(text)
         modules += [name for name in imports if f"{_flat(name)}.py" not in files]
+    # transformers load files that the wrapper itself imports, and early versions no others.
+    wrapper = f"{_flat(WRAPPER)}.py"
+    for name in sorted(files.keys() - {wrapper}):
+        files[wrapper] += f"from .{name.removesuffix('.py')} import __name__ as _\n"
     return files
 
 
@@ -202,9 +206,7 @@ def with_relative_imports(text: str) -> tuple[str, list[str]]:
         module = f"{package}.{name}"
         if _path(module).is_file():
             imports.append(module)
-            flat = _flat(module)
-            # transformers copy only files that are imported by a line of the first form.
-            return f"from .{flat} import __name__ as _\nfrom . import {flat} as {name}"
+            return f"from . import {_flat(module)} as {name}"
         imports.append(package)
         return f"from .{_flat(package)} import {name}"
 
