@@ -85,7 +85,7 @@ class TrainingCurve(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "points": deepcopy(self.points),  # it grows on
+            "points": deepcopy(self.points),  # which keeps growing
             "loss_sum": self._loss_sum,
             "norm_sum": self._norm_sum,
             "clipped": self._clipped,
@@ -106,17 +106,22 @@ class UpdateRatio(Callback):
     def __init__(self, curve: TrainingCurve) -> None:
         self._curve = curve
         self._before: list[Tensor] = []
+        self._hook: RemovableHandle | None = None
         self._ratio = 0.0
 
     def on_step_begin(self, trainer: Trainer) -> None:
-        if trainer.evaluation_follows():
+        def copy_matrices(*_: object) -> None:
             self._before = [matrix.clone() for matrix in _matrices(trainer)]
 
+        if trainer.evaluation_follows():
+            # Copied after the backward pass, whose activations take the most memory.
+            self._hook = trainer.optimizers[0].register_step_pre_hook(copy_matrices)
+
     def on_step_end(self, trainer: Trainer, stats: StepStats) -> None:
-        if self._before:
-            after = _matrices(trainer)
-            self._ratio = update_ratio(self._before, after, trainer.full_tensor)
-            self._before = []
+        if self._hook:
+            self._hook.remove()
+            self._ratio = update_ratio(self._before, _matrices(trainer), trainer.full_tensor)
+            self._hook, self._before = None, []
 
     def on_evaluation_end(self, trainer: Trainer, val_loss: float) -> None:
         if trainer.progress.step:

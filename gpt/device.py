@@ -1,8 +1,7 @@
 """Which device computes, in which precision, with how many threads.
 
 These decide bits of a result, so they are resolved once, written into the model's config.json, and
-used again when it is scored and sampled. Nothing here has a side effect but `Device.apply`. And
-what it means when the device's memory is not enough.
+used again when it is scored and sampled. `Device.apply` alone has a side effect.
 """
 
 from collections.abc import Iterator
