@@ -204,8 +204,8 @@ def test_a_killed_training_goes_on_to_the_same_bits(
     built: Clone, make_clone: Callable[..., Clone], kill_at_step: int, again: list[str]
 ) -> None:
     clone = make_clone(tokens=True, runtime__checkpoint_every="1")
-    train_until(clone, kill_at_step, signal.SIGKILL)
-    assert clone.code == -signal.SIGKILL
+    output = train_until(clone, kill_at_step, signal.SIGKILL)
+    assert clone.code == -signal.SIGKILL, output
     scratch = clone.folder / ".cache/train"
     assert saved_step(*scratch.glob("*/")) == kill_at_step - 1
     output = clone.dvc(*again)
