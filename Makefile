@@ -4,42 +4,43 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# dvc's queue starts `dvc` and `python` by their bare names.
+# dvc's queue starts `dvc` and `python` by their bare names. Recipes name $(BIN): make 3.81, which
+# macOS has, does not search the exported PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: run test test-all faults verify check ui site clean-venv
 .DEFAULT_GOAL := run
 
 run: $(VENV)/ready
-	dvc repro
-	@gpt report
+	$(BIN)/dvc repro
+	@$(BIN)/gpt report
 	@echo
 	@echo "Report: report.html   Scores: metrics/evaluate.json   Text: metrics/samples.md"
 	@echo "Compare runs: gpt compare, make ui"
 
 test: $(VENV)/ready check
-	python -m pytest -q -m "not slow and not browser"
+	$(BIN)/python -m pytest -q -m "not slow and not browser"
 
 # What CI runs: everything, the pipeline end to end and the browser too.
 test-all: $(VENV)/ready check
-	python -m pytest -q --durations=60
+	$(BIN)/python -m pytest -q --durations=60
 
 # Every fault of docs/reliability.md, then the tests that must catch each planted defect.
 faults: $(VENV)/ready
-	python -m pytest -q -m "fault and not browser"
-	python -m pytest -q -m "fault and not browser" --planted
+	$(BIN)/python -m pytest -q -m "fault and not browser"
+	$(BIN)/python -m pytest -q -m "fault and not browser" --planted
 
 # Kills a small training again and again, and compares the bits.
 verify: $(VENV)/ready
-	python tests/verify.py
+	$(BIN)/python tests/verify.py
 
 check: $(VENV)/ready
-	ruff check .
-	ruff format --check .
-	mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 ui: $(VENV)/ready
-	gpt ui
+	$(BIN)/gpt ui
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -50,7 +51,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 
 # The pages of docs/ as a site, on this machine alone.
 site: $(VENV)/ready
-	mkdocs serve --dev-addr 127.0.0.1:8000
+	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
 
 clean-venv:
 	rm -rf $(VENV)

@@ -55,10 +55,12 @@ PARAMS: dict[str, Any] = {
 }
 
 # Libraries alone: which code of our own is run is for each process to say.
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(
-    ["torch", "torch._dynamo", "pandas", "pydantic.fields", "safetensors.torch", "filelock"]
-)
+PRELOADED = ["torch", "torch._dynamo", "pandas", "pydantic.fields", "safetensors.torch", "filelock"]
+if os.name == "posix":
+    SERVER = multiprocessing.get_context("forkserver")
+    SERVER.set_forkserver_preload(PRELOADED)
+else:
+    SERVER = multiprocessing.get_context("spawn")
 # tqdm has a semaphore in each process; who is killed leaves it, and Python's tracker complains.
 os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
 # A kill loses nothing that was written, whatever the file system; one in memory syncs at once.

@@ -3,15 +3,12 @@
 import html
 import json
 import re
-import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import missing
 from trial_repository import STAGES, TrialRepository
 from typer.testing import CliRunner
 
@@ -136,19 +133,6 @@ def test_samples_by_step_come_from_the_tracking_store(trial: TrialRepository) ->
 
 
 # --- in a browser ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    chromium = shutil.which("chromium") or missing("chromium is not installed")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield opened
-        opened.close()
 
 
 @pytest.mark.browser

@@ -7,7 +7,6 @@ are those that need a whole stage, run by a process of its own (tests/small_trai
 import json
 import os
 import re
-import resource
 import signal
 import socket
 import subprocess
@@ -34,6 +33,8 @@ from gpt.corpus.sources import Source
 from gpt.corpus.splitting import split_corpus
 from gpt.corpus.writer import CorpusWriter
 from gpt.training_state import CheckpointStore
+
+resource = pytest.importorskip("resource", reason="signals and limits are POSIX")
 
 
 @pytest.fixture(scope="module")
