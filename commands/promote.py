@@ -2,9 +2,8 @@
 
 There is one registered model for each corpus. An experiment takes the alias when its seeds show it
 better than the champion's beyond noise (gpt/evaluation/significance.py), or when there is no
-champion yet. What
-the champion reached, by seed, stands in the version's tags. `mlflow models serve` answers with text
-from it; commands/served_model.py is what answers.
+champion yet. The champion's scores, by seed, stand in the version's tags. `mlflow models serve`
+answers with text from it; commands/served_model.py is what answers.
 """
 
 import json
@@ -32,9 +31,8 @@ from stages.params import MODEL, PROJECT, load
 
 ALIAS = "champion"
 CODE = Path(__file__).with_name("served_model.py")
-# What commands/served_model.py and gpt/ import, for whoever serves the model in an environment of
-# its own.
-NEEDED = ("torch", "numpy", "safetensors", "pydantic", "filelock", "regex", "tiktoken", "pandas")
+# What commands/served_model.py and gpt/ import, for a server in an environment of its own.
+REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "tqdm", "regex", "tiktoken", "pandas")
 
 app = typer.Typer()
 
@@ -54,37 +52,36 @@ def promote(name: str) -> Promotion:
     Its other seeds are found among DVC's experiments. Raises ParamsError for an unknown experiment
     or one on another text, DataError where its model or the tracking store is not here.
     """
-    one = experiments.read(name)
-    others = [_read(other) for other in experiments.names() if other != name]
-    known = groups_of([one, *(other for other in others if other is not None)])
-    mine = known[0].by_seed()
+    experiment = experiments.read(name)
+    rest = [_read(known) for known in experiments.names() if known != name]
+    groups = groups_of([experiment, *(known for known in rest if known is not None)])
+    ours = groups[0].by_seed()
     try:
         store = Store(PROJECT)
     except Exception as error:
         raise DataError(f"the tracking store cannot be used: {reason(error)}") from None
-    registered = f"repro-gpt-{one.params.data.corpus}"
+    registered = f"{PROJECT.name}-{experiment.params.data.corpus}"
     champion = _champion(store.client, registered)
     verdict = None
     if champion is not None:
         setting = json.loads(champion.tags["setting"])
         differ = [key for key in setting if key.startswith("data.")
-                  and setting[key] != one.setting().get(key)]  # fmt: skip
+                  and setting[key] != experiment.setting().get(key)]  # fmt: skip
         if differ:
             raise ParamsError(
-                f"{name}: its {differ[0]} is {one.setting().get(differ[0])}, the champion's "
+                f"{name}: its {differ[0]} is {experiment.setting().get(differ[0])}, the champion's "
                 f"{setting[differ[0]]}; bits per byte of two texts cannot be compared"
             )
         theirs = {int(seed): value for seed, value in json.loads(champion.tags["seeds"]).items()}
         # Seeds that were run since count too.
-        for group in known:
+        for group in groups:
             if group.runs[0].setting() == setting:
                 theirs |= group.by_seed()
-        # Of the champion itself there is nothing to find out.
-        is_it = setting == one.setting()
-        verdict = Verdict("within noise", 0.0) if is_it else compare(theirs, mine)
+        is_champion = setting == experiment.setting()
+        verdict = Verdict("within noise", 0.0) if is_champion else compare(theirs, ours)
         if verdict.word != "better":
             return Promotion(registered, verdict, None)
-    return Promotion(registered, verdict, _register(store, registered, name, one, mine))
+    return Promotion(registered, verdict, _register(store, registered, experiment, ours))
 
 
 def _read(name: str) -> Experiment | None:
@@ -107,11 +104,12 @@ def _champion(client: Any, registered: str) -> Any:
 
 
 def _register(
-    store: Store, registered: str, name: str, one: Experiment, seeds: dict[int, float]
+    store: Store, registered: str, experiment: Experiment, seeds: dict[int, float]
 ) -> str:
     """Logs the model with the run that made it, and gives the alias to a new version of it."""
     from mlflow.exceptions import MlflowException
 
+    name = experiment.name
     with tempfile.TemporaryDirectory() as folder:
         model = _model_of(name, Path(folder))
         digest = WorkingFolder().md5(str(model))
@@ -130,16 +128,16 @@ def _register(
     tags = {
         "experiment": name,
         "model.md5": str(digest),
-        "setting": json.dumps(one.setting()),
+        "setting": json.dumps(experiment.setting()),
         "seeds": json.dumps(seeds),
-        "bits_per_byte": f"{one.bits_per_byte:.6f}",
+        "bits_per_byte": f"{experiment.bits_per_byte:.6f}",
     }
-    made = store.client.create_model_version(
+    created = store.client.create_model_version(
         registered, f"{run.artifact_uri}/served", run_id=run.run_id, tags=tags
     )
-    # Last: the alias is on a whole version, or stays where it was.
-    store.client.set_registered_model_alias(registered, ALIAS, made.version)
-    return str(made.version)
+    # Last: the alias is on a complete version, or stays where it was.
+    store.client.set_registered_model_alias(registered, ALIAS, created.version)
+    return str(created.version)
 
 
 def _model_of(name: str, folder: Path) -> Path:
@@ -192,7 +190,9 @@ def save(folder: Path, model: Path) -> None:
             code_paths=[str(CODE.parent.parent / "gpt")],
             signature=signature,
             # Named here, since MLflow would load the model in a process of its own to find out.
-            pip_requirements=[f"{package}=={metadata.version(package)}" for package in NEEDED],
+            pip_requirements=[
+                f"{package}=={metadata.version(package)}" for package in REQUIREMENTS
+            ],
         )
 
 

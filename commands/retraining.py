@@ -28,14 +28,14 @@ from repro import repository
 from repro.repository import WorkingFolder
 from stages.params import CURVE, EVALUATE_METRICS, MIRROR, MODEL, Params
 
-# Of a curve of some ten looks, the largest difference between two seeds is about twice the usual.
-NOISES = 3.0
-# The same weights, scored by another processor.
-ROUNDING = 1e-4
+# How many root mean squares of the difference between two seeds a retrained curve may differ by:
+# of some ten evaluations the largest difference is about twice the root mean square.
+MAX_NOISE = 3.0
+ROUNDING = 1e-4  # bits per byte: the same weights, scored by another processor
 
 
 def retrain(folder: Path, say: Callable[[str], None] = print) -> str:
-    """Trains the model of a submission that `verify` has accepted; what was found, in a line.
+    """Trains the model of a submission that `verify` has accepted; returns the result in a line.
 
     Raises SubmissionError where something else comes out, or a stage fails.
     """
@@ -50,55 +50,57 @@ def retrain(folder: Path, say: Callable[[str], None] = print) -> str:
                         f"{folder / path}: trained again on the same kind of machine, other bits "
                         "came out; these came from elsewhere"
                     )
-            # The ladder beside them depends on the versions of gzip and xz.
+            # Not the baselines in the same file, which depend on the versions of gzip and xz.
             if stated_scores(here) != stated_scores(folder):
                 raise SubmissionError(
-                    f"{folder / EVALUATE_METRICS}: scored again, the figures are others"
+                    f"{folder / EVALUATE_METRICS}: scored again, the scores differ"
                 )
             return "trained again: the same bits"
-        say("another kind of machine: a second seed tells what noise is")
+        say("another kind of machine: a second seed measures the noise")
         with tempfile.TemporaryDirectory() as second:
-            other = params.model_copy(update={"seed": params.seed + 1})
-            noise = curve_distance(here, _run(other, theirs, Path(second), say))
+            next_seed = params.model_copy(update={"seed": params.seed + 1})
+            noise, _ = curve_distance(here, _run(next_seed, theirs, Path(second), say))
         return _within_noise(folder, here, noise)
 
 
-def curve_distance(one: Path, other: Path) -> tuple[float, float]:
-    """Root mean square and largest difference of the validation losses of two trainings."""
-    curves = [pd.read_csv(folder / CURVE)[["step", "val_loss"]].dropna() for folder in (one, other)]
-    both = curves[0].merge(curves[1], on="step", how="outer")
-    difference = (both["val_loss_x"] - both["val_loss_y"]).to_numpy(dtype=np.float64)
+def curve_distance(ours: Path, theirs: Path) -> tuple[float, float]:
+    """Root mean square and largest difference of the validation losses in two folders, in nats."""
+    curves = [
+        pd.read_csv(folder / CURVE)[["step", "val_loss"]].dropna() for folder in (ours, theirs)
+    ]
+    merged = curves[0].merge(curves[1], on="step", how="outer")
+    difference = (merged["val_loss_x"] - merged["val_loss_y"]).to_numpy(dtype=np.float64)
     if np.isnan(difference).any():
-        raise SubmissionError(f"{other / CURVE}: looks at other steps than the params ask for")
+        raise SubmissionError(f"{theirs / CURVE}: evaluated at other steps than the params say")
     return float(np.sqrt(np.mean(difference**2))), float(np.abs(difference).max())
 
 
-def _within_noise(folder: Path, here: Path, noise: tuple[float, float]) -> str:
-    allowed = NOISES * noise[0]
+def _within_noise(folder: Path, here: Path, noise: float) -> str:
+    """Accepts curve and weights in `folder` that differ from those in `here` by seeds' noise."""
+    allowed = MAX_NOISE * noise
     _, largest = curve_distance(here, folder)
     if largest > allowed:
         raise SubmissionError(
             f"{folder / CURVE}: trained again the loss was up to {largest:.4f} from this curve, "
-            f"and seeds differ by {noise[0]:.4f}; this is the curve of another training"
+            f"and seeds differ by {noise:.4f}; this is the curve of another training"
         )
-    # The curve is only told; what the weights themselves are worth is found out.
+    # The curve is only stated; the weights themselves are scored here.
     ours = stated_scores(here)
     shutil.rmtree(here / MODEL)
     shutil.copytree(folder / MODEL, here / MODEL)
     _stage("evaluate", here)
-    scored, stated = (stated_scores(one)["bits_per_byte"] for one in (here, folder))
+    scored, stated = (stated_scores(path)["bits_per_byte"] for path in (here, folder))
     if abs(scored - stated) > ROUNDING:
         raise SubmissionError(
             f"{folder / EVALUATE_METRICS}: says {stated:.4f} bits per byte, "
             f"and the weights have {scored:.4f}"
         )
-    # From nats a token to bits a byte.
-    mine = ours["bits_per_byte"]
-    in_bits = noise[0] * mine / ours["loss"]
-    if abs(scored - mine) > NOISES * in_bits:
+    retrained = ours["bits_per_byte"]
+    in_bits = noise * retrained / ours["loss"]  # from nats per token to bits per byte
+    if abs(scored - retrained) > MAX_NOISE * in_bits:
         raise SubmissionError(
             f"{folder / MODEL}: the weights have {scored:.4f} bits per byte, trained again "
-            f"{mine:.4f}, and seeds differ by {in_bits:.4f}; these came from elsewhere"
+            f"{retrained:.4f}, and seeds differ by {in_bits:.4f}; these came from elsewhere"
         )
     return (
         f"trained again on another kind of machine: the same curve within the noise of seeds "
@@ -152,5 +154,5 @@ def _stage(stage: str, folder: Path) -> None:
         check=False,
     )
     if done.returncode:
-        last = (done.stdout.strip().splitlines() or ["no word"])[-1]
+        last = (done.stdout.strip().splitlines() or ["no output"])[-1]
         raise SubmissionError(f"{stage} failed when it was run again: {last}")

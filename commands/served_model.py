@@ -14,8 +14,8 @@ from gpt.checkpoint import load_model
 from gpt.generation import Sampling, generate
 
 # A server must not be kept busy for hours by one request.
-MOST_TOKENS = 10_000
-MOST_PROMPTS = 64
+MAX_TOKENS = 10_000
+MAX_PROMPTS = 64
 
 
 class TextModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow has no types
@@ -26,17 +26,17 @@ class TextModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow has 
 
     # Type hints here would drop the params from the signature.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-        """Same prompt, params and seed, same text, however many prompts stand beside it."""
-        given = params or {}
-        tokens = int(given.get("max_new_tokens", 200))
-        temperature = float(given.get("temperature", 0.7))
-        if not 0 <= tokens <= MOST_TOKENS or not temperature >= 0:
-            raise ValueError(f"max_new_tokens is 0 to {MOST_TOKENS}, temperature 0 or more")
+        """Same prompt, params and seed, same text, whatever other prompts there are."""
+        params = params or {}
+        tokens = int(params.get("max_new_tokens", 200))
+        temperature = float(params.get("temperature", 0.7))
+        if not 0 <= tokens <= MAX_TOKENS or not temperature >= 0:
+            raise ValueError(f"max_new_tokens is 0 to {MAX_TOKENS}, temperature 0 or more")
         prompts = [str(prompt) for prompt in pd.DataFrame(model_input)["prompt"]]
-        if len(prompts) > MOST_PROMPTS:
-            raise ValueError(f"{len(prompts)} prompts; at most {MOST_PROMPTS} at a time")
+        if len(prompts) > MAX_PROMPTS:
+            raise ValueError(f"{len(prompts)} prompts; at most {MAX_PROMPTS} at a time")
         sampling = Sampling(max_new_tokens=tokens, temperature=temperature, top_p=0.9)
-        seed = int(given.get("seed", 1337))
+        seed = int(params.get("seed", 1337))
         return [
             generate(self.trained.model, self.trained.tokenizer, prompt, sampling, seed=seed)[
                 0

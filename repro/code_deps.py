@@ -4,17 +4,18 @@
 
 A whole package as a dep would run a stage again for a typo in a message, and the entry script alone
 would miss a changed import. Files that change no result are named in pyproject.toml:
-`[tool.code_deps] exempt` for all stages, `[tool.code_deps.stages]` for one; patterns as for
-fnmatch.
-Packages' `__init__.py` hold docstrings and are left out.
+`[tool.code_deps] exempt` for all stages, `[tool.code_deps.stages]` for one (patterns as for
+fnmatch). `[tool.code_deps.templates]` are files that a param may replace. Packages' `__init__.py`
+hold docstrings and are left out.
 """
 
 import ast
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -48,31 +49,38 @@ def closure(root: Path, file: str, exempt: Sequence[str] = ()) -> list[str]:
 
 def code_deps(root: Path) -> dict[str, list[str]]:
     """The files of each stage in dvc.yaml whose command is `python -m MODULE`."""
-    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    settings = settings.get("tool", {}).get("code_deps", {})
-    of_stage: Mapping[str, list[str]] = settings.get("stages", {})
+    settings = _settings(root)
     stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     deps = {}
     for name, stage in stages.items():
         if module := MODULE.match(stage["cmd"]):
-            exempt = [*settings.get("exempt", []), *of_stage.get(name, [])]
+            exempt = [*settings.get("exempt", []), *settings.get("stages", {}).get(name, [])]
             deps[name] = closure(root, module[1].replace(".", "/") + ".py", exempt)
     return deps
 
 
-def write_code_deps(root: Path, shown_as: Callable[[str], str] = lambda path: path) -> None:
+def _settings(root: Path) -> dict[str, Any]:
+    text = (root / "pyproject.toml").read_text(encoding="utf-8")
+    settings: dict[str, Any] = tomllib.loads(text).get("tool", {}).get("code_deps", {})
+    return settings
+
+
+def write_code_deps(root: Path) -> None:
     """Replaces the .py files in each stage's deps; other deps and all comments stay."""
-    deps = {name: [shown_as(path) for path in files] for name, files in code_deps(root).items()}
-    known = {path for files in deps.values() for path in files}
+    templates = _settings(root).get("templates", {})
+    deps = {
+        name: [templates.get(path, path) for path in files]
+        for name, files in code_deps(root).items()
+    }
     lines: list[str] = []
     section = ""
     for line in (root / "dvc.yaml").read_text(encoding="utf-8").split("\n"):
         if match := re.match(r"    (\w+):", line):
             section = match[1]
         dep = line.removeprefix("      - ")
-        if section == "deps" and dep != line and (dep.endswith(".py") or dep in known):
-            continue
-        lines.append(line)
+        is_code = dep.endswith(".py") or dep in templates.values()
+        if section != "deps" or dep == line or not is_code:
+            lines.append(line)
     # Data first, then code: the list goes in behind the last dep that is not code.
     text = "\n".join(lines)
     for name, files in deps.items():
@@ -83,10 +91,5 @@ def write_code_deps(root: Path, shown_as: Callable[[str], str] = lambda path: pa
     (root / "dvc.yaml").write_text(text, encoding="utf-8")
 
 
-def _as_in_dvc_yaml(path: str) -> str:
-    # Another model file may be named in params.yaml; then that one is the dep.
-    return "${model.source}" if path == "gpt/model.py" else path
-
-
 if __name__ == "__main__":
-    write_code_deps(Path(), _as_in_dvc_yaml)
+    write_code_deps(Path())
