@@ -4,6 +4,7 @@ import ast
 import hashlib
 import inspect
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from repro.code_deps import code_deps, imported_files
 from stages.params import Params
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGES = ("gpt", "verse", "repro", "stages", "commands", "workshop")
 STAGES = ("prepare", "tokenize", "train", "evaluate", "sample")
 
 
@@ -52,6 +54,60 @@ def test_the_library_knows_no_environment_arguments_or_tracking() -> None:
         text = file.read_text(encoding="utf-8")
         for word in ("os.environ", "sys.argv", "mlflow", "params.load"):
             assert word not in text, f"{file.name}: {word}"
+
+
+def lint_imports(folder: Path) -> tuple[int, str]:
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.fixture(scope="module")
+def copied_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("packages")
+    shutil.copyfile(REPOSITORY / "pyproject.toml", copy / "pyproject.toml")
+    for name in PACKAGES:
+        shutil.copytree(
+            REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    return copy
+
+
+def test_imports_go_the_way_that_the_contracts_allow(copied_packages: Path) -> None:
+    code, output = lint_imports(copied_packages)
+    assert code == 0, output
+
+
+@pytest.mark.parametrize(
+    ("file", "planted_import"),
+    [
+        ("gpt/model.py", "repro.errors"),
+        ("repro/params.py", "gpt.config"),
+        ("verse/grammar.py", "gpt.errors"),
+        ("stages/train.py", "commands.root"),
+        ("commands/compare.py", "stages.evaluate"),
+        ("gpt/batches.py", "gpt.model"),
+        ("gpt/model.py", "gpt.tokenizers.base"),
+        ("gpt/decoding/decoder.py", "gpt.trainer"),
+        ("gpt/generation.py", "gpt.evaluation.scoring"),
+        ("gpt/corpus/readers.py", "torch"),
+        ("gpt/errors.py", "gpt.files"),
+    ],
+)
+def test_a_wrong_import_breaks_a_contract(
+    copied_packages: Path, file: str, planted_import: str
+) -> None:
+    path = copied_packages / file
+    right = path.read_text(encoding="utf-8")
+    late = f"{right}\n\ndef planted() -> None:\n    import {planted_import}\n"
+    path.write_text(late, encoding="utf-8")
+    try:
+        code, output = lint_imports(copied_packages)
+    finally:
+        path.write_text(right, encoding="utf-8")
+    assert code == 1 and re.search(r"[1-9] broken", output), output
 
 
 def test_every_section_of_the_params_belongs_to_one_stage_or_to_the_runtime(pipeline: dict) -> None:
