@@ -1,13 +1,14 @@
-"""Runs the checks of a part on what a learner wrote, and turns each failure into a hint in words.
+"""Runs the checks of one of the learner's files and turns each failure into a hint.
 
-A check is a function that is given the learner's module; it raises `Wrong` with a hint. Checks run
-in the order in which they are learned from: the first that fails is the one to look at.
+A check is a function that gets the learner's module; it raises `Wrong` with a hint. Checks run in
+the order of the course, so the first failure is the one to fix first.
 """
 
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -19,9 +20,9 @@ Check = Callable[[Any], None]
 
 
 class Wrong(Exception):
-    """What is wrong with the learner's code: first its name, then what was seen and where to look.
+    """The mistake in the learner's code: first its name, then what was observed and what to change.
 
-    Raised from an exception of the learner's code, it is followed by what that said and its line.
+    If it has a cause in the learner's code, that exception and its line are added to the hint.
     """
 
 
@@ -31,13 +32,13 @@ class WorkshopError(GptError):
 
 @dataclass(frozen=True)
 class Result:
-    """A check by its name, and the hint where it failed; an empty one where it did not."""
+    """A check by its name; `hint` is empty if it passed."""
 
     name: str
     hint: str
 
 
-class Part:
+class Checklist:
     """The checks of one of the learner's files."""
 
     def __init__(self, file: str) -> None:
@@ -45,7 +46,7 @@ class Part:
         self.checks: list[tuple[str, Check]] = []
 
     def check(self, name: str) -> Callable[[Check], Check]:
-        """Adds a check; `name` says what holds when it passes."""
+        """Adds a check; `name` says what holds if it passes."""
 
         def add(function: Check) -> Check:
             self.checks.append((name, function))
@@ -54,24 +55,35 @@ class Part:
         return add
 
     def run(self, folder: Path) -> list[Result]:
-        """All checks on the file in `folder`. Raises WorkshopError where there is none."""
+        """Runs all checks on the file in `folder`. Raises WorkshopError if it does not exist."""
         path = folder / self.file
         if not path.is_file():
             raise WorkshopError(f"{path}: not found; make it: gpt workshop start")
         try:
             module = load(path)
         except Exception as error:
-            return [Result("the file can be imported", said_by(error, path))]
+            return [Result("the file can be imported", describe(error, path))]
         return [Result(name, _hint(check, module, path)) for name, check in self.checks]
 
 
+@contextmanager
+def hint_on(hint: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turns `errors` of the learner's code into `Wrong(hint)`, but for code not written yet."""
+    try:
+        yield
+    except NotImplementedError:
+        raise
+    except errors as error:
+        raise Wrong(hint) from error
+
+
 def load(path: Path) -> ModuleType:
-    """The learner's file as a module, read afresh."""
+    """Executes the learner's file as a module, never a cached one."""
     spec = importlib.util.spec_from_file_location(f"scratchpad_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    # Python would take an edited file of the same size and second for the one it compiled before.
+    # Python's import would reuse the bytecode of an edit of the same size in the same second.
     code = compile(path.read_text(encoding="utf-8"), str(path), "exec")
     exec(code, module.__dict__)  # noqa: S102 (the learner's own code, which this is for)
     return module
@@ -82,24 +94,24 @@ def _hint(check: Check, module: ModuleType, path: Path) -> str:
         check(module)
     except Wrong as wrong:
         cause = wrong.__cause__
-        return f"{wrong}. {said_by(cause, path)}" if isinstance(cause, Exception) else str(wrong)
+        return f"{wrong}. {describe(cause, path)}" if isinstance(cause, Exception) else str(wrong)
     except Exception as error:
-        return said_by(error, path)
+        return describe(error, path)
     return ""
 
 
-def said_by(error: Exception, path: Path) -> str:
-    """An exception of the learner's code in one line, with the line that raised it."""
-    lines = [
+def describe(error: Exception, path: Path) -> str:
+    """Describes an exception of the learner's code in one line, with the line that raised it."""
+    frames = [
         frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
     ]
-    where = f"{path.name}, line {lines[-1].lineno}" if lines else path.name
+    where = f"{path.name}, line {frames[-1].lineno}" if frames else path.name
     if isinstance(error, NotImplementedError):
-        name = f" `{lines[-1].name}`" if lines else ""
+        name = f" `{frames[-1].name}`" if frames else ""
         return f"not written yet:{name} ({where})"
     if isinstance(error, SyntaxError):
         where = f"{path.name}, line {error.lineno}"
-    if not lines and "NoneType" in str(error):
-        return f"one of your functions gives None: is its `return` missing? ({where})"
-    said = " ".join(str(error).split())[:200]
-    return f"{type(error).__name__}: {said} ({where})"
+    if not frames and "NoneType" in str(error):
+        return f"one of your functions returns None: is its `return` missing? ({where})"
+    message = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {message} ({where})"

@@ -1,6 +1,6 @@
 """`gpt workshop start` and `gpt workshop check`.
 
-What needs torch is imported inside, so that `gpt workshop --help` stays quick.
+What needs torch is imported inside, so that `gpt workshop --help` starts fast.
 """
 
 import sys
@@ -19,43 +19,45 @@ SCRATCHPAD = Path("scratchpad")
 @app.command()
 def start(folder: Folder = SCRATCHPAD) -> None:
     """Make the four files to write: signatures and what they should do, nothing solved."""
-    from workshop import check
+    from workshop import course
 
     try:
-        made = check.start(folder)
+        paths = course.start(folder)
     except GptError as error:
         _fail(str(error))
-    for path in made:
+    for path in paths:
         print(path)
     print("\nBegin with docs/1-tokenization.md; then: gpt workshop check 1")
 
 
-@app.command("check")
-def check_parts(
-    part: Annotated[
+@app.command()
+def check(
+    number: Annotated[
         int | None,
-        typer.Argument(help="1 tokenizer, 2 model, 3 train, 4 generate; all.", min=1, max=4),
+        typer.Argument(
+            metavar="[PART]", help="1 tokenizer, 2 model, 3 train, 4 generate; all.", min=1, max=4
+        ),
     ] = None,
     folder: Folder = SCRATCHPAD,
 ) -> None:
     """Check what you wrote, property by property, with a hint for each that does not hold."""
-    from workshop import check
+    from workshop import course
 
-    held = True
-    for number in check.PARTS if part is None else (part,):
+    all_passed = True
+    for part_number in course.CHECKLISTS if number is None else (number,):
         try:
-            results = check.check(number, folder)
+            results = course.check(part_number, folder)
         except GptError as error:
             _fail(str(error))
-        print(f"Part {number}, {folder / check.PARTS[number].file}")
+        print(f"Part {part_number}, {folder / course.CHECKLISTS[part_number].file}")
         for result in results:
             print(f"  {'✗' if result.hint else '✓'} {result.name}")
             if result.hint:
                 print(f"      {result.hint}")
         passed = sum(not result.hint for result in results)
-        print(f"part {number}: {passed} of {len(results)}\n")
-        held = held and passed == len(results)
-    if not held:
+        print(f"part {part_number}: {passed} of {len(results)}\n")
+        all_passed = all_passed and passed == len(results)
+    if not all_passed:
         raise typer.Exit(1)
 
 

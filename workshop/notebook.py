@@ -2,10 +2,10 @@
 
     python -m workshop.notebook
 
-Prose becomes text cells. A block of Python becomes a code cell: part of one of the learner's files
-with %%piece, an example without its prompts and answers. A command becomes a cell with `!`, but for
-those that need a terminal, an answer, gigabytes or somebody else's files: they stay in the text. A
-cell may be run again, so one that names an experiment frees the name first. Nothing is run here.
+Prose becomes text cells. A block of Python becomes a code cell: a piece of one of the learner's
+files with %%piece, an example without its prompts and answers. A command becomes a cell with `!`,
+unless it needs a terminal, an answer, gigabytes or somebody else's files: those stay in the text. A
+cell may be run again, so one that names an experiment removes that name first. Runs nothing.
 """
 
 import json
@@ -38,7 +38,7 @@ stands in the text and not in a cell wants a terminal.
 
 Made from the pages by `python -m workshop.notebook`; what you change here does not reach them.
 """
-# Where it lies on this machine, or, in Colab, where it can be had.
+# Finds the repository on this machine or, in Colab, clones it.
 SETTING_UP = """\
 import os
 import sys
@@ -60,27 +60,27 @@ Cell = tuple[str, str]  # "markdown" or "code", and its source
 
 
 def cells_of(page: str) -> Iterator[Cell]:
-    """The cells of a page, in its order."""
+    """Splits a page into the cells of the notebook, in order."""
     text: list[str] = []
-    pieces = 0
-    for kind, part in _parts(page):
+    number = 0
+    for kind, block in _blocks(page):
         source = None
         if kind == "command":
-            command = part.strip()
+            command = block.strip()
             if not IN_A_TERMINAL.match(command):
                 source = "!" + command
                 if named := re.match(r"dvc exp run .*--name (\S+)", command):
-                    # Of an experiment that is not there yet it says nothing, being quiet.
+                    # --quiet: no error for an experiment that does not exist yet.
                     source = f"!dvc exp remove --quiet {named[1]}\n{source}"
         elif kind == "python":
-            opening, _, code = part.partition("\n")
+            opening, _, code = block.partition("\n")
             if file := re.search(r'title="(.*)"', opening):
-                pieces += 1
-                source = f"%%piece {file[1]} {pieces}\n{code}"
+                number += 1
+                source = f"%%piece {file[1]} {number}\n{code}"
             else:
                 source = without_answers(code)
         if source is None:
-            text.append(part)
+            text.append(block)
             continue
         if joined := "\n".join(text).strip("\n"):
             yield "markdown", joined
@@ -90,19 +90,19 @@ def cells_of(page: str) -> Iterator[Cell]:
         yield "markdown", joined
 
 
-def _parts(page: str) -> Iterator[Cell]:
-    """A page as blocks of "python", each with its opening line, "command"s, and lines of "text"."""
+def _blocks(page: str) -> Iterator[Cell]:
+    """Splits a page into blocks of "python" with their opening line, "command"s, "text" lines."""
     lines = iter(page.splitlines())
     blank = True
     in_commands = False
     for line in lines:
         if line.startswith("```python"):
-            block = [line]
+            code = [line]
             for inner in lines:
                 if inner == "```":
                     break
-                block.append(inner)
-            yield "python", "\n".join(block)
+                code.append(inner)
+            yield "python", "\n".join(code)
         elif re.match(r" {4}\S", line) and (blank or in_commands):
             in_commands = True
             while line.endswith("\\"):
@@ -116,22 +116,22 @@ def _parts(page: str) -> Iterator[Cell]:
 
 
 def without_answers(example: str) -> str:
-    """The code of a `>>>` example."""
+    """Extracts the code of a `>>>` example."""
     lines = [line for line in example.splitlines() if line.startswith((">>>", "..."))]
     return "\n".join(line[4:] for line in lines)
 
 
-def notebook() -> str:
-    """The whole notebook, as its file has it: no outputs, and the same ids each time."""
-    found: list[tuple[str, Cell]] = [
+def make_notebook() -> str:
+    """Makes the content of docs/workshop.ipynb: no outputs, and the same cell ids each time."""
+    cells: list[tuple[str, Cell]] = [
         ("introduction", ("markdown", INTRODUCTION.strip())),
         ("setting-up", ("code", SETTING_UP)),
     ]
     for name in PAGES:
         page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
-        found += [(f"{name}-{number}", cell) for number, cell in enumerate(cells_of(page), 1)]
-    whole = {
-        "cells": [as_json(name, *cell) for name, cell in found],
+        cells += [(f"{name}-{number}", cell) for number, cell in enumerate(cells_of(page), 1)]
+    notebook = {
+        "cells": [as_json(name, *cell) for name, cell in cells],
         "metadata": {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
@@ -139,17 +139,17 @@ def notebook() -> str:
         "nbformat": 4,
         "nbformat_minor": 5,
     }
-    return json.dumps(whole, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def as_json(name: str, kind: str, source: str) -> dict[str, Any]:
-    """A cell, as the format of notebooks (nbformat 4.5) has it."""
+    """A cell in the format of notebooks (nbformat 4.5)."""
     cell = {"cell_type": kind, "id": name, "metadata": {}, "source": source.splitlines(True)}
     return cell | ({"execution_count": None, "outputs": []} if kind == "code" else {})
 
 
 def main() -> None:
-    NOTEBOOK.write_text(notebook(), encoding="utf-8")
+    NOTEBOOK.write_text(make_notebook(), encoding="utf-8")
 
 
 if __name__ == "__main__":

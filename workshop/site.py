@@ -1,7 +1,7 @@
-"""What mkdocs does to a page before it becomes one of the site (a hook of mkdocs.yml).
+"""Adapts the links of a page to the site (a hook of mkdocs.yml).
 
-The pages link to the code beside them, as one reads them in the repository. On the site a module
-leads to its reference, and any other file of the repository is named without a link.
+In the repository pages link to files of code. On the site a module's link leads to its reference,
+and any other file of the repository is named without a link.
 """
 
 import re
@@ -13,12 +13,12 @@ REFERENCE = Path(__file__).parent.parent / "docs/reference.md"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The page with links that hold on the site."""
+    """Rewrites the links of a page for the site."""
     modules = set(re.findall(r"^::: (\S+)$", REFERENCE.read_text(encoding="utf-8"), re.M))
 
-    def leading(match: re.Match[str]) -> str:
+    def site_link(match: re.Match[str]) -> str:
         text, path = match[1], match[2]
         module = path.removesuffix(".py").replace("/", ".")
         return f"[{text}](reference.md#{module})" if module in modules else text
 
-    return LINK.sub(leading, markdown)
+    return LINK.sub(site_link, markdown)

@@ -10,8 +10,8 @@ from course_solutions import SOLUTIONS
 from IPython.core.interactiveshell import InteractiveShell
 from pipeline_clone import SMALL, Clone
 
-from workshop import check, notebook
-from workshop.cells import keep, load_ipython_extension
+from workshop import course, notebook
+from workshop.cells import load_ipython_extension, save_piece
 from workshop.checking import WorkshopError
 
 # What the pages say of a check before anything is written.
@@ -25,19 +25,19 @@ def sources(text: str) -> list[str]:
 
 def test_the_committed_notebook_is_what_the_pages_make() -> None:
     committed = notebook.NOTEBOOK.read_text(encoding="utf-8")
-    assert committed == notebook.notebook(), "make it again: python -m workshop.notebook"
+    assert committed == notebook.make_notebook(), "make it again: python -m workshop.notebook"
     for cell in json.loads(committed)["cells"]:
         assert cell.get("outputs", []) == [] and cell.get("execution_count") is None
         assert re.fullmatch(r"[a-z0-9-]{1,64}", cell["id"])
 
 
 def test_its_pieces_are_the_files_of_the_course(tmp_path: Path) -> None:
-    for source in sources(notebook.notebook()):
+    for source in sources(notebook.make_notebook()):
         if found := re.match(r"%%piece scratchpad/(\S+) (\d+)\n", source):
-            keep(tmp_path / found[1], int(found[2]), source[found.end() :])
+            save_piece(tmp_path / found[1], int(found[2]), source[found.end() :])
     assert {path.name for path in tmp_path.iterdir()} == set(SOLUTIONS)
-    for number, part in check.PARTS.items():
-        assert [result.hint for result in check.check(number, tmp_path) if result.hint] == [], part
+    for number, part in course.CHECKLISTS.items():
+        assert [result.hint for result in course.check(number, tmp_path) if result.hint] == [], part
 
 
 def test_a_page_becomes_text_examples_and_commands() -> None:
@@ -59,15 +59,15 @@ def test_a_cell_that_names_an_experiment_can_be_run_again() -> None:
         "!dvc exp remove --quiet ours\n!dvc exp run --name ours -S seed=2",
         "!dvc exp run -S seed=3",
     ]
-    named = [source for source in sources(notebook.notebook()) if "--name" in source]
+    named = [source for source in sources(notebook.make_notebook()) if "--name" in source]
     assert len(named) == 2
     assert all(source.startswith("!dvc exp remove --quiet ") for source in named)
 
 
 def test_a_piece_takes_its_own_place(tmp_path: Path) -> None:
-    path = check.start(tmp_path)[1]
+    path = course.start(tmp_path)[1]
     for number, text in ((1, "a = 1"), (3, "c = 3"), (2, "b = 2\n\n\n"), (1, "a = 4")):
-        keep(path, number, text)
+        save_piece(path, number, text)
     written = path.read_text(encoding="utf-8")
     assert re.findall(r"^\w = \d$", written, re.M) == ["a = 4", "b = 2", "c = 3"]
     assert "NotImplementedError" not in written
@@ -77,7 +77,7 @@ def test_a_file_written_without_the_notebook_is_not_overwritten(tmp_path: Path) 
     path = tmp_path / "model.py"
     path.write_text("mine = 1\n", encoding="utf-8")
     with pytest.raises(WorkshopError, match=r"model\.py: was written without this notebook"):
-        keep(path, 1, "a = 1")
+        save_piece(path, 1, "a = 1")
     assert path.read_text(encoding="utf-8") == "mine = 1\n"
 
 
@@ -105,7 +105,7 @@ def test_the_notebook_runs_from_top_to_bottom(
     clone = Clone(tmp_path / "clone", tracked_files, SMALL | {"data.max_bytes": "60000"})
     seen: set[str] = set()
     cells = []
-    for source in sources(notebook.notebook()):
+    for source in sources(notebook.make_notebook()):
         code = source
         if source.startswith("!"):
             # A cell with ! does not fail by itself.
@@ -113,7 +113,7 @@ def test_the_notebook_runs_from_top_to_bottom(
             code += f"\nassert _exit_code == {1 if first else 0}, _exit_code"
         seen.add(source)
         cells.append(code)
-    whole = json.loads(notebook.notebook())
+    whole = json.loads(notebook.make_notebook())
     whole["cells"] = [
         notebook.as_json(f"cell-{number}", "code", code) for number, code in enumerate(cells)
     ]

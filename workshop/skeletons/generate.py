@@ -1,4 +1,4 @@
-"""Part 4: writing. Written by you; `gpt workshop check 4` tells how far you are.
+"""Part 4: generation. Written by you; `gpt workshop check 4` tells how far you are.
 
 Shapes: t positions, v = vocab_size.
 """
@@ -15,11 +15,11 @@ def choose(
     top_p: float,
     generator: torch.Generator,
 ) -> int:
-    """The next id, drawn from logits (v,).
+    """The next id, sampled from logits (v,).
 
-    temperature 0: the likeliest. Otherwise logits are divided by it; then only the `top_k`
-    likeliest are left (0: all), and of these the fewest likeliest whose probabilities sum to at
-    least `top_p` (1: all).
+    temperature 0: the most likely id. Otherwise logits are divided by it; then the `top_k` most
+    likely ids are kept (0: all), and of these the fewest, most likely first, whose probabilities
+    sum to at least `top_p` (1: all).
     """
     raise NotImplementedError
 
@@ -35,7 +35,7 @@ def generate(
     top_p: float = 1.0,
     generator: torch.Generator,
 ) -> list[int]:
-    """`ids` and so many new ones, each chosen after the last `block_size` ids before it.
+    """`ids` and `max_new_tokens` new ones, each chosen after the last `block_size` ids before it.
 
     Without dropout or gradients.
     """

@@ -11,10 +11,10 @@ from gpt.config import ModelConfig  # n_layer, n_head, n_embd, block_size, dropo
 
 
 class CausalSelfAttention(nn.Module):
-    """Each position takes from those before it, and from itself, what it finds of use.
+    """Each position attends to itself and to those before it.
 
-    qkv: nn.Linear(d, 3 d)    queries, keys and values, side by side
-    proj: nn.Linear(d, d)     what the heads found, mixed
+    qkv: nn.Linear(d, 3 d)    queries, keys and values, in this order
+    proj: nn.Linear(d, d)     mixes the outputs of the heads
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -27,7 +27,7 @@ class CausalSelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Each position thinks by itself.
+    """Transforms each position by itself.
 
     up: nn.Linear(d, 4 d), GELU, down: nn.Linear(4 d, d)
     """
@@ -42,7 +42,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then MLP, each on the normalised stream and added to it.
+    """Attention, then MLP, each on the normalized residual stream and added to it.
 
     norm_1, norm_2: nn.LayerNorm(d, bias=config.bias); attention, mlp
     """

@@ -24,9 +24,9 @@ class CharTokenizer:
 
 
 def most_frequent_pair(ids: list[int]) -> Pair | None:
-    """The two neighbours that stand together most often; of several the smallest.
+    """The most frequent pair of neighbours; of several the smallest.
 
-    None where no pair stands there twice.
+    None if no pair occurs twice.
     """
     raise NotImplementedError
 
@@ -39,8 +39,8 @@ def merge(ids: list[int], pair: Pair, new_id: int) -> list[int]:
 def train_bpe(text: str, vocab_size: int) -> list[Pair]:
     """Byte pair encoding: the pairs that become the ids 256, 257, ..., in this order.
 
-    Begins with the text's UTF-8 bytes as ids 0 to 255. Ends at `vocab_size` ids, or where no pair
-    stands twice.
+    Begins with the text's UTF-8 bytes as ids 0 to 255. Ends at `vocab_size` ids, or if no pair
+    occurs twice.
     """
     raise NotImplementedError
 

@@ -15,12 +15,12 @@ def split(ids_n: Tensor, val_fraction: float) -> tuple[Tensor, Tensor]:
 def get_batch(
     ids_n: Tensor, block_size: int, batch_size: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Inputs (b, t) from random places of `ids_n`, and targets (b, t): the ids one further."""
+    """Inputs (b, t) from random starts in `ids_n`, and targets (b, t): the ids one further."""
     raise NotImplementedError
 
 
 def loss_of(logits_btv: Tensor, targets_bt: Tensor) -> Tensor:
-    """The mean of -ln(probability of the target), in nats a token; a tensor with one number."""
+    """The mean of -ln(probability of the target), in nats per token; a tensor with one element."""
     raise NotImplementedError
 
 
@@ -34,7 +34,7 @@ def learning_rate_at(step: int, *, steps: int, warmup_steps: int, peak: float, e
 
 
 def validation_loss(model: nn.Module, ids_n: Tensor, block_size: int) -> float:
-    """The mean loss over all whole blocks of `ids_n` side by side, without dropout or gradients.
+    """The mean loss over all full, consecutive blocks of `ids_n`, without dropout or gradients.
 
     The model is in training mode afterwards.
     """
@@ -58,6 +58,6 @@ def train(
     """Trains `model` by torch.optim.AdamW; returns each step's loss, and the validation loss.
 
     A step: batch, forward, loss, backward, gradients clipped to the norm `grad_clip`, update with
-    the learning rate of the step. Only the training part of `split` is trained on.
+    the learning rate of the step. Only the training split is trained on.
     """
     raise NotImplementedError
