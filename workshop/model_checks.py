@@ -53,6 +53,7 @@ def forward(mine: Any, x: Tensor) -> Tensor:
 
 
 def hidden_states() -> Tensor:
+    """The input of every module; a clone of it goes to the learner's, which may change it."""
     return torch.randn(1, 10, CONFIG.n_embd, generator=torch.Generator().manual_seed(0))
 
 
@@ -66,8 +67,8 @@ def attention_mistake(theirs: Any, unknown: str) -> Wrong:
     """The mistake in attention by its name; `unknown` if it is no known one."""
     mine, reference = attentions(theirs)
     x_btd = hidden_states()
-    y_btd = mine(x_btd)
-    if not torch.equal(y_btd.nan_to_num(), mine(x_btd).nan_to_num()):
+    y_btd = mine(x_btd.clone())
+    if not torch.equal(y_btd.nan_to_num(), mine(x_btd.clone()).nan_to_num()):
         return Wrong(ALWAYS_DROPPED)
     mistakes = model_mistakes.attentions(reference, x_btd)
     return Wrong(model_mistakes.first_match(y_btd, mistakes, TOLERANCE) or unknown)
@@ -152,7 +153,7 @@ def weight_sums(theirs: Any) -> None:
 def scale(theirs: Any) -> None:
     mine, reference = attentions(theirs)
     x_btd = hidden_states()
-    difference = float((mine(x_btd) - reference(x_btd)).abs().max())
+    difference = float((mine(x_btd.clone()) - reference(x_btd)).abs().max())
     if difference >= TOLERANCE:
         raise attention_mistake(
             theirs,
@@ -168,7 +169,7 @@ def mlp(theirs: Any) -> None:
     mine, reference = theirs.MLP(CONFIG), ours.MLP(CONFIG, gelu)
     share_weights(mine, reference)
     x_btd = hidden_states()
-    y_btd = forward(mine, x_btd)
+    y_btd = forward(mine, x_btd.clone())
 
     def difference(expected_btd: Tensor) -> float:
         return float((y_btd - expected_btd).abs().max())
@@ -200,7 +201,7 @@ def residual(theirs: Any) -> None:
     mine.attention.proj.weight.zero_()
     mine.mlp.down.weight.zero_()
     x_btd = hidden_states()
-    y_btd = forward(mine, x_btd)
+    y_btd = forward(mine, x_btd.clone())
     if float((y_btd - x_btd).abs().max()) < TOLERANCE:
         return
     for times in (2, 3, 4):
@@ -225,7 +226,7 @@ def residual(theirs: Any) -> None:
 def block(theirs: Any) -> None:
     mine, reference = blocks(theirs)
     x_btd = hidden_states()
-    y_btd = mine(x_btd)
+    y_btd = mine(x_btd.clone())
     difference = float((y_btd - reference(x_btd, None)).abs().max())
     if difference > 0.02:
         mistakes = model_mistakes.blocks(reference, x_btd)
