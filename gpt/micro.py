@@ -1,13 +1,12 @@
 """The whole of a GPT in one file of plain Python: gradients, model, training, sampling.
 
-    python -m gpt.micro names.txt               learns from the lines of a file, then writes some
+    python -m gpt.micro names.txt               trains on the lines of a file, then samples some
     python -m gpt.micro names.txt --steps 2000
 
-Begin here to see all of it at once; nothing is imported that calculates. It is the architecture
-`gpt2` of gpt/model.py, with the same names for its weights, and it learns the same from the same
-text, loss by loss (tests/gpt/test_micro.py). Only each number is an object here, so it takes a
-second
-where PyTorch takes a few milliseconds.
+Start here to see all of it at once: no library does any of the computing. It is the architecture
+`gpt2` of gpt/model.py with the same names of weights, and it learns the same from the same text,
+loss by loss (tests/gpt/test_micro.py). But every number is an object, so it takes a second where
+PyTorch takes a few milliseconds.
 """
 
 import argparse
@@ -22,27 +21,27 @@ from pathlib import Path
 
 
 class Value:
-    """A number that remembers what it was made of, and how far it moves when a part of it moves."""
+    """A number with the inputs it was computed from, and its derivative by each of them."""
 
-    __slots__ = ("data", "grad", "parts", "slopes")
+    __slots__ = ("data", "derivatives", "grad", "inputs")
 
     def __init__(
-        self, data: float, parts: Sequence["Value"] = (), slopes: Sequence[float] = ()
+        self, data: float, inputs: Sequence["Value"] = (), derivatives: Sequence[float] = ()
     ) -> None:
         self.data = data
-        self.grad = 0.0  # how far the loss moves when this number moves
-        self.parts = parts
-        self.slopes = slopes  # how far this number moves when each part moves
+        self.grad = 0.0  # derivative of the loss by this number
+        self.inputs = inputs
+        self.derivatives = derivatives  # of this number by each of its inputs
 
-    def __add__(self, other: "Value | float") -> "Value":
-        if isinstance(other, Value):
-            return Value(self.data + other.data, (self, other), (1.0, 1.0))
-        return Value(self.data + other, (self,), (1.0,))
+    def __add__(self, x: "Value | float") -> "Value":
+        if isinstance(x, Value):
+            return Value(self.data + x.data, (self, x), (1.0, 1.0))
+        return Value(self.data + x, (self,), (1.0,))
 
-    def __mul__(self, other: "Value | float") -> "Value":
-        if isinstance(other, Value):
-            return Value(self.data * other.data, (self, other), (other.data, self.data))
-        return Value(self.data * other, (self,), (other,))
+    def __mul__(self, x: "Value | float") -> "Value":
+        if isinstance(x, Value):
+            return Value(self.data * x.data, (self, x), (x.data, self.data))
+        return Value(self.data * x, (self,), (x,))
 
     def __pow__(self, power: float) -> "Value":
         return Value(self.data**power, (self,), (power * self.data ** (power - 1),))
@@ -59,48 +58,49 @@ class Value:
         return Value(t, (self,), (1 - t * t,))
 
     def backward(self) -> None:
-        """Adds to the `grad` of everything this number was made of: the chain rule, backwards."""
+        """Adds to the `grad` of every number this one was computed from, by the chain rule."""
         order: list[Value] = []
         seen: set[int] = set()
-        path = [(self, False)]
-        while path:  # every number after all that it was made of
-            value, done = path.pop()
+        stack = [(self, False)]
+        while stack:  # topological order: every number after its inputs
+            value, done = stack.pop()
             if done:
                 order.append(value)
             elif id(value) not in seen:
                 seen.add(id(value))
-                path.append((value, True))
-                path.extend((part, False) for part in value.parts)
+                stack.append((value, True))
+                stack.extend((x, False) for x in value.inputs)
         self.grad = 1.0
         for value in reversed(order):
-            for part, slope in zip(value.parts, value.slopes, strict=True):
-                part.grad += slope * value.grad
+            for x, derivative in zip(value.inputs, value.derivatives, strict=True):
+                x.grad += derivative * value.grad
 
 
 Vector = Sequence[Value]
-Matrix = list[list[Value]]  # a row for each output
+Matrix = list[list[Value]]  # a row per output
 
 
 def dot(a: Vector, b: Vector) -> Value:
-    """The sum of a_i * b_i, as one step: written with + and * it would be two for each i."""
+    """The sum of a_i * b_i as one Value: with + and * it would be two for each i."""
     a_data, b_data = [x.data for x in a], [x.data for x in b]
     total = math.fsum(x * y for x, y in zip(a_data, b_data, strict=True))
     return Value(total, (*a, *b), (*b_data, *a_data))
 
 
-def mean(numbers: Vector) -> Value:
-    """As one step, too."""
-    n = len(numbers)
-    return Value(math.fsum(x.data for x in numbers) / n, numbers, [1 / n] * n)
+def mean(xs: Vector) -> Value:
+    """The mean as one Value."""
+    n = len(xs)
+    return Value(math.fsum(x.data for x in xs) / n, xs, [1 / n] * n)
 
 
 # --- the model ------------------------------------------------------------------------------------
 
-Weights = dict[str, Matrix]  # a vector, such as the gain of a norm, is one row
+Weights = dict[str, Matrix]  # a vector, such as the gain of a norm, has one row
+Cache = list[list[tuple[Vector, Vector]]]  # of each layer, the (key, value) of each position
 
 
 class GPT:
-    """Reads one token after the other. `read` gives the logits of the next."""
+    """A GPT-2 that reads one token at a time; `forward` returns the logits of the next."""
 
     def __init__(
         self,
@@ -113,11 +113,11 @@ class GPT:
         seed: int = 0,
     ) -> None:
         self.n_layer, self.n_head = n_layer, n_head
-        self.size, self.block_size = n_embd // n_head, block_size
-        draw = random.Random(seed)  # noqa: S311 (weights, no secrets)
+        self.head_size, self.block_size = n_embd // n_head, block_size
+        rng = random.Random(seed)  # noqa: S311 (weights, no secrets)
 
         def matrix(rows: int, columns: int, std: float = 0.08) -> Matrix:
-            return [[Value(draw.gauss(0, std)) for _ in range(columns)] for _ in range(rows)]
+            return [[Value(rng.gauss(0, std)) for _ in range(columns)] for _ in range(rows)]
 
         def ones() -> Matrix:
             return [[Value(1.0) for _ in range(n_embd)]]
@@ -140,61 +140,64 @@ class GPT:
     def parameters(self) -> list[Value]:
         return [value for matrix in self.weights.values() for row in matrix for value in row]
 
-    def read(self, token: int, memory: list[list[tuple[Vector, Vector]]]) -> list[Value]:
-        """The logits after `token`. `memory` has a list of (key, value) vectors for each layer.
+    def forward(self, token: int, cache: Cache) -> list[Value]:
+        """Returns the logits after `token`, and adds its keys and values to `cache`.
 
-        What was read before is all that attention can look at, so nobody sees the future.
+        Attention sees only the cache, so no position attends to the future.
         """
-        w, position = self.weights, len(memory[0])
-        both = zip(w["token_embedding"][token], w["position_embedding"][position], strict=True)
-        x = [a + b for a, b in both]
-        for layer, seen in enumerate(memory):
+        w, position = self.weights, len(cache[0])
+        x = add(w["token_embedding"][token], w["position_embedding"][position])
+        for layer, layer_cache in enumerate(cache):
             block = f"blocks.{layer}."
             qkv = linear(norm(x, w[block + "norm_1"]), w[block + "attention.qkv"])
             q, k, v = qkv[: len(x)], qkv[len(x) : 2 * len(x)], qkv[2 * len(x) :]
-            seen.append((k, v))
-            y = [value for head in range(self.n_head) for value in self._attend(head, q, seen)]
+            layer_cache.append((k, v))
+            heads = [self._attend(head, q, layer_cache) for head in range(self.n_head)]
+            y = [value for head in heads for value in head]
             x = add(x, linear(y, w[block + "attention.proj"]))
             hidden = linear(norm(x, w[block + "norm_2"]), w[block + "mlp.up"])
             x = add(x, linear([gelu(h) for h in hidden], w[block + "mlp.down"]))
-        # The head is the token embedding again: how much does x look like each token?
+        # Tied weights: the head is the token embedding again.
         return linear(norm(x, w["norm"]), w["token_embedding"])
 
-    def _attend(self, head: int, q: Vector, seen: list[tuple[Vector, Vector]]) -> list[Value]:
-        """What a head takes from the positions so far: most from those whose key fits its query."""
-        part = slice(head * self.size, (head + 1) * self.size)
-        scores = [dot(q[part], k[part]) * self.size**-0.5 for k, _ in seen]
-        shares = softmax(scores)
-        return [dot(shares, column) for column in zip(*(v[part] for _, v in seen), strict=True)]
+    def _attend(
+        self, head: int, q: Vector, layer_cache: list[tuple[Vector, Vector]]
+    ) -> list[Value]:
+        """One head of attention: the values so far, weighted by how well keys match the query."""
+        columns = slice(head * self.head_size, (head + 1) * self.head_size)
+        scores = [dot(q[columns], k[columns]) * self.head_size**-0.5 for k, _ in layer_cache]
+        weights = softmax(scores)
+        values = zip(*(v[columns] for _, v in layer_cache), strict=True)
+        return [dot(weights, column) for column in values]
 
 
 def linear(x: Vector, matrix: Matrix) -> list[Value]:
-    """A new number for each row of the matrix: how much x looks like it."""
+    """The matrix times x: a dot product for each row."""
     return [dot(row, x) for row in matrix]
 
 
 def add(x: Vector, y: Vector) -> list[Value]:
-    """Number by number."""
+    """The sum of two vectors."""
     return [a + b for a, b in zip(x, y, strict=True)]
 
 
 def norm(x: Vector, gain: Matrix) -> list[Value]:
-    """Moved to mean 0, stretched to variance 1, times a learned gain (LayerNorm)."""
-    middle = mean(x)
-    centred = [a + middle * -1.0 for a in x]
-    scale = (mean([c * c for c in centred]) + 1e-5) ** -0.5
-    return [c * scale * g for c, g in zip(centred, gain[0], strict=True)]
+    """LayerNorm: mean 0, variance 1, times a learned gain."""
+    mu = mean(x)
+    centered = [a + mu * -1.0 for a in x]
+    scale = (mean([c * c for c in centered]) + 1e-5) ** -0.5
+    return [c * scale * g for c, g in zip(centered, gain[0], strict=True)]
 
 
 def gelu(x: Value) -> Value:
-    """About 0 where x is negative, about x where it is not, without a corner between."""
+    """GELU, tanh form: near 0 for negative x, near x for positive x, and smooth between."""
     return x * 0.5 * ((x + x**3 * 0.044715) * math.sqrt(2 / math.pi)).tanh() + x * 0.5
 
 
 def softmax(scores: Vector) -> list[Value]:
-    """Shares that add up to 1; one more in a score is e times the share."""
-    largest = max(score.data for score in scores)  # so that no exponential overflows
-    powers = [(score + -largest).exp() for score in scores]
+    """Probabilities exp(score) / sum of all; with the maximum subtracted, exp cannot overflow."""
+    maximum = max(score.data for score in scores)
+    powers = [(score + -maximum).exp() for score in scores]
     total = Value(math.fsum(p.data for p in powers), powers, [1.0] * len(powers))
     return [p * total**-1 for p in powers]
 
@@ -203,48 +206,48 @@ def softmax(scores: Vector) -> list[Value]:
 
 
 def loss_of(model: GPT, ids: list[int]) -> Value:
-    """How surprised the model is by each next token, on average, in nats."""
-    memory: list[list[tuple[Vector, Vector]]] = [[] for _ in range(model.n_layer)]
-    surprises = []
-    for token, following in itertools.pairwise(ids[: model.block_size + 1]):
-        chance = softmax(model.read(token, memory))[following]
-        surprises.append(chance.log() * -1.0)
-    return mean(surprises)
+    """The mean of -ln(probability of the next token), in nats per token."""
+    cache: Cache = [[] for _ in range(model.n_layer)]
+    losses = []
+    for token, target in itertools.pairwise(ids[: model.block_size + 1]):
+        probability = softmax(model.forward(token, cache))[target]
+        losses.append(probability.log() * -1.0)
+    return mean(losses)
 
 
 class Adam:
-    """Steps of about the learning rate, each against its gradient (Kingma & Ba 2015)."""
+    """Adam (Kingma & Ba 2015): steps against the gradient, each about the learning rate long."""
 
     def __init__(self, parameters: list[Value], beta1: float = 0.9, beta2: float = 0.99) -> None:
         self.parameters, self.beta1, self.beta2 = parameters, beta1, beta2
-        self.means = [0.0] * len(parameters)  # of the gradients lately
+        self.means = [0.0] * len(parameters)  # running averages of the gradients
         self.squares = [0.0] * len(parameters)
         self.steps = 0
 
     def step(self, learning_rate: float) -> None:
-        """Moves the weights, and forgets the gradients."""
+        """Updates the parameters and sets their gradients to 0."""
         self.steps += 1
         for i, parameter in enumerate(self.parameters):
             grad, parameter.grad = parameter.grad, 0.0
             self.means[i] = self.beta1 * self.means[i] + (1 - self.beta1) * grad
             self.squares[i] = self.beta2 * self.squares[i] + (1 - self.beta2) * grad * grad
-            # Both begin at 0, and are too small at first.
+            # Bias correction: both averages start at 0.
             mean = self.means[i] / (1 - self.beta1**self.steps)
             square = self.squares[i] / (1 - self.beta2**self.steps)
             parameter.data -= learning_rate * mean / (math.sqrt(square) + 1e-8)
 
 
-# --- writing --------------------------------------------------------------------------------------
+# --- generation -----------------------------------------------------------------------------------
 
 
-def write(model: GPT, end: int, draw: random.Random, temperature: float = 0.7) -> list[int]:
-    """A new text, token by token, until the model ends it or has no more positions."""
-    memory: list[list[tuple[Vector, Vector]]] = [[] for _ in range(model.n_layer)]
+def generate(model: GPT, end: int, rng: random.Random, temperature: float = 0.7) -> list[int]:
+    """Samples a text token by token, until `end` or the last position."""
+    cache: Cache = [[] for _ in range(model.n_layer)]
     ids = [end]
     while len(ids) <= model.block_size:
-        logits = model.read(ids[-1], memory)
-        shares = softmax([logit * (1 / temperature) for logit in logits])
-        (token,) = draw.choices(range(len(shares)), [share.data for share in shares])
+        logits = model.forward(ids[-1], cache)
+        probs = softmax([logit * (1 / temperature) for logit in logits])
+        (token,) = rng.choices(range(len(probs)), [p.data for p in probs])
         if token == end:
             break
         ids.append(token)
@@ -252,9 +255,11 @@ def write(model: GPT, end: int, draw: random.Random, temperature: float = 0.7) -
 
 
 def main() -> None:
-    """Learns from the lines of a file, and writes twenty more."""
+    """Trains on the lines of a file, then samples twenty more."""
     parser = argparse.ArgumentParser(prog="python -m gpt.micro")
-    parser.add_argument("file", type=Path, help="a text file, a name or another short text a line")
+    parser.add_argument(
+        "file", type=Path, help="a text file with a name or another short text per line"
+    )
     parser.add_argument("--steps", type=int, default=500)
     options = parser.parse_args()
     try:
@@ -265,9 +270,9 @@ def main() -> None:
     if not texts:
         sys.exit(f"{options.file}: has no lines to learn from")
     characters = sorted(set("".join(texts)))
-    end = len(characters)  # one more token: here a text begins, and here it ends
-    draw = random.Random(1)  # noqa: S311 (the order of texts, no secret)
-    draw.shuffle(texts)
+    end = len(characters)  # one more token, which starts and ends every text
+    rng = random.Random(1)  # noqa: S311 (the order of texts, no secret)
+    rng.shuffle(texts)
     model = GPT(end + 1)
     adam = Adam(model.parameters())
     print(f"{len(texts)} texts, {len(characters)} characters, {len(adam.parameters)} weights")
@@ -279,10 +284,10 @@ def main() -> None:
         adam.step(0.01 * (1 - step / options.steps))
         losses.append(loss.data)
         if (step + 1) % 50 == 0 or step + 1 == options.steps:
-            lately = losses[-50:]
-            print(f"step {step + 1}: loss {sum(lately) / len(lately):.4f}", flush=True)
+            recent = losses[-50:]
+            print(f"step {step + 1}: loss {sum(recent) / len(recent):.4f}", flush=True)
     for _ in range(20):
-        print("".join(characters[token] for token in write(model, end, draw)))
+        print("".join(characters[token] for token in generate(model, end, rng)))
 
 
 if __name__ == "__main__":

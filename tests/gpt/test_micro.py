@@ -1,4 +1,4 @@
-"""The GPT in plain Python against the one in PyTorch, and its gradients against differences."""
+"""The GPT in plain Python against PyTorch's, and its gradients against finite differences."""
 
 import math
 import random
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def twins() -> tuple[micro.GPT, GPT]:
-    """The same model twice: the weights of one are copied into the other, name by name."""
+    """The same model in plain Python and in PyTorch, its weights copied name by name."""
     ours = micro.GPT(VOCABULARY, **SHAPE, seed=1)
     theirs = GPT(ModelConfig(**SHAPE, architecture="gpt2", bias=False), VOCABULARY).double()
     names = {name for name, _ in theirs.named_parameters()}
@@ -38,7 +38,7 @@ def twins() -> tuple[micro.GPT, GPT]:
     return ours, theirs
 
 
-def test_both_learn_the_same_loss_by_loss() -> None:
+def test_it_learns_the_same_as_pytorch_loss_by_loss() -> None:
     ours, theirs = twins()
     config = TrainConfig(
         steps=100, batch_size=1, learning_rate=0.01, min_learning_rate=0.0, weight_decay=0.0
@@ -88,7 +88,7 @@ def cross_entropy_in_float64(model: GPT, ids_bt: torch.Tensor) -> torch.Tensor:
         lambda a, b: micro.norm([a, b, a * b], [[b, a, a]])[2],
     ],
 )
-def test_gradients_are_those_of_small_differences(
+def test_gradients_are_those_of_finite_differences(
     function: Callable[[Value, Value], Value],
 ) -> None:
     a, b, h = 0.7, 1.3, 1e-6
@@ -102,23 +102,23 @@ def test_gradients_are_those_of_small_differences(
     assert right.grad == pytest.approx((at(a, b + h) - at(a, b - h)) / (2 * h), rel=1e-6)
 
 
-def test_a_model_that_knows_nothing_guesses() -> None:
+def test_without_embeddings_the_loss_is_the_uniform_baseline() -> None:
     model = micro.GPT(VOCABULARY, **SHAPE)
-    for value in model.weights["token_embedding"]:
-        for one in value:
-            one.data = 0.0
+    for row in model.weights["token_embedding"]:
+        for value in row:
+            value.data = 0.0
     assert micro.loss_of(model, TEXTS[0]).data == pytest.approx(math.log(VOCABULARY))
 
 
-def test_a_text_ends_with_the_block_or_before() -> None:
-    model, draw = micro.GPT(VOCABULARY, **SHAPE), random.Random(3)  # noqa: S311
-    texts = [micro.write(model, 5, draw, temperature=1.0) for _ in range(60)]
+def test_a_text_ends_at_the_last_position_or_before() -> None:
+    model, rng = micro.GPT(VOCABULARY, **SHAPE), random.Random(3)  # noqa: S311
+    texts = [micro.generate(model, 5, rng, temperature=1.0) for _ in range(60)]
     assert {len(text) for text in texts} > {0, 1, SHAPE["block_size"]}
     assert max(map(len, texts)) == SHAPE["block_size"]
     assert all(0 <= token < 5 for text in texts for token in text)
 
 
-def test_nothing_is_imported_that_calculates(tmp_path: Path) -> None:
+def test_it_runs_without_any_package(tmp_path: Path) -> None:
     # A Python without this project's packages can run the file.
     names = tmp_path / "names.txt"
     names.write_text("anna\nhanna\nannan\n" * 5, encoding="utf-8")
