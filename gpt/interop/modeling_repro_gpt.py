@@ -30,6 +30,8 @@ class ReproGPTForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
 
     config_class = ReproGPTConfig
     base_model_prefix = "gpt"
+    # Some of its formulas are float32 whatever the weights are; for bfloat16 use autocast.
+    _keep_in_fp32_modules_strict = ("gpt",)
 
     def __init__(self, config: ReproGPTConfig) -> None:
         super().__init__(config)

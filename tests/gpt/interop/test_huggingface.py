@@ -57,10 +57,10 @@ def _modules_in_a_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> 
         yield
 
 
-def read_by_transformers(folder: Path) -> Any:
+def read_by_transformers(folder: Path, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).eval()
+    return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, **options).eval()
 
 
 EXPORTS = [
@@ -124,6 +124,18 @@ def test_a_model_with_its_code_generates_past_block_size_and_refuses_padding(
     assert generated.shape == (1, 23)
     with pytest.raises(ValueError, match="padding is not supported"):
         model(ids, attention_mask=torch.tensor([[0, 1, 1]]))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_with_its_code_stays_in_float32_and_can_be_saved_again(tmp_path: Path) -> None:
+    trained = small_trained_model(small_config(**QUICK), ByteTokenizer(has_bos=True))
+    write_hugging_face(trained, tmp_path / "hf")
+    read_by_transformers(tmp_path / "hf", dtype=torch.bfloat16).save_pretrained(tmp_path / "again")
+    ids = torch.arange(16)[None]
+    with torch.no_grad():
+        logits = read_by_transformers(tmp_path / "again")(ids).logits
+        torch.testing.assert_close(logits, trained.model(ids), rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
