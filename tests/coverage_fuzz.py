@@ -3,9 +3,8 @@
     pip install atheris
     python tests/coverage_fuzz.py tokenizer -max_total_time=1200  # config, weights, corpus, text
 
-`tests/faults/test_fuzz.py` asks the same with hypothesis, in seconds and for every reader: what is
-read is
-right, and what is refused is refused by an error of ours. Anything else stops here with the bytes.
+`tests/faults/test_fuzz.py` checks the same with hypothesis, in seconds and for every reader: a
+reader returns what is right or raises an error of ours. Anything else stops here with the bytes.
 """
 
 import hashlib
@@ -33,9 +32,9 @@ from saved_models import TOKENIZER, saved_model, vouch
 def tokenizer(folder: Path, raw: bytes) -> None:
     path = folder / "tokenizer.json"
     path.write_bytes(raw)
-    found = load_tokenizer(path)
-    assert len(found.token_bytes()) == found.vocab_size
-    assert isinstance(found.decode(list(range(min(found.vocab_size, 20)))), str)
+    loaded = load_tokenizer(path)
+    assert len(loaded.token_bytes()) == loaded.vocab_size
+    assert isinstance(loaded.decode(list(range(min(loaded.vocab_size, 20)))), str)
 
 
 def config(folder: Path, raw: bytes) -> None:
@@ -80,19 +79,19 @@ def main() -> None:
         with CorpusWriter(folder / "corpus") as writer:
             written = writer.finish({})
         (folder / "corpus/written.json").write_text(json.dumps(written), encoding="utf-8")
-        # What to begin with: a whole file of each kind.
+        # The seed: an undamaged file of each kind.
         seeds = folder / "seeds"
         seeds.mkdir()
-        whole = {
+        intact = {
             "tokenizer": json.dumps(TOKENIZER.spec()).encode(),
             "config": (folder / "config.json").read_bytes(),
             "weights": (folder / "model/model.safetensors").read_bytes(),
             "corpus": b'{"doc": "a", "text": "b"}\n',
             "text": "\ufeffa\r\nB 漢".encode(),
         }
-        (seeds / "whole").write_bytes(whole[reader.__name__])
-        # Readers written in Rust show no coverage: keys and strings are put in whole.
-        words = set(re.findall(rb"[\w.]+", whole[reader.__name__][:5_000]))
+        (seeds / "intact").write_bytes(intact[reader.__name__])
+        # Readers written in Rust show no coverage: keys and strings are offered as words.
+        words = set(re.findall(rb"[\w.]+", intact[reader.__name__][:5_000]))
         lines = [f'"{word.decode("latin-1")}"' for word in words if word.isascii()]
         (folder / "words").write_text("\n".join(lines), encoding="utf-8")
 

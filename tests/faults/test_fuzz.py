@@ -1,6 +1,6 @@
-"""Whatever bytes come, a reader gives what is right or refuses in one line; it never crashes.
+"""Whatever the bytes, a reader returns what is right or refuses in one line; it never crashes.
 
-Each example is what a writer of ours might have written with something done to it, or anything.
+Each example is the output of one of our writers with a few changes, or arbitrary bytes.
 """
 
 import hashlib
@@ -33,14 +33,14 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=8,
 )
-# Nested so deep that a reader that calls itself runs out of stack.
+# Nested so deep that a recursive reader overflows the stack.
 DEEP = st.sampled_from([b"[" * 100_000, b'{"a":' * 100_000, b'{"doc": ' + b"[" * 100_000])
 
 
 @st.composite
-def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
-    """`whole` with bytes changed, cut out or put in; or bytes that have nothing to do with it."""
-    raw = bytearray(whole)
+def damaged(draw: st.DrawFn, intact: bytes) -> bytes:
+    """`intact` with bytes changed, removed or inserted; or arbitrary bytes."""
+    raw = bytearray(intact)
     for _ in range(draw(st.integers(0, 3))):
         start = draw(st.integers(0, len(raw)))
         end = start + draw(st.integers(0, 4))
@@ -52,17 +52,17 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
 def changed(draw: st.DrawFn, value: dict[str, Any]) -> bytes:
     """A JSON object with some values, anywhere in it, replaced by others."""
     value = json.loads(json.dumps(value))
-    inner = [value, *(part for part in value.values() if isinstance(part, dict))]
+    inner = [value, *(section for section in value.values() if isinstance(section, dict))]
     for _ in range(draw(st.integers(1, 3))):
-        part = draw(st.sampled_from(inner))
-        if part:
-            part[draw(st.sampled_from(sorted(part)))] = draw(JSON)
+        section = draw(st.sampled_from(inner))
+        if section:
+            section[draw(st.sampled_from(sorted(section)))] = draw(JSON)
     return json.dumps(value).encode()
 
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """What is refused is refused in one line, and not a long one."""
+    """A refusal is one line, and not a long one."""
     try:
         yield
     except GptError as error:
@@ -92,8 +92,8 @@ def with_bytes(path: Path, raw: bytes, read: Callable[[], object]) -> None:
 @fuzzed
 @given(data=st.data())
 def test_any_tokenizer_file_is_read_or_refused(model: Path, data: st.DataObject) -> None:
-    whole = json.dumps(TOKENIZER.spec()).encode()
-    raw = data.draw(damaged(whole) | changed(TOKENIZER.spec()))
+    intact = json.dumps(TOKENIZER.spec()).encode()
+    raw = data.draw(damaged(intact) | changed(TOKENIZER.spec()))
     path = model / "tokenizer.json"
 
     def read() -> None:
@@ -111,8 +111,8 @@ def test_any_tokenizer_file_is_read_or_refused(model: Path, data: st.DataObject)
 @given(data=st.data())
 def test_any_config_is_read_or_refused(model: Path, data: st.DataObject) -> None:
     path = model / "config.json"
-    whole = path.read_bytes()
-    raw = data.draw(damaged(whole) | changed(json.loads(whole)))
+    intact = path.read_bytes()
+    raw = data.draw(damaged(intact) | changed(json.loads(intact)))
     with_bytes(path, raw, lambda: load_model(model))
 
 
@@ -123,9 +123,9 @@ def test_any_weights_are_read_or_refused_also_where_the_hash_is_theirs(
     model: Path, data: st.DataObject
 ) -> None:
     path = model / "model.safetensors"
-    whole = path.read_bytes()
-    size = int.from_bytes(whole[:8], "little")
-    header = data.draw(damaged(whole[8 : 8 + size]) | changed(json.loads(whole[8 : 8 + size])))
+    intact = path.read_bytes()
+    size = int.from_bytes(intact[:8], "little")
+    header = data.draw(damaged(intact[8 : 8 + size]) | changed(json.loads(intact[8 : 8 + size])))
     length = data.draw(st.just(len(header)) | st.integers(0, 2**64 - 1))
     config = (model / "config.json").read_bytes()
 
@@ -134,7 +134,7 @@ def test_any_weights_are_read_or_refused_also_where_the_hash_is_theirs(
         load_model(model)
 
     try:
-        with_bytes(path, length.to_bytes(8, "little") + header + whole[8 + size :], read)
+        with_bytes(path, length.to_bytes(8, "little") + header + intact[8 + size :], read)
     finally:
         (model / "config.json").write_bytes(config)
 
