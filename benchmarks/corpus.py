@@ -130,9 +130,9 @@ def memory(pid: int) -> float:
     total = 0.0
     try:
         process = psutil.Process(pid)
-        for one in (process, *process.children(recursive=True)):
-            held = one.memory_full_info()
-            total += getattr(held, "pss", held.uss)
+        for member in (process, *process.children(recursive=True)):
+            usage = member.memory_full_info()
+            total += getattr(usage, "pss", usage.uss)
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return 0.0
     return total / 1e6
@@ -184,11 +184,11 @@ def encoding_alone(kind: str) -> None:
             start = time.process_time()
             work()
             speeds[name].append(size / 1e6 / (time.process_time() - start))
-    one, other = (statistics.median(found) for found in speeds.values())
+    ours_median, theirs_median = (statistics.median(values) for values in speeds.values())
     # Turn by turn, since a shared machine is as fast as it is for both of a pair.
     ratios = sorted(ours / theirs for ours, theirs in zip(*speeds.values(), strict=True))
     print(
-        f"{kind:18} {one:7.1f} {other:8.1f} {statistics.median(ratios):7.2f} "
+        f"{kind:18} {ours_median:7.1f} {theirs_median:8.1f} {statistics.median(ratios):7.2f} "
         f"({ratios[0]:.2f} to {ratios[-1]:.2f})",
         flush=True,
     )

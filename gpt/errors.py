@@ -5,12 +5,12 @@
     ├── DataError         a corpus, a text file, a download, a token file
     ├── TokenizerError    text that cannot be encoded, a broken tokenizer.json
     ├── CheckpointError   a model or checkpoint that is broken or does not belong here
-    ├── TrainingError     a training that cannot go on (non-finite loss, out of memory)
-    └── SubmissionError   a submission to a competition that does not hold together
+    ├── TrainingError     a training that cannot continue (non-finite loss, out of memory)
+    └── SubmissionError   a submission to a competition that is inconsistent
 
-The message is one line: what and where (file or key, with the value), then the way to mend it. It
-may quote a file of somebody else: what would steer a terminal is shown escaped, and no file makes
-it long. Faults of our own stay plain Python exceptions, with their traceback.
+The message is one line, `where = value: what is wrong; what to do`. It may quote a file of somebody
+else: control characters are escaped, and its length is limited. Faults of our own stay plain Python
+exceptions, with their traceback.
 """
 
 from pathlib import Path
@@ -19,12 +19,12 @@ MAX_CHARACTERS = 800
 
 
 class GptError(Exception):
-    """A fault the user can mend; shown as one line, without a traceback."""
+    """A fault that the user can fix; shown as one line, without a traceback."""
 
     def __init__(self, message: str) -> None:
         line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
         if len(line) > MAX_CHARACTERS:
-            # What it is about stands at its beginning, the way to mend it at its end.
+            # Where it is wrong is at the beginning, what to do at the end.
             line = f"{line[: MAX_CHARACTERS // 2]} ... {line[-MAX_CHARACTERS // 2 :]}"
         super().__init__(line)
 
@@ -46,7 +46,7 @@ class CheckpointError(GptError):
 
 
 class TrainingError(GptError):
-    """Training cannot go on: a non-finite loss or gradient, or memory that does not suffice."""
+    """Training cannot continue: a non-finite loss or gradient, or too little memory."""
 
 
 class SubmissionError(GptError):
@@ -54,13 +54,13 @@ class SubmissionError(GptError):
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
-    """The error for an input file that the system, or its compression, cannot read."""
+    """Returns the error for an input file that the system, or its compression, cannot read."""
     # pyarrow's errors have a message and no number.
     reason = error.strerror or " ".join(str(error).split())
     return DataError(f"{path}: {reason}; check the path and its permissions")
 
 
 def damaged(path: Path, what: str) -> DataError:
-    """The error for an input of a stage that is not what the stage before wrote."""
+    """Returns the error for an input of a stage that is not what the stage before wrote."""
     # DVC trusts its cache without hashing it again, so the copy there has to go as well.
     return DataError(f"{path}: {what}; delete .dvc/cache/files and {path.parent}, then: dvc repro")

@@ -28,20 +28,15 @@ def make_source(corpus: str, data: DataParams) -> Source:
         case "verse":
             return verse_plays(data.verse_bytes, data.seed)
         case "own":
-            path = Path(data.path)
-            return own_text(path, data.sha256, files=data.files, column=data.column)
+            return own_text(Path(data.path), data.sha256, files=data.files, column=data.column)
         case "shakespeare":
             return single_text(downloads.fetch(downloads.SHAKESPEARE, cache, mirror))
         case "names":
             return name_list(downloads.fetch(downloads.NAMES, cache, mirror))
         case "tinystories":
             return stories(*fetch_all(downloads.TINYSTORIES, data))
-        case "openwebtext":
-            return tables(*fetch_all(downloads.OPENWEBTEXT[: data.shards], data))
-        case "fineweb_edu":
-            return tables(*fetch_all(downloads.FINEWEB_EDU[: data.shards], data))
         case _:
-            raise AssertionError(corpus)  # params.py knows them all
+            return tables(*fetch_all(downloads.TABLES[corpus][: data.shards], data))
 
 
 def verse_plays(size: int, seed: int) -> Source:

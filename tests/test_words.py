@@ -43,7 +43,7 @@ IDENTIFIERS = frozenset(
     """.split()  # noqa: SIM905
 )
 # The words of the default corpus.
-DATA = {REPOSITORY / "verse/lexicon.py"}
+DATA = {REPOSITORY / "verse/words.py", REPOSITORY / "verse/rules.py"}
 # Where the word is the thing's own name.
 ALLOWED: dict[str, str] = {}
 

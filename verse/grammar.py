@@ -105,7 +105,7 @@ _Entry = tuple[str, tuple[int, ...], int]  # option key, end positions, mass wit
 
 
 class _Terminal:
-    """A symbol that stands for words, as entries; some are offered in some contexts only."""
+    """A symbol for words, as entries; some are offered in some contexts only."""
 
     __slots__ = ("_entries", "_offered", "needs", "symbol")
 

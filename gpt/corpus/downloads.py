@@ -10,6 +10,7 @@ its bytes are verified.
 Not here: what is in the files (sources.py).
 """
 
+import errno
 import os
 import re
 import urllib.request
@@ -62,16 +63,18 @@ TINYSTORIES = [
     HubFile(file, "roneneldan/TinyStories", file)
     for file in ("TinyStoriesV2-GPT4-train.txt", "TinyStoriesV2-GPT4-valid.txt")
 ]
-# Web pages like GPT-2's, in 80 shards of about 500 MB of text.
-OPENWEBTEXT = [
-    HubFile(f"openwebtext/{shard}", "Skylion007/openwebtext", f"plain_text/{shard}")
-    for shard in (f"train-{number:05d}-of-00080.parquet" for number in range(80))
-]
-# nanochat's shards, shuffled, of about 250 million characters each.
-FINEWEB_EDU = [
-    HubFile(f"fineweb_edu/{shard}", "karpathy/fineweb-edu-100b-shuffle", shard)
-    for shard in (f"shard_{number:05d}.parquet" for number in range(1823))
-]
+TABLES = {
+    # Web pages like GPT-2's, in 80 shards of about 500 MB of text.
+    "openwebtext": [
+        HubFile(f"openwebtext/{shard}", "Skylion007/openwebtext", f"plain_text/{shard}")
+        for shard in (f"train-{number:05d}-of-00080.parquet" for number in range(80))
+    ],
+    # nanochat's shards, shuffled, of about 250 million characters each.
+    "fineweb_edu": [
+        HubFile(f"fineweb_edu/{shard}", "karpathy/fineweb-edu-100b-shuffle", shard)
+        for shard in (f"shard_{number:05d}.parquet" for number in range(1823))
+    ],
+}
 
 
 def fetch(
@@ -179,7 +182,7 @@ def _is_intact(path: Path) -> bool:
 
 def _unavailable(file: str, source: str, error: Exception) -> DataError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return DataError(
-        f"{file}: could not be downloaded from {source} ({reason}); save it in a folder and set "
-        "GPT_MIRROR to that folder"
-    )
+    remedy = "save it in a folder and set GPT_MIRROR to that folder"
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        remedy = "free disk space"
+    return DataError(f"{file}: could not be downloaded from {source} ({reason}); {remedy}")

@@ -140,7 +140,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Yields lines with their \\n; other line breaks of Unicode may stand inside JSON strings."""
+    """Yields lines with their \\n; Unicode's other line breaks may be inside JSON strings."""
     rest = ""
     for chunk in read_text(path):
         *lines, last = chunk.split("\n")

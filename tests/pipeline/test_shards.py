@@ -35,7 +35,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     yield tmp_path
 
 
-def given(**changes: object) -> params.Params:
+def params_with(**changes: object) -> params.Params:
     loaded = params.parse(TEXT).model_dump()
     for key, value in changes.items():
         section, name = key.split("__")
@@ -51,7 +51,7 @@ def write(parts: list[tuple[str, str]] = PARTS) -> dict[str, Any]:
 
 
 def tokens_of(**changes: object) -> dict[str, list[int]]:
-    tokenize.tokenize(given(**changes), tracking.Run())
+    tokenize.tokenize(params_with(**changes), tracking.Run())
     size = load_tokenizer(tokenize.TOKENS / "tokenizer.json").vocab_size
     return {split: open_tokens(tokenize.TOKENS, split, size)[:].tolist() for split in SPLITS}
 
@@ -67,7 +67,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_large_split_stands_in_several_files_that_read_like_one(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = write()
+    single = write()
     expected = {split: list(read_chunks(tokenize.CORPUS, split)) for split in SPLITS}
     monkeypatch.setattr(corpus_writer, "SHARD_BYTES", 1000)
     made = write()
@@ -77,7 +77,7 @@ def test_a_large_split_stands_in_several_files_that_read_like_one(
     assert names == [f"train-{number:05d}.jsonl" for number in range(len(names))]
     assert len(names) > 3
     for split in SPLITS:
-        assert {**made["splits"][split], "shards": 0} == {**whole["splits"][split], "shards": 0}
+        assert {**made["splits"][split], "shards": 0} == {**single["splits"][split], "shards": 0}
     assert all(path.stat().st_size < 1400 for path in tokenize.CORPUS.glob("*.jsonl"))
 
 
@@ -102,7 +102,7 @@ def test_shards_encoded_by_other_processes_give_the_same_bytes_and_are_taken(
     write()
     changes = {"tokenizer__kind": "bpe", "tokenizer__vocab_size": 300}
     (repository / "params.yaml").write_text(
-        json.dumps(given(**changes).model_dump()), encoding="utf-8"
+        json.dumps(params_with(**changes).model_dump()), encoding="utf-8"
     )
     expected = tokens_of(**changes)
     files = {path.name: path.read_bytes() for path in tokenize.TOKENS.iterdir()}
@@ -162,9 +162,9 @@ def test_a_manifest_that_names_another_file_is_refused(
 ) -> None:
     write()
     path = tokenize.CORPUS / "corpus.json"
-    facts = json.loads(path.read_bytes())
-    facts["splits"]["train"]["shards"][0]["file"] = name
-    path.write_text(json.dumps(facts), encoding="utf-8")
+    manifest_dict = json.loads(path.read_bytes())
+    manifest_dict["splits"]["train"]["shards"][0]["file"] = name
+    path.write_text(json.dumps(manifest_dict), encoding="utf-8")
     with pytest.raises(DataError, match="does not describe file 0 of train"):
         list(read_chunks(tokenize.CORPUS, "train"))
 
@@ -175,45 +175,49 @@ def test_a_manifest_that_names_another_file_is_refused(
 def mixed(repository: Path, **changes: object) -> params.Params:
     (repository / "own").mkdir(exist_ok=True)
     (repository / "own/sea.txt").write_text("The sea is wide. " * 400, encoding="utf-8")
-    return given(data__corpus="own+verse", data__path="own", data__verse_bytes=200_000, **changes)
+    return params_with(
+        data__corpus="own+verse", data__path="own", data__verse_bytes=200_000, **changes
+    )
 
 
 def test_several_sources_are_one_corpus_each_in_files_of_its_own(repository: Path) -> None:
-    asked = mixed(repository, data__weights=[1.0, 3.0])
-    prepare.prepare(asked, tracking.Run())
-    facts = json.loads((tokenize.CORPUS / "corpus.json").read_bytes())
-    assert facts["weights"] == {"own": 1.0, "verse": 3.0}
-    assert facts["split_by"] == "contiguous and document"
-    # What is known of verse is not known of the whole.
-    assert "information_bits" not in facts["splits"]["val"]
+    config = mixed(repository, data__weights=[1.0, 3.0])
+    prepare.prepare(config, tracking.Run())
+    manifest_dict = json.loads((tokenize.CORPUS / "corpus.json").read_bytes())
+    assert manifest_dict["weights"] == {"own": 1.0, "verse": 3.0}
+    assert manifest_dict["split_by"] == "contiguous and document"
+    # The information of verse is not that of the mixture.
+    assert "information_bits" not in manifest_dict["splits"]["val"]
     for split in ("train", "val"):
         own, verse = shards_of(tokenize.CORPUS, split)
         assert (own.corpus, verse.corpus) == ("own", "verse")
         docs = [doc for doc, _ in read_shard(own)]
         assert set(docs) == {"own/sea.txt"}
         assert all(doc.startswith("verse/play-") for doc, _ in read_shard(verse))
-    tokenize.tokenize(asked, tracking.Run())
-    parts = weighted_sources(manifest(tokenize.TOKENS))
-    assert [(part.corpus, part.weight) for part in parts] == [("own", 1.0), ("verse", 3.0)]
+    tokenize.tokenize(config, tracking.Run())
+    sources = weighted_sources(manifest(tokenize.TOKENS))
+    assert [(source.corpus, source.weight) for source in sources] == [("own", 1.0), ("verse", 3.0)]
     vocab_size = load_tokenizer(tokenize.TOKENS / "tokenizer.json").vocab_size
     ids = open_tokens(tokenize.TOKENS, "train", vocab_size)
-    assert sum(part.tokens for part in parts) == len(ids)
+    assert sum(source.tokens for source in sources) == len(ids)
     bos = load_tokenizer(tokenize.TOKENS / "tokenizer.json").bos
-    assert np.flatnonzero(ids[:] == bos)[:2].tolist() == [0, parts[0].tokens]
+    assert np.flatnonzero(ids[:] == bos)[:2].tolist() == [0, sources[0].tokens]
 
 
 def test_sources_stand_in_the_order_of_their_files() -> None:
     files = [("verse", 5), ("own", 7), ("own", 2)]
     shards = [{"corpus": corpus, "tokens": tokens} for corpus, tokens in files]
-    facts = {"weights": {"own": 1.0, "verse": 3.0}, "splits": {"train": {"shards": shards}}}
-    found = [(part.corpus, part.tokens, part.weight) for part in weighted_sources(facts)]
-    assert found == [("verse", 5, 3.0), ("own", 9, 1.0)]
+    manifest_dict = {"weights": {"own": 1.0, "verse": 3.0}, "splits": {"train": {"shards": shards}}}
+    sources = [
+        (source.corpus, source.tokens, source.weight) for source in weighted_sources(manifest_dict)
+    ]
+    assert sources == [("verse", 5, 3.0), ("own", 9, 1.0)]
 
 
 def test_without_weights_the_sources_count_by_their_sizes(repository: Path) -> None:
-    asked = mixed(repository)
-    prepare.prepare(asked, tracking.Run())
-    tokenize.tokenize(asked, tracking.Run())
+    config = mixed(repository)
+    prepare.prepare(config, tracking.Run())
+    tokenize.tokenize(config, tracking.Run())
     assert weighted_sources(manifest(tokenize.TOKENS)) == []
 
 
@@ -232,4 +236,4 @@ def test_a_corpus_or_weight_that_cannot_be_is_refused(
     corpora: str, weights: list[float], said: str
 ) -> None:
     with pytest.raises(ParamsError, match=said):
-        given(data__corpus=corpora, data__weights=weights)
+        params_with(data__corpus=corpora, data__weights=weights)

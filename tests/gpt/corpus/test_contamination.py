@@ -26,11 +26,11 @@ def write(folder: Path, **splits: Documents) -> Path:
 
 def by_hand(train: Documents, val: Documents) -> float:
     def grams(documents: Documents) -> set[tuple[str, ...]]:
-        found = set()
+        result = set()
         for _, text in documents:
             words = re.findall(r"[^\W_]+", text.lower())
-            found |= {tuple(words[start : start + 8]) for start in range(len(words) - 7)}
-        return found
+            result |= {tuple(words[start : start + 8]) for start in range(len(words) - 7)}
+        return result
 
     return len(grams(train) & grams(val)) / len(grams(val))
 
@@ -43,7 +43,7 @@ def written_by_chance(seed: int, count: int, words: int) -> Documents:
     ]
 
 
-def test_the_share_is_that_of_sets_of_eight_words(tmp_path: Path) -> None:
+def test_the_fraction_is_that_of_sets_of_eight_words(tmp_path: Path) -> None:
     train, val = written_by_chance(1, 40, 300), written_by_chance(2, 5, 300)
     expected = by_hand(train, val)
     assert 0.05 < expected < 0.95
@@ -51,7 +51,7 @@ def test_the_share_is_that_of_sets_of_eight_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("train", "val", "share"),
+    ("train", "val", "fraction"),
     [
         ("a b c d e f g h", "A, b; C-d\n(e) f_g 'h'", 1.0),
         ("a b c d e f g h", "a b c d e f g i", 0.0),
@@ -61,9 +61,9 @@ def test_the_share_is_that_of_sets_of_eight_words(tmp_path: Path) -> None:
     ],
 )
 def test_case_and_punctuation_do_not_matter_and_order_does(
-    tmp_path: Path, train: str, val: str, share: float | None
+    tmp_path: Path, train: str, val: str, fraction: float | None
 ) -> None:
-    assert shared_ngrams(write(tmp_path, train=[("0", train)], val=[("1", val)]), "val") == share
+    assert shared_ngrams(write(tmp_path, train=[("0", train)], val=[("1", val)]), "val") == fraction
 
 
 def test_no_run_of_words_reaches_into_the_next_document(tmp_path: Path) -> None:
@@ -87,12 +87,12 @@ def test_a_run_across_the_parts_of_a_document_is_found(
         writer.write("val", "1", text)
         writer.finish({})
     # Where a batch of the held-out text ends, words that it cuts make 8-grams of their own.
-    share = shared_ngrams(tmp_path, "val")
-    assert share is not None
-    assert share > 0.95
+    fraction = shared_ngrams(tmp_path, "val")
+    assert fraction is not None
+    assert fraction > 0.95
 
 
-def test_a_sample_of_many_estimates_the_share(
+def test_a_sample_of_many_estimates_the_fraction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = [(str(n), " ".join(f"w{n}x{m}" for m in range(400))) for n in range(100)]

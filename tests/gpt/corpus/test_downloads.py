@@ -322,7 +322,7 @@ def test_a_mirror_folder_serves_files_of_the_hub_without_a_network(tmp_path: Pat
 
 
 def test_the_names_of_public_files_differ() -> None:
-    for files in (downloads.TINYSTORIES, downloads.OPENWEBTEXT, downloads.FINEWEB_EDU):
+    for files in (downloads.TINYSTORIES, *downloads.TABLES.values()):
         assert (
             len({file.file for file in files}) == len({file.path for file in files}) == len(files)
         )

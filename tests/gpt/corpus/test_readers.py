@@ -1,4 +1,4 @@
-"""Files of every kind are read as the documents they hold, or refused by file and place."""
+"""Files of every kind are read as the documents they hold, or refused by file and position."""
 
 import csv
 import gzip
@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import planted
 import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
+from small_corpus import joined, written
 
-from gpt.corpus import readers
+from gpt.corpus import readers, sources
+from gpt.corpus.readers import READ_BYTES
 from gpt.errors import DataError
 
 TEXTS = ["Once upon a time", "é€😀\r\n\u2028 line", 'a "quoted", word', "\x85\x1c\f"]
@@ -21,7 +24,7 @@ ROWS = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0\r"),
 
 
 def jsonl(rows: list[str], column: str = "text") -> bytes:
-    return "".join(json.dumps({"id": 7, column: row}) + "\n" for row in rows).encode()
+    return "".join(json.dumps({"id": 7, column: text}) + "\n" for text in rows).encode()
 
 
 def zstd(raw: bytes) -> bytes:
@@ -31,7 +34,7 @@ def zstd(raw: bytes) -> bytes:
 def write_csv(path: Path, rows: list[str], column: str = "text") -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerows([["id", column], *([7, row] for row in rows)])
+        writer.writerows([["id", column], *([7, text] for text in rows)])
 
 
 def write_parquet(path: Path, rows: list[object], column: str = "text") -> None:
@@ -188,6 +191,46 @@ def test_separated_documents_come_whole_however_they_are_read(
         patch.setattr(readers, "READ_BYTES", size)
         path = Path(folder, "a.txt")
         path.write_text("\n<|end|>\n".join(stories) + "\n<|end|>\n", encoding="utf-8")
-        found = readers.read_separated(path, "<|end|>", "a")
+        documents = readers.read_separated(path, "<|end|>", "a")
         expected = path.read_text(encoding="utf-8").split("<|end|>")[:-1]
-        assert ["".join(story.chunks()) for story in found] == [s.strip("\n") for s in expected]
+        assert ["".join(story.chunks()) for story in documents] == [s.strip("\n") for s in expected]
+
+
+@pytest.mark.fault(16, planted=planted.LINE_BREAKS_CHANGED)
+@pytest.mark.fault(17)
+@pytest.mark.parametrize(
+    "text", ["one\r\ntwo\r\n", "a\0b", "\x1a\f\x85\u2028\u2029", "é€😀", "<|endoftext|>", "a\rb"]
+)
+def test_text_is_in_the_corpus_unchanged(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    chunks = written(tmp_path / "corpus", sources.own_text(tmp_path / "a.txt"))
+    assert joined(chunks["train"]) + joined(chunks["val"]) == text
+
+
+@pytest.mark.fault(16, planted=planted.BOM_KEPT)
+def test_a_byte_order_mark_is_left_out_at_the_start_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfa\xef\xbb\xbfb")
+    assert "".join(readers.read_text(tmp_path / "a.txt")) == "a\ufeffb"
+
+
+def test_characters_across_the_edge_of_a_read_block_stay_whole(tmp_path: Path) -> None:
+    for before in range(5):
+        text = "x" * (READ_BYTES - before) + "😀" * 3
+        (tmp_path / "a.txt").write_bytes(text.encode())
+        assert "".join(readers.read_text(tmp_path / "a.txt")) == text
+
+
+@pytest.mark.fault(16, planted=planted.WRONG_BYTE_NAMED)
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize(
+    "before", [0, 1, 100, *range(READ_BYTES - 5, READ_BYTES + 3), 2 * READ_BYTES]
+)
+@pytest.mark.parametrize(
+    "wrong", [b"\xff tail", b"\xe9", b"\xe2\x82", b"\xf0\x9f\x98", b"\xe2\x82x"]
+)
+def test_what_is_not_utf8_is_named_by_its_byte(
+    tmp_path: Path, bom: bytes, before: int, wrong: bytes
+) -> None:
+    (tmp_path / "a.txt").write_bytes(bom + b"x" * before + wrong)
+    with pytest.raises(DataError, match=rf"a\.txt: byte {len(bom) + before} is not UTF-8;"):
+        list(readers.read_text(tmp_path / "a.txt"))
