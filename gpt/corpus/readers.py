@@ -160,16 +160,16 @@ def _jsonl(path: Path, column: str) -> Iterator[tuple[int, str]]:
         if line.isspace():
             continue
         try:
-            row = json.loads(line)
+            fields = json.loads(line)
         except (ValueError, RecursionError):
             raise DataError(
                 f"{path}: line {number} is not JSON; put one object on each line"
             ) from None
-        if not isinstance(row, dict):
+        if not isinstance(fields, dict):
             raise DataError(
                 f'{path}: line {number} is not a JSON object; write {{"{column}": "..."}}'
             )
-        yield number, _value(path, number, row, column)
+        yield number, _value(path, number, fields, column)
 
 
 def _csv(path: Path, column: str) -> Iterator[tuple[int, str]]:
@@ -177,8 +177,8 @@ def _csv(path: Path, column: str) -> Iterator[tuple[int, str]]:
     # strict: a quote that is never closed would otherwise swallow the rest of the file.
     reader = csv.DictReader(_lines(path), strict=True)
     try:
-        for number, row in enumerate(reader, start=1):
-            yield number, _value(path, number, row, column)
+        for number, fields in enumerate(reader, start=1):
+            yield number, _value(path, number, fields, column)
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.reader.line_num}: {error}; fix that line") from None
 
@@ -208,9 +208,9 @@ def _parquet(path: Path, column: str) -> Iterator[tuple[int, str]]:
         raise unreadable(path, error) from None
 
 
-def _value(path: Path, number: int, row: dict[str, Any], column: str) -> str:
+def _value(path: Path, number: int, fields: dict[str, Any], column: str) -> str:
     try:
-        value = row[column]
+        value = fields[column]
     except KeyError:
         raise _no_column(path, column, [key for key in row if key]) from None
     if value is None:
