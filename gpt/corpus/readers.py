@@ -212,7 +212,7 @@ def _value(path: Path, number: int, fields: dict[str, Any], column: str) -> str:
     try:
         value = fields[column]
     except KeyError:
-        raise _no_column(path, column, [key for key in row if key]) from None
+        raise _no_column(path, column, [key for key in fields if key]) from None
     if value is None:
         return ""
     if not isinstance(value, str):
