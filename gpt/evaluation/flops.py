@@ -6,6 +6,7 @@ Knows configs and counts, not tensors; tests compare it with PyTorch's own count
 import math
 
 from gpt.config import ModelConfig, TrainConfig
+from gpt.errors import ParamsError
 
 BYTES = 4  # weights, gradients and moments are float32
 
@@ -35,6 +36,8 @@ def steps_of(model: ModelConfig, train: TrainConfig, vocab_size: int, parameters
     20 tokens/parameter  tokens seen per parameter; 20 is about compute-optimal for large models
                          (Hoffmann et al. 2022)
     1e15 flops           as `flops_per_token` counts them
+
+    Raises ParamsError for a budget beyond what floats can count.
     """
     if not train.budget:
         return train.steps
@@ -44,6 +47,8 @@ def steps_of(model: ModelConfig, train: TrainConfig, vocab_size: int, parameters
         tokens *= parameters
     elif unit == "flops":
         tokens /= flops_per_token(model, vocab_size)
+    if math.isinf(tokens):
+        raise ParamsError(f"train.budget = {train.budget}: is infinite; write a smaller number")
     tokens_per_step = tokens_of(model, train.model_copy(update={"steps": 1}))
     return max(1, math.ceil(tokens / tokens_per_step))
 

@@ -44,7 +44,9 @@ def test_every_preset_can_be_planned() -> None:
         assert count_parameters(model_to_count(shape, 65)) > 0 < tokens_of(shape, config)
 
 
-@pytest.mark.parametrize("budget", ["20", "tokens", "-1 tokens", "1e-3 flops", "3 x"])
+@pytest.mark.parametrize(
+    "budget", ["20", "tokens", "-1 tokens", "1e-3 flops", "3 x", "1e999 tokens"]
+)
 def test_an_invalid_budget_is_an_error_of_one_line(trial: TrialRepository, budget: str) -> None:
     shown = CliRunner().invoke(app, ["plan", "-S", f"train.budget={budget}", "--seconds", "0"])
     assert shown.exit_code == 2
