@@ -4,12 +4,12 @@ Parameters, FLOPs and bytes of state are counted on a model without weights. Tim
 measured: the model trains on random tokens for some seconds, on this machine, in this process.
 """
 
-import contextlib
 import importlib
 import json
 import sys
 import time
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ import typer
 
 from commands.root import at_root
 from gpt.batches import RandomCrops, val_batches
-from gpt.config import OUR_SOURCE, ModelConfig, TrainConfig
+from gpt.config import OUR_SOURCE, ModelConfig
 from gpt.decoding.decoder import KVCacheDecoder
 from gpt.device import choose_device
 from gpt.errors import DataError, ParamsError
@@ -28,7 +28,7 @@ from gpt.evaluation.flops import flops_per_token, state_bytes, steps_of, tokens_
 from gpt.files import read_json
 from gpt.model import GPT
 from gpt.model_source import count_parameters, make_model, without_weights
-from gpt.trainer import Callback, StepStats, Trainer
+from gpt.trainer import Trainer
 from repro.errors import UserError
 from repro.params import parse_yaml
 from stages.params import TOKENIZE_METRICS, Params, load, parse
@@ -53,9 +53,6 @@ class Plan:
     seconds: float | None = None  # of the training
     peak_bytes: int | None = None  # of this process
     device: str = ""
-
-
-# --- params ---------------------------------------------------------------------------------------
 
 
 def with_changes(changes: list[str]) -> Params:
@@ -95,103 +92,72 @@ def expected_vocab_size(params: Params) -> int:
     return {"byte": 257, "gpt2": 50_257}.get(kind, params.tokenizer.vocab_size)
 
 
-# --- the plan -------------------------------------------------------------------------------------
-
-
 def plan(params: Params, seconds: float) -> Plan:
     """What the training of `params` takes, measured in a trial of `seconds` (0: no trial)."""
     shape, config, _ = params.resolved()
     vocab_size = expected_vocab_size(params)
     model = model_to_count(shape, vocab_size)
-    parameters = count_parameters(model)
-    steps = steps_of(shape, config, vocab_size, parameters)
-    config = config.model_copy(update={"steps": steps})
-    tokens = tokens_of(shape, config)
-    muon_parameters = 0
+    parameters, muon_parameters = count_parameters(model), 0
     # A learner's model may lack the groups; the trial, or training, says what Muon needs.
     if config.optimizer == "muon" and hasattr(model, "parameter_groups"):
         matrices = model.parameter_groups().hidden_matrices
         muon_parameters = sum(matrix.numel() for matrix, _ in matrices)
-    counted = Plan(
-        parameters=parameters,
-        tokens=tokens,
-        flops=float(tokens * flops_per_token(shape, vocab_size)),
-        state_bytes=state_bytes(parameters, muon_parameters),
-    )
-    if not seconds or not steps:
-        return counted
-    return measured(counted, params, shape, config, vocab_size, seconds)
+    steps = steps_of(shape, config, vocab_size, parameters)
+    tokens = tokens_of(shape, config.model_copy(update={"steps": steps}))
+    flops = float(tokens * flops_per_token(shape, vocab_size))
+    counted = Plan(parameters, tokens, flops, state_bytes(parameters, muon_parameters))
+    return _with_trial(counted, params, steps, seconds) if seconds and steps else counted
 
 
 def model_to_count(shape: ModelConfig, vocab_size: int) -> GPT:
     """The model of `shape`; ours without memory for its weights."""
     # A learner's file may compute with the weights that it initializes.
-    with without_weights() if shape.source == OUR_SOURCE else contextlib.nullcontext():
+    with without_weights() if shape.source == OUR_SOURCE else nullcontext():
         return make_model(shape, vocab_size)
 
 
-class _TrialOver(Exception):
-    """Ends the trial."""
-
-
-class _Clock(Callback):
-    """Takes the time of every update, and ends the trial after `seconds`."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self.times = [time.monotonic()]
-
-    def on_step_end(self, trainer: Trainer, stats: StepStats) -> None:
-        self.times.append(time.monotonic())
-        elapsed = self.times[-1] - self.times[0]
-        if len(self.times) > WARMUP_UPDATES + 3 and elapsed > self._seconds:
-            raise _TrialOver
-
-
-def measured(
-    counted: Plan,
-    params: Params,
-    shape: ModelConfig,
-    config: TrainConfig,
-    vocab_size: int,
-    seconds: float,
-) -> Plan:
+def _with_trial(counted: Plan, params: Params, steps: int, seconds: float) -> Plan:
     """`counted` with time and memory, from training for `seconds`."""
-    # What the stage imports takes memory too.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what libraries warn of each other
+        # What the stage imports takes memory too.
         for module in ("stages.train", *(MLFLOW_MODULES if params.runtime.tracking else ())):
             importlib.import_module(module)
+    shape, config, _ = params.resolved()
+    vocab_size, block_size = expected_vocab_size(params), shape.block_size
     device = choose_device(config.device, config.dtype, config.threads)
     device.apply()
-    block_size, batch_size = shape.block_size, config.batch_size
     num_ids = 50 * block_size + config.eval_tokens
     ids = np.random.default_rng(0).integers(vocab_size, size=num_ids).astype(np.uint32)
+    sizes: dict[str, Any] = {"block_size": block_size, "batch_size": config.batch_size}
     trainer = Trainer(
         make_model(shape, vocab_size, params.seed),
-        RandomCrops(ids, block_size=block_size, batch_size=batch_size, seed=params.seed),
-        val_batches(ids, block_size=block_size, tokens=config.eval_tokens, batch_size=batch_size),
-        config.model_copy(update={"eval_every": 0}),
+        RandomCrops(ids, seed=params.seed, **sizes),
+        val_batches(ids, tokens=config.eval_tokens, **sizes),
+        config.model_copy(update={"steps": steps}),
         device,
         params.seed,
     )
-    clock = _Clock(seconds)
-    trainer.callbacks.append(clock)
-    with contextlib.suppress(_TrialOver):
-        trainer.run()
-    updates = np.diff(clock.times)
+    trainer.model.train()
+    times = [time.monotonic()]
+    for step in range(steps):
+        trainer.train_step(step)
+        times.append(time.monotonic())
+        if step > WARMUP_UPDATES and times[-1] - times[0] > seconds:
+            break
+    updates = np.diff(times)
     # The mean, not the median: a whole training has its slow updates too.
     per_step = float(np.mean(updates[WARMUP_UPDATES if len(updates) > WARMUP_UPDATES else 0 :]))
     start = time.monotonic()
     trainer.validation_loss()
     per_evaluation = time.monotonic() - start
     if not params.runtime.sample_every:  # then every evaluation shows a sample
-        tokens = params.runtime.sample_tokens
-        per_evaluation += tokens * _seconds_per_token(trainer.model, device.name)
-    evaluations = 1 + (config.steps // config.eval_every if config.eval_every else 0)
+        per_token = _seconds_per_token(trainer.model, device.name)
+        per_evaluation += params.runtime.sample_tokens * per_token
+    evaluations = 1 + (steps // config.eval_every if config.eval_every else 0)
     return replace(
         counted,
-        seconds=config.steps * per_step + evaluations * per_evaluation,
+        seconds=steps * per_step + evaluations * per_evaluation,
         peak_bytes=_peak_bytes(device.name),
         device=f"{device.name} {device.dtype}",
     )
@@ -220,9 +186,6 @@ def _peak_bytes(device: str) -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-# --- for a terminal -------------------------------------------------------------------------------
 
 
 def text_of(plan: Plan, price: float) -> str:
