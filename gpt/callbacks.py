@@ -10,6 +10,7 @@ None of them changes a weight. Saved states: gpt/training_state.py.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,19 @@ CURVE_POINTS = 400
 DEAD_BELOW = 1e-4
 
 
+@dataclass
 class TrainingCurve(Callback):
     """Means over every steps / CURVE_POINTS updates, and what an evaluation measures.
 
     `log` is told each new value with its step, as an MLflow run is.
     """
 
-    def __init__(self, log: Callable[[Mapping[str, float], int], None] = lambda *_: None) -> None:
-        self.points: list[dict[str, float]] = []
-        self._log = log
-        # Sums since the last point.
-        self._loss_sum = self._norm_sum = 0.0
-        self._clipped = 0
+    log: Callable[[Mapping[str, float], int], None] = lambda *_: None
+    points: list[dict[str, float]] = field(default_factory=list)
+    # Since the last point:
+    loss_sum: float = 0.0
+    norm_sum: float = 0.0
+    clipped: int = 0
 
     def add(self, trainer: Trainer, **values: float) -> None:
         """Adds values to the point of the trainer's step."""
@@ -55,25 +57,24 @@ class TrainingCurve(Callback):
         if not self.points or self.points[-1]["step"] != step:
             self.points.append({"step": step, "tokens": step * trainer.tokens_per_step})
         self.points[-1].update(values)
-        self._log({f"train/{k.removeprefix('train_')}": v for k, v in values.items()}, step)
+        self.log({f"train/{k.removeprefix('train_')}": v for k, v in values.items()}, step)
 
     def on_step_end(self, trainer: Trainer, stats: StepStats) -> None:
-        self._loss_sum += stats.loss
-        self._norm_sum += stats.grad_norm
-        self._clipped += 0 < trainer.config.grad_clip < stats.grad_norm
+        self.loss_sum += stats.loss
+        self.norm_sum += stats.grad_norm
+        self.clipped += 0 < trainer.config.grad_clip < stats.grad_norm
         config, step = trainer.config, trainer.progress.step
         every = max(1, config.steps // CURVE_POINTS)
         if step % every == 0:
             learning_rate = lr_multiplier(step - 1, config) * config.learning_rate
             self.add(
                 trainer,
-                train_loss=round(self._loss_sum / every, 6),
+                train_loss=round(self.loss_sum / every, 6),
                 learning_rate=float(f"{learning_rate:.6g}"),
-                grad_norm=round(self._norm_sum / every, 6),
-                clip_rate=round(self._clipped / every, 6),
+                grad_norm=round(self.norm_sum / every, 6),
+                clip_rate=round(self.clipped / every, 6),
             )
-            self._loss_sum = self._norm_sum = 0.0
-            self._clipped = 0
+            self.loss_sum, self.norm_sum, self.clipped = 0.0, 0.0, 0
 
     def on_evaluation_end(self, trainer: Trainer, val_loss: float) -> None:
         self.add(trainer, val_loss=round(val_loss, 6))
@@ -84,30 +85,24 @@ class TrainingCurve(Callback):
         table.to_csv(path, index=False, lineterminator="\n")
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "points": deepcopy(self.points),  # which keeps growing
-            "loss_sum": self._loss_sum,
-            "norm_sum": self._norm_sum,
-            "clipped": self._clipped,
-        }
+        # A copy, since the curve grows on.
+        return deepcopy({key: value for key, value in vars(self).items() if key != "log"})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.points = deepcopy(state["points"])
-        self._loss_sum, self._norm_sum = state["loss_sum"], state["norm_sum"]
-        self._clipped = state["clipped"]
+        vars(self).update(deepcopy(state))
 
 
+@dataclass
 class UpdateRatio(Callback):
     """Of the update before each evaluation, the median over the matrices of |update| / |weights|.
 
     About 0.001 is usual for AdamW.
     """
 
-    def __init__(self, curve: TrainingCurve) -> None:
-        self._curve = curve
-        self._before: list[Tensor] = []
-        self._hook: RemovableHandle | None = None
-        self._ratio = 0.0
+    curve: TrainingCurve
+    ratio: float = 0.0
+    _before: list[Tensor] = field(default_factory=list)
+    _hook: RemovableHandle | None = None
 
     def on_step_begin(self, trainer: Trainer) -> None:
         def copy_matrices(*_: object) -> None:
@@ -120,18 +115,18 @@ class UpdateRatio(Callback):
     def on_step_end(self, trainer: Trainer, stats: StepStats) -> None:
         if self._hook:
             self._hook.remove()
-            self._ratio = update_ratio(self._before, _matrices(trainer), trainer.full_tensor)
+            self.ratio = update_ratio(self._before, _matrices(trainer), trainer.full_tensor)
             self._hook, self._before = None, []
 
     def on_evaluation_end(self, trainer: Trainer, val_loss: float) -> None:
         if trainer.progress.step:
-            self._curve.add(trainer, update_ratio=float(f"{self._ratio:.6g}"))
+            self.curve.add(trainer, update_ratio=float(f"{self.ratio:.6g}"))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"ratio": self._ratio}
+        return {"ratio": self.ratio}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._ratio = state["ratio"]
+        self.ratio = state["ratio"]
 
 
 def _matrices(trainer: Trainer) -> list[Tensor]:
@@ -151,13 +146,13 @@ def update_ratio(
     return float(torch.stack(ratios).median())
 
 
+@dataclass
 class DeadUnits(Callback):
     """The fraction of the MLPs' units that no token of an evaluation activates."""
 
-    def __init__(self, curve: TrainingCurve) -> None:
-        self._curve = curve
-        self._peaks: dict[nn.Module, Tensor] = {}  # the largest absolute activation of each unit
-        self._hooks: list[RemovableHandle] = []
+    curve: TrainingCurve
+    _peaks: dict[nn.Module, Tensor] = field(default_factory=dict)  # of each unit, largest |x|
+    _hooks: list[RemovableHandle] = field(default_factory=list)
 
     def on_evaluation_begin(self, trainer: Trainer) -> None:
         self._peaks = {}
@@ -171,7 +166,7 @@ class DeadUnits(Callback):
         if self._peaks:
             peaks = trainer.all_reduce_max(torch.cat(list(self._peaks.values())))
             dead = int((peaks < DEAD_BELOW).sum()) / len(peaks)
-            self._curve.add(trainer, dead_units=round(dead, 6))
+            self.curve.add(trainer, dead_units=round(dead, 6))
 
     def _update_peak(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         peak = inputs[0].detach().abs().flatten(0, -2).amax(dim=0).float()
@@ -180,7 +175,7 @@ class DeadUnits(Callback):
 
 
 class ProgressBar(Callback):
-    """A bar of the tokens seen, quiet where the output is no terminal; use it in `with`."""
+    """A bar of the tokens seen, quiet where the output is no terminal."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._started, self._tokens = time.monotonic(), 0
@@ -196,10 +191,7 @@ class ProgressBar(Callback):
         )
         self.visible = not self._bar.disable
 
-    def __enter__(self) -> "ProgressBar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._bar.close()
 
     def on_step_end(self, trainer: Trainer, stats: StepStats) -> None:
@@ -219,6 +211,7 @@ class ProgressBar(Callback):
         return self._tokens / max(time.monotonic() - self._started, 1e-9)
 
 
+@dataclass
 class Samples(Callback):
     """A text every `every` steps (0: at each evaluation), to see what the model has learned.
 
@@ -226,29 +219,23 @@ class Samples(Callback):
     a generator of its own, so that the training stays as it was.
     """
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        seed: int,
-        max_new_tokens: int,
-        every: int,
-        log: Callable[[str, str], None],
-        visible: bool,
-    ) -> None:
-        self._tokenizer, self._seed = tokenizer, seed
-        self._max_new_tokens, self._every = max_new_tokens, every
-        self._log, self._visible = log, visible
+    tokenizer: Tokenizer
+    seed: int
+    max_new_tokens: int
+    every: int
+    log: Callable[[str, str], None]
+    visible: bool
 
     def on_evaluation_end(self, trainer: Trainer, val_loss: float) -> None:
-        if not self._every:
+        if not self.every:
             self._sample(trainer)
 
     def on_step_end(self, trainer: Trainer, stats: StepStats) -> None:
-        if self._every and trainer.progress.step % self._every == 0:
+        if self.every and trainer.progress.step % self.every == 0:
             self._sample(trainer)
 
     def _sample(self, trainer: Trainer) -> None:
-        if not self._max_new_tokens:
+        if not self.max_new_tokens:
             return
         # Imported here: it changes no result, so that the stage `train` does not depend on it.
         from gpt.generation import Sampling, generate, printable
@@ -256,10 +243,10 @@ class Samples(Callback):
         model = trainer.full_model()
         if not trainer.is_main_process:
             return
-        sampling = Sampling(max_new_tokens=self._max_new_tokens, temperature=0.8)
-        (sample,) = generate(model, self._tokenizer, "", sampling, seed=self._seed)
-        self._log(sample.text, f"samples/step_{trainer.progress.step:08d}.txt")
-        if self._visible:
+        sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=0.8)
+        (sample,) = generate(model, self.tokenizer, "", sampling, seed=self.seed)
+        self.log(sample.text, f"samples/step_{trainer.progress.step:08d}.txt")
+        if self.visible:
             say(printable(sample.text) + "\n")
 
 

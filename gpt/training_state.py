@@ -14,6 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -148,26 +149,24 @@ class CheckpointStore:
         return sorted(self.folder.glob("step_*"), reverse=True)
 
 
+@dataclass
 class CheckpointManager(Callback):
     """Saves the trainer's state at intervals and at a stop; use it as a context manager.
 
     Register it as the last callback, so that it saves what the others have counted. Once `stop` has
-    an entry, as a signal handler writes, the state after the update is saved and Stopped
-    raised. The main process reads and writes; the others are sent what it read.
+    an entry, as a signal handler writes, it saves the state after the update and raises Stopped.
+    The main process reads and writes; the others are sent what it read.
     """
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        folder: Path,
-        run_config: RunConfig,
-        every_steps: int,
-        every_seconds: int,
-        stop: Sequence[str] = (),
-    ) -> None:
-        self._trainer, self._folder, self._run_config = trainer, folder, run_config
-        self._store = CheckpointStore(folder) if trainer.is_main_process else None
-        self._every_steps, self._every_seconds, self._stop = every_steps, every_seconds, stop
+    trainer: Trainer
+    folder: Path
+    run_config: RunConfig
+    every_steps: int
+    every_seconds: int
+    stop: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        self._store = CheckpointStore(self.folder) if self.trainer.is_main_process else None
         self._saved_at = time.monotonic()
 
     def __enter__(self) -> "CheckpointManager":
@@ -181,29 +180,29 @@ class CheckpointManager(Callback):
 
     def restore_latest(self) -> None:
         """Resumes from the newest state, in every process, and says so; or says why not."""
-        state = self._trainer.broadcast(self._store.latest() if self._store else None)
+        state = self.trainer.broadcast(self._store.latest() if self._store else None)
         if state is not None:
-            self._trainer.load_state(*state)
-            print(f"resuming from step {self._trainer.progress.step}")
-        elif self._store and (difference := difference_to_others(self._folder, self._run_config)):
+            self.trainer.load_state(*state)
+            print(f"resuming from step {self.trainer.progress.step}")
+        elif self._store and (difference := difference_to_others(self.folder, self.run_config)):
             print(difference)
         if self._store:
-            write_json(self._folder / RUN_CONFIG, self._run_config.model_dump())
+            write_json(self.folder / RUN_CONFIG, self.run_config.model_dump())
 
     def on_step_end(self, trainer: Trainer, stats: StepStats) -> None:
         step = trainer.progress.step
-        due = bool(self._every_steps) and step % self._every_steps == 0
-        if self._every_seconds and not due:
-            due = time.monotonic() - self._saved_at >= self._every_seconds
+        due = bool(self.every_steps) and step % self.every_steps == 0
+        if self.every_seconds and not due:
+            due = time.monotonic() - self._saved_at >= self.every_seconds
         # Signals and clocks are each process's own, and all have to stop and save at one step.
-        due, stop = trainer.any_process([due, bool(self._stop)])
+        due, stop = trainer.any_process([due, bool(self.stop)])
         if due or stop:
             state = trainer.state()
             if self._store:
                 self._store.save(step, *state)
             self._saved_at = time.monotonic()
         if stop:
-            reason = self._stop[0] if self._stop else "stopped with another process"
+            reason = self.stop[0] if self.stop else "stopped with another process"
             raise Stopped(
                 f"{reason} after step {step}, state saved; run the same command to resume"
             )

@@ -6,6 +6,7 @@ bits from its states under .cache/train of the main repository, which it removes
 """
 
 import math
+from contextlib import closing
 from functools import partial
 
 from gpt import batches, callbacks
@@ -47,7 +48,7 @@ def train(params: Params, run: Run) -> None:
         intervals = runtime.checkpoint_every, runtime.checkpoint_seconds
         with CheckpointManager(trainer, folder, run_config, *intervals, stop) as checkpoints:
             checkpoints.restore_latest()
-            with callbacks.ProgressBar(trainer) as bar:
+            with closing(callbacks.ProgressBar(trainer)) as bar:
                 sampling = params.seed, runtime.sample_tokens, runtime.sample_every
                 samples = callbacks.Samples(tokenizer, *sampling, run.log_text, bar.visible)
                 trainer.callbacks += [bar, samples, checkpoints]
@@ -55,13 +56,14 @@ def train(params: Params, run: Run) -> None:
                     trainer.run()
                 except Stopped as stopped:
                     raise Interrupted(str(stopped)) from None
+                if speed := bar.tokens_per_second:
+                    run.log_metrics({"time/tokens_per_second": round(speed, 1)}, step=0)
             weights = trainer.kept_weights()
             if trainer.is_main_process:
                 save_model(MODEL, weights, TOKENIZER, run_config)
                 curve.write_csv(CURVE)
                 metrics = callbacks.training_metrics(trainer, curve)
                 write_json(TRAIN_METRICS, {"preset": params.preset, **metrics})
-                run.log_metrics({"time/tokens_per_second": bar.tokens_per_second}, step=0)
                 print_findings(trainer, curve)
                 if not runtime.keep_scratch:
                     checkpoints.remove()
@@ -88,9 +90,8 @@ def build_trainer(
     }
     config = config.model_copy(update=resolved)
     tokens = batches.manifest(TOKENS)
-    train_ids, val_ids = (
-        batches.open_tokens(TOKENS, split, vocab_size) for split in ("train", "val")
-    )
+    train_ids = batches.open_tokens(TOKENS, "train", vocab_size)
+    val_ids = batches.open_tokens(TOKENS, "val", vocab_size)
     sources = batches.weighted_sources(tokens)
     shape = block_size, params.seed, tokenizer.bos
     train_batches = batches.make_batches(train_ids, sources, config, *shape)
@@ -98,8 +99,7 @@ def build_trainer(
     val_batches = batches.val_batches(val_ids, block_size=block_size, **evaluated)
     new_trainer = partial(DistributedTrainer, group, new_model) if group else Trainer
     trainer = new_trainer(model, train_batches, val_batches, config, device, params.seed)
-    for line in callbacks.describe(trainer, len(train_ids)):
-        print(line)
+    print(*callbacks.describe(trainer, len(train_ids)), sep="\n")
     code = code_files("train", {"model": {"source": model_config.source}})
     library = [file for file in code if file.parts[0] not in ("stages", "repro")]
     return trainer, run_config_of(trainer, tokens, TOKENIZER, library, pretrained)
