@@ -179,7 +179,7 @@ def test_gpt2s_names_are_read_from_the_mirror(training: SmallTraining, tmp_path:
     second.set(train__init_from="gpt2-xl", train__steps=0)
     done = second.plain("train", GPT_MIRROR=str(tmp_path / "mirror"))
     assert done.returncode == 0, done.stdout
-    assert "begins from gpt2-xl: pretrained" in done.stdout
+    assert "starts from gpt2-xl: pretrained" in done.stdout
     copied = load_file(second.folder / "data/model/model.safetensors")
     assert all(torch.equal(copied[name], weights[name]) for name in weights)
     config = json.loads((second.folder / "data/model/config.json").read_bytes())
