@@ -10,10 +10,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import hypothesis
 import planted
 import pytest
 from pipeline_clone import SMALL, Clone
 from pytest_socket import disable_socket, enable_socket
+
+# Nothing is timed: on a busy machine any example may take long.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CHROMIUM_FLAGS = [

@@ -26,7 +26,7 @@ from gpt.errors import DataError, GptError
 from gpt.tokenizers.file import load_tokenizer
 from gpt.training_state import CheckpointStore
 
-fuzzed = settings(max_examples=150, deadline=None)
+fuzzed = settings(max_examples=150)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

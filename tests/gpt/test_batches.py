@@ -243,7 +243,7 @@ def test_documents_start_at_each_bos_but_the_last() -> None:
     assert document_starts(split_of([2, 1, 3]), BOS).tolist() == [0, 3, 5]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 25), min_size=3, max_size=30), st.integers(0, 5))
 def test_every_sequence_is_documents_from_their_beginning_with_only_the_last_cut(
     lengths: list[int], step: int
