@@ -122,7 +122,7 @@ STATED_HASH_UNCHECKED = Defect(
 )
 NO_TIMEOUT = Defect(DOWNLOADS, "timeout=TIMEOUT", "timeout=30")
 MIRROR_TRUSTED = Defect(DOWNLOADS, "if sha256_of(mirrored) != download.sha256:", "if False:")
-EMPTY_TEXT_TAKEN = Defect(SPLITTING, "    if not stats.has_text:\n", "    if False:\n")
+EMPTY_TEXT_TAKEN = Defect(SPLITTING, "    if not split.has_text:\n", "    if False:\n")
 LINE_BREAKS_CHANGED = Defect(
     TEXTS,
     "text = decoder.decode(block, final=not block)",

@@ -13,7 +13,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -45,27 +45,13 @@ class Filters:
 
 
 @dataclass
-class SplitStats:
-    """How a source was split: 'document' or 'contiguous', and how many documents are used.
-
-    `left_out` counts the others by reason, empty or duplicate. `capped`: there was more text than
-    max_bytes; it is not read, and so not counted.
-    """
-
-    split_by: str
-    documents: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
-    capped: bool = False
-    has_text: bool = False
-
-
-@dataclass(frozen=True)
-class SplitPlan:
-    """Which documents are used, and where they go.
+class Split:
+    """How a source is split: planned by `plan_split`, and counted while it is written.
 
     `lengths` has the characters used of each document, or LEFT_OUT, up to the one that max_bytes
     ends in; None: all documents, all of their text. `splits` has an index into SPLITS for each used
-    document, or is None for a contiguous split.
+    document, or is None for a contiguous split. `left_out` counts documents by reason, empty or
+    duplicate. `capped`: there is more text than max_bytes; it is not read, and so not counted.
     """
 
     lengths: "array[int] | None"
@@ -73,6 +59,12 @@ class SplitPlan:
     left_out: Counter[str]
     capped: bool
     keeps_information: bool  # not with max_bytes, since a text that is cut is another text
+    documents: int = 0  # used
+    has_text: bool = False
+
+    @property
+    def split_by(self) -> str:
+        return "contiguous" if self.splits is None else "document"
 
 
 def write_corpus(
@@ -87,26 +79,26 @@ def write_corpus(
     Several sources go into shards of their own. `weights` are what training is to sample them with
     (none: their sizes). `options` and errors are those of `split_corpus`.
     """
-    all_stats: list[SplitStats] = []
+    results: list[Split] = []
     mixed = len(sources) > 1
     with CorpusWriter(folder) as writer:
         for name, source in sources.items():
             if mixed:
                 writer.begin(name)
                 source = with_prefix(name, source)
-            all_stats.append(split_corpus(source, writer, **options))
+            results.append(split_corpus(source, writer, **options))
         metadata: dict[str, Any] = {
             "corpus": "+".join(sources),
-            "documents": sum(stats.documents for stats in all_stats),
-            "split_by": " and ".join(dict.fromkeys(stats.split_by for stats in all_stats)),
+            "documents": sum(split.documents for split in results),
+            "split_by": " and ".join(dict.fromkeys(split.split_by for split in results)),
         }
         by_source = {name: source.metadata for name, source in sources.items()}
         metadata |= {"sources": by_source} if mixed else {"source": by_source[metadata["corpus"]]}
         if mixed and weights:
             metadata["weights"] = dict(zip(sources, weights, strict=True))
-        if left_out := sum((stats.left_out for stats in all_stats), Counter[str]()):
+        if left_out := sum((split.left_out for split in results), Counter[str]()):
             metadata["left_out"] = left_out
-        if any(stats.capped for stats in all_stats):
+        if any(split.capped for split in results):
             metadata["capped"] = True
         return writer.finish(metadata)
 
@@ -120,7 +112,7 @@ def split_corpus(
     test_fraction: float,
     filters: Filters | None = None,
     progress: Callable[[int], object] = lambda written: None,
-) -> SplitStats:
+) -> Split:
     """Writes `source` as train, val and test; returns how it was split.
 
     Holds out whole documents, sampled with `seed`, if there are enough for each split to get one;
@@ -128,27 +120,22 @@ def split_corpus(
     single text at. `progress` gets the bytes just written. Raises DataError for a source that is
     empty or only white space.
     """
-    plan = plan_split(source, filters or Filters(), seed, val_fraction, test_fraction)
-    stats = SplitStats(
-        "contiguous" if plan.splits is None else "document",
-        left_out=plan.left_out,
-        capped=plan.capped,
-    )
-    documents = _used_documents(source, plan, stats, progress)
-    if plan.splits is not None:
-        write_by_document(documents, plan.splits, writer)
+    split = plan_split(source, filters or Filters(), seed, val_fraction, test_fraction)
+    documents = _used_documents(source, split, progress)
+    if split.splits is not None:
+        write_by_document(documents, split.splits, writer)
     else:
-        assert plan.lengths is not None
-        used = [length for length in plan.lengths if length != LEFT_OUT]
+        assert split.lengths is not None
+        used = [length for length in split.lengths if length != LEFT_OUT]
         write_contiguous(documents, used, val_fraction, test_fraction, writer)
-    if not stats.has_text:
+    if not split.has_text:
         raise DataError("the corpus is empty or only white space; check data.path")
-    return stats
+    return split
 
 
 def plan_split(
     source: Source, filters: Filters, seed: int, val_fraction: float, test_fraction: float
-) -> SplitPlan:
+) -> Split:
     """Decides which documents are used and held out; reads the source only if it has to."""
     held_out = [fraction for fraction in (val_fraction, test_fraction) if fraction > 0]
 
@@ -162,11 +149,11 @@ def plan_split(
         count = sum(length != LEFT_OUT for length in lengths)
     by_document = one_for_each_split(count)
     splits = assign(count, seed, val_fraction, test_fraction) if by_document else None
-    return SplitPlan(lengths, splits, left_out, capped, not filters.max_bytes)
+    return Split(lengths, splits, left_out, capped, not filters.max_bytes)
 
 
 def measure(source: Source, filters: Filters) -> tuple["array[int]", Counter[str], bool]:
-    """Reads `source`; returns the fields `lengths`, `left_out` and `capped` of its plan."""
+    """Reads `source`; returns the fields `lengths`, `left_out` and `capped` of its Split."""
     lengths = array("q")
     left_out: Counter[str] = Counter()
     capped = False
@@ -278,9 +265,9 @@ def write_contiguous(
 
 
 def _used_documents(
-    source: Source, plan: SplitPlan, stats: SplitStats, progress: Callable[[int], object]
+    source: Source, split: Split, progress: Callable[[int], object]
 ) -> Iterator[Document]:
-    """Yields the documents that are used, cut to their lengths; counts them in `stats`."""
+    """Yields the documents that are used, cut to their lengths, and counts them in `split`."""
 
     def chunks(document: Document, length: int | None) -> Iterator[str]:
         position = 0
@@ -290,16 +277,16 @@ def _used_documents(
                 break
             yield text
             position += len(text)
-            stats.has_text = stats.has_text or not text.isspace()
+            split.has_text = split.has_text or not text.isspace()
             progress(len(text.encode()))
         if position:
-            stats.documents += 1
+            split.documents += 1
         else:
-            stats.left_out["empty"] += 1
+            split.left_out["empty"] += 1
 
-    lengths: Iterable[int | None] = repeat(None) if plan.lengths is None else plan.lengths
+    lengths: Iterable[int | None] = repeat(None) if split.lengths is None else split.lengths
     # Lengths come first: they end before the documents if max_bytes cuts.
     for length, document in zip(lengths, source.documents(), strict=False):
         if length != LEFT_OUT:
-            bits = document.information_bits if plan.keeps_information else None
+            bits = document.information_bits if split.keeps_information else None
             yield Document(document.name, partial(chunks, document, length), bits)
