@@ -42,6 +42,8 @@ IDENTIFIERS = frozenset(
     like spread row record numbers part turn bend look drawn
     """.split()  # noqa: SIM905
 )
+# A key of metrics/evaluate.json and a label in metrics/pictures/loss.png: results keep their bytes.
+RESULTS = re.compile('"(ladder|guessing)"')
 # The words of the default corpus.
 DATA = {REPOSITORY / "verse/words.py", REPOSITORY / "verse/rules.py"}
 # Where the word is the thing's own name.
@@ -74,7 +76,7 @@ def test_no_private_word_stands_in_code_or_messages(name: str) -> None:
         for file in ([REPOSITORY / name] if name.endswith(".yaml") else python_files(name))
         if file not in DATA
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
-        for match in pattern.finditer(line)
+        for match in pattern.finditer(RESULTS.sub("", line))
     ]
     assert not matches, "\n".join(matches)
 
