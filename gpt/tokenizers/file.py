@@ -26,32 +26,29 @@ MAX_VOCAB_SIZE = 2**20
 GPT2_TOKENS = 50256
 
 
-class _CharSpec(Config):
+class _AnySpec(Config):
     format: Literal[1]
+    has_bos: bool
+
+
+class _CharSpec(_AnySpec):
     kind: Literal["char"]
     characters: str = Field(min_length=1)
-    has_bos: bool
 
 
-class _ByteSpec(Config):
-    format: Literal[1]
+class _ByteSpec(_AnySpec):
     kind: Literal["byte"]
-    has_bos: bool
 
 
-class _BPESpec(Config):
-    format: Literal[1]
+class _BPESpec(_AnySpec):
     kind: Literal["bpe"]
     pattern: Pattern
     tokens: list[str] = Field(min_length=256, max_length=MAX_VOCAB_SIZE)
-    has_bos: bool
 
 
-class _GPT2Spec(Config):
-    format: Literal[1]
+class _GPT2Spec(_AnySpec):
     kind: Literal["gpt2"]
     tokens: list[str] = Field(min_length=GPT2_TOKENS, max_length=GPT2_TOKENS)
-    has_bos: bool
 
 
 class _WordSpec(Config):

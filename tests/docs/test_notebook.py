@@ -14,12 +14,12 @@ from workshop import course, notebook
 from workshop.cells import load_ipython_extension, save_piece
 from workshop.checking import WorkshopError
 
-# What the pages say of a check before anything is written.
+# These fail at first, as the pages say.
 FAILS_FIRST = re.compile(r"!gpt workshop check \d")
 
 
 def sources(text: str) -> list[str]:
-    """What the code cells hold."""
+    """The sources of the code cells."""
     return ["".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
 
 
@@ -33,11 +33,11 @@ def test_the_committed_notebook_is_what_the_pages_make() -> None:
 
 def test_its_pieces_are_the_files_of_the_course(tmp_path: Path) -> None:
     for source in sources(notebook.make_notebook()):
-        if found := re.match(r"%%piece scratchpad/(\S+) (\d+)\n", source):
-            save_piece(tmp_path / found[1], int(found[2]), source[found.end() :])
+        if match := re.match(r"%%piece scratchpad/(\S+) (\d+)\n", source):
+            save_piece(tmp_path / match[1], int(match[2]), source[match.end() :])
     assert {path.name for path in tmp_path.iterdir()} == set(SOLUTIONS)
-    for number, part in course.CHECKLISTS.items():
-        assert [result.hint for result in course.check(number, tmp_path) if result.hint] == [], part
+    for number in course.CHECKLISTS:
+        assert [result.hint for result in course.check(number, tmp_path) if result.hint] == []
 
 
 def test_a_page_becomes_text_examples_and_commands() -> None:
@@ -64,7 +64,7 @@ def test_a_cell_that_names_an_experiment_can_be_run_again() -> None:
     assert all(source.startswith("!dvc exp remove --quiet ") for source in named)
 
 
-def test_a_piece_takes_its_own_place(tmp_path: Path) -> None:
+def test_a_piece_replaces_itself_alone(tmp_path: Path) -> None:
     path = course.start(tmp_path)[1]
     for number, text in ((1, "a = 1"), (3, "c = 3"), (2, "b = 2\n\n\n"), (1, "a = 4")):
         save_piece(path, number, text)
@@ -113,12 +113,12 @@ def test_the_notebook_runs_from_top_to_bottom(
             code += f"\nassert _exit_code == {1 if first else 0}, _exit_code"
         seen.add(source)
         cells.append(code)
-    whole = json.loads(notebook.make_notebook())
-    whole["cells"] = [
+    content = json.loads(notebook.make_notebook())
+    content["cells"] = [
         notebook.as_json(f"cell-{number}", "code", code) for number, code in enumerate(cells)
     ]
     path = clone.folder / "docs/workshop.ipynb"
-    path.write_text(json.dumps(whole), encoding="utf-8")
+    path.write_text(json.dumps(content), encoding="utf-8")
     done = subprocess.run(
         ["jupyter-execute", "--timeout=600", "--inplace", str(path)],
         cwd=clone.folder,
