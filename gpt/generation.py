@@ -12,7 +12,7 @@ Shapes are those of gpt/__init__.py; k = tokens kept, n = new tokens.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt.decoding.beam_search import beam_search
+from gpt.decoding.canonical import one_thread
 from gpt.decoding.decoder import make_decoder
 from gpt.errors import TokenizerError
 from gpt.model import GPT
@@ -75,8 +76,11 @@ def generate(
     tokenizer does not know.
     """
     prompt_ids = encode_prompt(tokenizer, prompt)
+    # One text on one thread: two that wait for each other at every matmul are slower than one as
+    # soon as anything else wants a core, and hardly faster otherwise.
+    threads = one_thread() if len(indices) == 1 else nullcontext()
     buffers = [_TextBuffer(tokenizer, sampling.stop) for _ in indices]
-    with _eval_mode(model):
+    with _eval_mode(model), threads:
         for token_b in _sample_tokens(model, prompt_ids, sampling, seed, indices):
             for index, buffer, token in zip(indices, buffers, token_b, strict=True):
                 if text := buffer.feed(token):

@@ -129,12 +129,13 @@ class CausalSelfAttention(nn.Module):
         b, t, d = x_btd.shape
         # One matmul for queries, keys and values, then one view per head.
         qkv_bt3he = self.qkv(x_btd).view(b, t, 3, self.n_head, d // self.n_head)
-        qk_bt2he, v_bthe = qkv_bt3he[:, :, :2], qkv_bt3he[:, :, 2]
-        if rope is not None:
+        if rope is None:
+            q_bhte, k_bhte, v_bhte = qkv_bt3he.permute(2, 0, 3, 1, 4).unbind(0)
+        else:
             # Queries and keys in one call each.
-            qk_bt2he = apply_rotary_emb(rms_norm(qk_bt2he), *rope)
-        q_bhte, k_bhte = qk_bt2he.permute(2, 0, 3, 1, 4).unbind(0)
-        v_bhte = v_bthe.transpose(1, 2)
+            qk_bt2he = apply_rotary_emb(rms_norm(qkv_bt3he[:, :, :2]), *rope)
+            q_bhte, k_bhte = qk_bt2he.permute(2, 0, 3, 1, 4).unbind(0)
+            v_bhte = qkv_bt3he[:, :, 2].transpose(1, 2)
         if cache is not None:
             k_bhte, v_bhte = cache.extend(k_bhte, v_bhte)
         dropout = self.dropout if self.training else 0.0

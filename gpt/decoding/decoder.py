@@ -10,6 +10,7 @@ Neither has dropout: the model is in eval mode. Not here: choosing the token and
 import torch
 from torch import Tensor, nn
 
+from gpt.decoding.inference_view import inference_view
 from gpt.kv_cache import KVCache
 from gpt.model import GPT
 
@@ -21,7 +22,7 @@ class KVCacheDecoder:
     """
 
     def __init__(self, model: GPT) -> None:
-        self._model = model
+        self._model = inference_view(model)
         self.cache = KVCache(model.config.n_layer, model.config.block_size)
 
     @property

@@ -43,18 +43,21 @@ def model_of(architecture: str, block_size: int, vocab_size: int = 4, seed: int 
     return model
 
 
-def log_probability(model: GPT, ids: list[int], new: tuple[int, ...]) -> float:
-    """Of `new` after `ids`, every token reading anew what `generate` would give it to read."""
-    size, whole, total = model.config.block_size, list(ids), 0.0
-    start = max(0, len(whole) - size)
-    for token in new:
-        if len(whole) - start > size:
-            start = len(whole) - max(1, size // 2)
+def log_probabilities(
+    model: GPT, ids: list[int], continuations: list[tuple[int, ...]]
+) -> list[float]:
+    """Of each continuation, uncached, in the context that `generate` gives each token."""
+    size, sums_n = model.config.block_size, torch.zeros(len(continuations), dtype=torch.float64)
+    new_nt = torch.tensor(continuations)
+    text_nt = torch.cat([torch.tensor(ids).expand(len(continuations), -1), new_nt], dim=1)
+    start = max(0, len(ids) - size)
+    for end in range(len(ids), text_nt.shape[1]):
+        if end - start > size:
+            start = end - max(1, size // 2)
         with torch.no_grad():
-            logits_v = model(torch.tensor([whole[start:]]))[0, -1]
-        total += float(logits_v.double().log_softmax(-1)[token])
-        whole.append(token)
-    return total
+            logits_nv = model(text_nt[:, start:end])[:, -1]
+        sums_n += logits_nv.double().log_softmax(-1).gather(1, text_nt[:, end : end + 1])[:, 0]
+    return sums_n.tolist()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -64,9 +67,9 @@ def test_with_beams_enough_the_likeliest_of_all_texts_is_found(
 ) -> None:
     # Four new tokens cross a block of five, whichever the prompt.
     model = model_of(architecture, 5)
-    every = {
-        new: log_probability(model, prompt, new) for new in itertools.product(range(4), repeat=4)
-    }
+    continuations = list(itertools.product(range(4), repeat=4))
+    sums = log_probabilities(model, prompt, continuations)
+    every = dict(zip(continuations, sums, strict=True))
     found = beam_search(model, prompt, 4, beams=4**3)
     likeliest = sorted(every, key=lambda new: every[new], reverse=True)
     assert found[0].ids == likeliest[0]
@@ -88,7 +91,7 @@ def test_one_beam_is_greedy_also_past_the_block(architecture: str, block_size: i
     assert found == greedy
     new = tuple(TOKENIZER.encode(found.text[3:]).tolist())
     ids = TOKENIZER.encode("abc").tolist()
-    assert total == pytest.approx(log_probability(model, ids, new), abs=1e-3)
+    assert [total] == pytest.approx(log_probabilities(model, ids, [new]), abs=1e-3)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -96,9 +99,8 @@ def test_each_beam_has_the_probability_of_its_text_past_many_blocks(architecture
     model = model_of(architecture, 6)
     found = beam_search(model, [1, 2], 25, beams=5)
     assert len({one.ids for one in found}) == 5
-    for one in found:
-        expected = log_probability(model, [1, 2], one.ids)
-        assert one.log_probability == pytest.approx(expected, abs=1e-3)
+    expected = log_probabilities(model, [1, 2], [one.ids for one in found])
+    assert [one.log_probability for one in found] == pytest.approx(expected, abs=1e-3)
     assert found == sorted(found, key=lambda one: -one.log_probability)
 
 
