@@ -22,7 +22,8 @@ def inference_view(module: M) -> M:
     It shares the weights: they may change in place, but not be replaced or moved.
     """
     hooked = module._forward_hooks or module._forward_pre_hooks
-    view: M = object.__new__(type(module) if hooked else _view_class(type(module)))
+    kind: Any = type(module)
+    view: M = object.__new__(kind if hooked else _view_class(kind))
     children = {name: child and inference_view(child) for name, child in module._modules.items()}
     # Attributes in __dict__ are found before nn.Module.__getattr__ is asked; `_modules` is what
     # iterating over a ModuleList reads.
