@@ -166,6 +166,11 @@ def test_a_file_without_sections_is_refused(text: str) -> None:
     assert fault(text).startswith("params.yaml:")
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 100_000, "- " * 50_000])
+def test_yaml_that_is_nested_without_end_is_refused(text: str) -> None:
+    assert "nested too deeply" in fault(text)
+
+
 def test_a_byte_order_mark_is_no_matter(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(TEXT, encoding="utf-8-sig")
     assert load(str(tmp_path / "p.yaml")) == parse(TEXT)
