@@ -151,6 +151,31 @@ def _tracked_files() -> list[Path]:
     return [REPOSITORY / name for name in listed.split("\0") if name]
 
 
+# --- tracking -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database without a run; making one takes seconds, so it is copied."""
+    from repro.tracking import store  # not paid by tests without it
+
+    database = tmp_path_factory.mktemp("store") / "mlflow.db"
+    store.quiet_mlflow()
+    store.make_database(database)
+    return database
+
+
+@pytest.fixture
+def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) -> Any:
+    """A repository to track, which is the working folder."""
+    from trial_repository import TrialRepository
+
+    repository = TrialRepository(tmp_path / "repository")
+    monkeypatch.chdir(repository.folder)
+    shutil.copyfile(empty_database, repository.folder / "mlflow.db")
+    return repository
+
+
 # --- planted defects ------------------------------------------------------------------------------
 
 
