@@ -53,6 +53,13 @@ def _no_network(request: pytest.FixtureRequest) -> Iterator[None]:
     enable_socket()
 
 
+@pytest.fixture(autouse=True)
+def _one_thread_by_default() -> None:
+    """Threads that share tensors this small cost up to fifty times what they compute."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """PyTorch computes with one thread, and then with as many as before."""

@@ -63,11 +63,11 @@ def test_canonical_logits_are_the_models_rounded_and_blind_to_float32(architectu
     assert torch.equal(model(ids_bt), plain)
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_one_thread_is_given_back() -> None:
-    before = torch.get_num_threads()
     with one_thread():
         assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == 2
 
 
 # --- a competition --------------------------------------------------------------------------------
