@@ -9,8 +9,11 @@ Read in this order, a file each:
     optim        Muon, and the parameters each optimizer gets
     batches      inputs and targets of a step, a pure function of (seed, step)
     trainer      one update, and the loop around it
+    callbacks    what a stage adds to the loop: the curve, dead units, a progress bar, samples
     generation   tokens out of logits: sampling, prompts, stop strings
     checkpoint   a model folder: safetensors, config.json, tokenizer.json
+    training_state
+                 the states from which a killed training resumes
     distributed  several processes that train one model
     device       cpu, cuda or mps; precision and threads
     config       the typed shape of a model and of a training

@@ -2,8 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,120 +11,35 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_trainer import (
+    IDS,
+    RECIPES,
+    STEPS,
+    VOCABULARY,
+    Hooks,
+    assert_same,
+    curve_of,
+    losses_and_weights,
+    make_trainer,
+    run,
+    run_until,
+    uninterrupted,
+    weights,
+)
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from gpt import callbacks
-from gpt.batches import RandomCrops, val_batches
-from gpt.callbacks import DeadUnits, TrainingCurve, UpdateRatio, update_ratio
-from gpt.config import ModelConfig, TrainConfig
-from gpt.device import Device
+from gpt.batches import RandomCrops
+from gpt.config import TrainConfig
 from gpt.errors import TrainingError
 from gpt.model import GPT, cross_entropy
-from gpt.trainer import Callback, StepStats, Trainer, lr_multiplier
+from gpt.trainer import Trainer, lr_multiplier
 from gpt.training_state import CheckpointStore
-
-CPU = Device(name="cpu", dtype="float32", threads=1, cpu_capability="any", torch="any")
-VOCABULARY = 13
-# Something to learn, and the same everywhere.
-IDS = np.array([n * n % VOCABULARY for n in range(400)], dtype=np.uint16)
-STEPS = 6
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def make(
-    *, dropout: float = 0.2, batches: Any = None, architecture: str = "gpt2", **changes: Any
-) -> Trainer:
-    settings: dict[str, Any] = {
-        "steps": STEPS,
-        "batch_size": 4,
-        "learning_rate": 1e-2,
-        "min_learning_rate": 1e-3,
-        "warmup_steps": 2,
-        "eval_every": 2,
-    }
-    config = TrainConfig(**(settings | changes))
-    shape = ModelConfig(
-        architecture=architecture, n_layer=2, n_head=2, n_embd=16, block_size=8, dropout=dropout
-    )
-    crops = RandomCrops(IDS[:300], block_size=8, batch_size=config.batch_size, seed=5)
-    val = val_batches(IDS[300:], block_size=8, tokens=64, batch_size=4)
-    model, curve = GPT(shape, VOCABULARY, seed=1), TrainingCurve()
-    measured = [DeadUnits(curve), UpdateRatio(curve), curve]
-    return Trainer(model, batches or crops, val, config, CPU, seed=9, callbacks=measured)
-
-
-def curve_of(trainer: Trainer) -> list[dict[str, float]]:
-    (curve,) = (each for each in trainer.callbacks if isinstance(each, TrainingCurve))
-    return curve.points
-
-
-class Hooks(Callback):
-    """A callback of functions, called with the trainer and the loss."""
-
-    def __init__(
-        self,
-        on_step_end: Callable[[Trainer, float], object] = lambda *_: None,
-        on_evaluation: Callable[[Trainer, float], object] = lambda *_: None,
-    ) -> None:
-        self._on_step_end, self._on_evaluation = on_step_end, on_evaluation
-
-    def on_step_end(self, trainer: Trainer, stats: StepStats) -> None:
-        self._on_step_end(trainer, stats.loss)
-
-    def on_evaluation_end(self, trainer: Trainer, val_loss: float) -> None:
-        self._on_evaluation(trainer, val_loss)
-
-
-def run(trainer: Trainer, **hooks: Any) -> None:
-    trainer.callbacks.append(Hooks(**hooks))
-    trainer.run()
-    trainer.callbacks.pop()
-
-
-def weights(of: Trainer) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in of.model.state_dict().items()}
-
-
-def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
-    assert first.keys() == second.keys()
-    assert [name for name in first if not torch.equal(first[name], second[name])] == []
-
-
-# Each of the two keeps state of another form.
-RECIPES = {
-    "gpt2": {"architecture": "gpt2"},
-    "modern": {"architecture": "modern", "optimizer": "muon"},
-}
-
-
-class Halt(Exception):
-    """Ends a run as a kill between two steps would."""
-
-
-def run_until(trainer: Trainer, step: int) -> None:
-    """Trains until `step` updates are done, without the evaluation that may follow."""
-
-    def halt(trainer: Trainer, loss: float) -> None:
-        if trainer.progress.step == step:
-            raise Halt
-
-    if step:
-        with pytest.raises(Halt):
-            run(trainer, on_step_end=halt)
-        trainer.callbacks.pop()
-
-
 # --- resuming -------------------------------------------------------------------------------------
-
-
-@cache
-def uninterrupted(recipe: str) -> Trainer:
-    trainer = make(**RECIPES[recipe])
-    trainer.run()
-    return trainer
 
 
 @pytest.mark.fault(1, planted=planted.MOMENTS_FORGOTTEN)
@@ -135,11 +48,11 @@ def uninterrupted(recipe: str) -> Trainer:
 def test_a_training_resumed_at_any_step_gives_the_bits_of_one_that_was_not(
     recipe: str, step: int
 ) -> None:
-    before = make(**RECIPES[recipe])
+    before = make_trainer(**RECIPES[recipe])
     run_until(before, step)
     tensors, metadata = before.state()
     torch.manual_seed(123)
-    after = make(**RECIPES[recipe])
+    after = make_trainer(**RECIPES[recipe])
     after.load_state(tensors, json.loads(json.dumps(metadata, allow_nan=False)))
     after.run()
     assert_same(weights(after), weights(uninterrupted(recipe)))
@@ -155,12 +68,12 @@ def test_a_training_stopped_after_every_step_gives_the_bits_of_one_that_was_not(
 ) -> None:
     with CheckpointStore(tmp_path / "states") as states:
         for step in range(1, STEPS + 1):
-            trainer = make(**RECIPES[recipe])
+            trainer = make_trainer(**RECIPES[recipe])
             if (saved := states.latest()) is not None:
                 trainer.load_state(*saved)
             run_until(trainer, step)
             states.save(step, *trainer.state())
-        trainer = make(**RECIPES[recipe])
+        trainer = make_trainer(**RECIPES[recipe])
         trainer.load_state(*(states.latest() or pytest.fail("nothing was saved")))
         trainer.run()
     assert_same(weights(trainer), weights(uninterrupted(recipe)))
@@ -170,7 +83,7 @@ def test_a_training_stopped_after_every_step_gives_the_bits_of_one_that_was_not(
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_dropout_takes_part_in_what_is_resumed(recipe: str) -> None:
-    without = make(dropout=0.0, **RECIPES[recipe])
+    without = make_trainer(dropout=0.0, **RECIPES[recipe])
     without.run()
     name = "token_embedding.weight"
     assert not torch.equal(weights(without)[name], weights(uninterrupted(recipe))[name])
@@ -180,11 +93,11 @@ def test_dropout_takes_part_in_what_is_resumed(recipe: str) -> None:
 def test_a_state_of_another_optimizer_is_not_taken_for_ones_own() -> None:
     state = uninterrupted("modern").state()
     with pytest.raises((ValueError, KeyError, IndexError, RuntimeError)):
-        make(architecture="modern", optimizer="adamw").load_state(*state)
+        make_trainer(architecture="modern", optimizer="adamw").load_state(*state)
 
 
 def test_a_state_taken_does_not_change_with_further_steps() -> None:
-    trainer = make()
+    trainer = make_trainer()
     run_until(trainer, 2)
     tensors, metadata = trainer.state()
     before = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -195,7 +108,7 @@ def test_a_state_taken_does_not_change_with_further_steps() -> None:
 
 
 def test_resuming_a_finished_training_does_nothing() -> None:
-    after = make()
+    after = make_trainer()
     after.load_state(*uninterrupted("gpt2").state())
     losses, _ = losses_and_weights(after)
     assert losses == []
@@ -205,17 +118,11 @@ def test_resuming_a_finished_training_does_nothing() -> None:
 # --- evaluating -----------------------------------------------------------------------------------
 
 
-def losses_and_weights(trainer: Trainer) -> tuple[list[float], dict[str, Tensor]]:
-    losses: list[float] = []
-    run(trainer, on_step_end=lambda _, loss: losses.append(loss))
-    return losses, weights(trainer)
-
-
 @pytest.mark.fault(10, planted=planted.EVALUATION_CHANGES_WEIGHTS)
 @pytest.mark.parametrize("every", [0, 1, 3, 100])
 def test_evaluating_often_or_never_changes_no_loss_and_no_weight(every: int) -> None:
-    losses, final = losses_and_weights(make(eval_every=every))
-    expected_losses, expected = losses_and_weights(make(eval_every=2))
+    losses, final = losses_and_weights(make_trainer(eval_every=every))
+    expected_losses, expected = losses_and_weights(make_trainer(eval_every=2))
     assert losses == expected_losses
     assert_same(final, expected)
 
@@ -226,20 +133,20 @@ def test_random_numbers_drawn_by_a_callback_change_nothing() -> None:
         torch.rand(7)
         np.random.random(3)
 
-    disturbed = make()
+    disturbed = make_trainer()
     disturbed.callbacks.append(Hooks(on_step_end=disturb, on_evaluation=disturb))
-    assert losses_and_weights(disturbed)[0] == losses_and_weights(make())[0]
+    assert losses_and_weights(disturbed)[0] == losses_and_weights(make_trainer())[0]
 
 
 def test_evaluates_before_the_first_step_every_interval_and_after_the_last() -> None:
     eval_steps: list[int] = []
-    trainer = make(steps=6, eval_every=4)
+    trainer = make_trainer(steps=6, eval_every=4)
     run(trainer, on_evaluation=lambda trainer, loss: eval_steps.append(trainer.progress.step))
     assert eval_steps == [0, 4, 6]
 
 
 def test_the_validation_loss_is_the_mean_over_the_tokens_of_batches_of_any_size() -> None:
-    trainer = make()
+    trainer = make_trainer()
     ids = torch.from_numpy(IDS[:22].astype(np.int64))
     uneven = [(ids[None, :5], ids[None, 1:6]), (ids[:16].view(2, 8), ids[1:17].view(2, 8))]
     trainer.val_batches = uneven
@@ -250,7 +157,7 @@ def test_the_validation_loss_is_the_mean_over_the_tokens_of_batches_of_any_size(
 
 
 def test_dropout_is_off_in_an_evaluation_and_on_again_after_it() -> None:
-    trainer = make(dropout=0.5)
+    trainer = make_trainer(dropout=0.5)
     trainer.model.train()
     assert trainer.validation_loss() == trainer.validation_loss()
     assert trainer.model.training
@@ -270,14 +177,14 @@ PINNED = {
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_losses_of_the_first_steps_are_pinned(recipe: str) -> None:
-    losses, _ = losses_and_weights(make(dropout=0.0, **RECIPES[recipe]))
+    losses, _ = losses_and_weights(make_trainer(dropout=0.0, **RECIPES[recipe]))
     # Another CPU may add in another order: the last digits are its own.
     assert losses[:3] == pytest.approx(PINNED[recipe], abs=1e-5)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_training_learns(recipe: str) -> None:
-    trainer = make(dropout=0.0, steps=60, warmup_steps=5, eval_every=0, **RECIPES[recipe])
+    trainer = make_trainer(dropout=0.0, steps=60, warmup_steps=5, eval_every=0, **RECIPES[recipe])
     losses, _ = losses_and_weights(trainer)
     assert losses[0] == pytest.approx(math.log(VOCABULARY), abs=0.1)
     assert losses[-1] < losses[0] - 0.5
@@ -297,8 +204,8 @@ class Joined:
 
 
 def test_accumulated_micro_batches_are_one_larger_batch() -> None:
-    accumulated, final = losses_and_weights(make(dropout=0.0, gradient_accumulation=3))
-    losses, expected = losses_and_weights(make(dropout=0.0, batches=Joined(3)))
+    accumulated, final = losses_and_weights(make_trainer(dropout=0.0, gradient_accumulation=3))
+    losses, expected = losses_and_weights(make_trainer(dropout=0.0, batches=Joined(3)))
     # Not bit for bit: sums of float32 in another order. AdamW divides by the gradient's size, so
     # rounding of a gradient near zero shows in a weight at up to a learning rate's size (1e-2).
     assert accumulated == pytest.approx(losses, abs=1e-4)
@@ -315,13 +222,13 @@ def test_each_micro_step_reads_a_batch_of_its_own() -> None:
             return super().batch(step, micro_step)
 
     watched = Watched(IDS, block_size=8, batch_size=4, seed=5)
-    make(batches=watched, gradient_accumulation=2, steps=2).run()
+    make_trainer(batches=watched, gradient_accumulation=2, steps=2).run()
     assert read == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
 def first_update(grad_clip: float) -> tuple[float, dict[str, Tensor]]:
     """The norm that a first update reports, and the gradients it used."""
-    trainer = make(dropout=0.0, grad_clip=grad_clip, steps=1)
+    trainer = make_trainer(dropout=0.0, grad_clip=grad_clip, steps=1)
     used: dict[str, Tensor] = {}
 
     def keep(*_: object) -> None:
@@ -349,7 +256,7 @@ def test_gradients_are_clipped_to_a_norm_and_not_where_that_is_off() -> None:
 
 @pytest.mark.fault(9, planted=planted.NOT_FINITE_CONTINUES)
 def test_a_loss_that_is_not_finite_stops_the_training_before_the_update() -> None:
-    trainer = make(eval_every=0)
+    trainer = make_trainer(eval_every=0)
     run_until(trainer, 3)
     with torch.no_grad():
         trainer.model.norm.weight[0] = math.nan
@@ -368,7 +275,7 @@ def test_a_loss_that_is_not_finite_stops_the_training_before_the_update() -> Non
 
 @pytest.mark.fault(9, planted=planted.NOT_FINITE_CONTINUES)
 def test_a_gradient_that_is_not_finite_stops_the_training_before_the_update() -> None:
-    trainer = make(eval_every=0)
+    trainer = make_trainer(eval_every=0)
     trainer.model.norm.weight.register_hook(lambda gradient: gradient * math.inf)
     before = weights(trainer)
     with pytest.raises(TrainingError, match=r"step 0: loss \d.*gradient norm (inf|nan)"):
@@ -380,7 +287,7 @@ def test_a_gradient_that_is_not_finite_stops_the_training_before_the_update() ->
 @pytest.mark.parametrize("steps", [0, 4])
 def test_a_validation_loss_that_is_not_finite_stops_the_training(steps: int) -> None:
     # Else NaN stands in the curve and in metrics/train.json, which is then no JSON.
-    trainer = make(steps=steps)
+    trainer = make_trainer(steps=steps)
     trainer.val_batches = [(torch.zeros(1, 8, dtype=torch.int64),) * 2]
     trainer.model.eval = lambda: poison(trainer.model)  # type: ignore[method-assign]
     with pytest.raises(TrainingError, match="validation loss"):
@@ -400,7 +307,7 @@ def set_val_losses(trainer: Trainer, losses: list[float]) -> None:
 
 
 def test_patience_counts_evaluations_without_improvement_and_then_stops() -> None:
-    trainer = make(steps=10, eval_every=1, patience=2)
+    trainer = make_trainer(steps=10, eval_every=1, patience=2)
     set_val_losses(trainer, [3.0, 2.0, 2.5, 1.9, 1.9, 2.0, 9.9])
     trainer.run()
     progress = trainer.progress
@@ -408,24 +315,24 @@ def test_patience_counts_evaluations_without_improvement_and_then_stops() -> Non
 
 
 def test_without_patience_nothing_stops_early() -> None:
-    trainer = make(steps=5, eval_every=1, patience=0)
+    trainer = make_trainer(steps=5, eval_every=1, patience=0)
     set_val_losses(trainer, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     trainer.run()
     assert (trainer.progress.step, trainer.progress.stopped_early) == (5, False)
 
 
 def test_a_training_out_of_patience_at_its_last_step_did_not_stop_early() -> None:
-    trainer = make(steps=2, eval_every=1, patience=1)
+    trainer = make_trainer(steps=2, eval_every=1, patience=1)
     set_val_losses(trainer, [1.0, 0.5, 2.0])
     trainer.run()
     assert (trainer.progress.step, trainer.progress.stopped_early) == (2, False)
 
 
 def test_patience_counts_on_after_a_resume() -> None:
-    trainer = make(steps=10, eval_every=1, patience=3)
+    trainer = make_trainer(steps=10, eval_every=1, patience=3)
     set_val_losses(trainer, [1.0, 2.0])
     run_until(trainer, 2)
-    resumed = make(steps=10, eval_every=1, patience=3)
+    resumed = make_trainer(steps=10, eval_every=1, patience=3)
     resumed.load_state(*trainer.state())
     set_val_losses(resumed, [3.0, 4.0, 5.0, 6.0])
     resumed.run()
@@ -436,7 +343,7 @@ def test_patience_counts_on_after_a_resume() -> None:
 def test_the_weights_kept_are_those_of_the_best_evaluation_or_of_the_last_step(
     keep: str, kept: int
 ) -> None:
-    trainer = make(steps=4, eval_every=1, keep=keep)
+    trainer = make_trainer(steps=4, eval_every=1, keep=keep)
     set_val_losses(trainer, [5.0, 4.0, 3.0, 4.0, 5.0])
     at: dict[int, dict[str, Tensor]] = {}
     run(trainer, on_evaluation=lambda now, loss: at.update({now.progress.step: weights(now)}))
@@ -446,7 +353,7 @@ def test_the_weights_kept_are_those_of_the_best_evaluation_or_of_the_last_step(
 
 
 def test_the_best_weights_outlive_a_resume() -> None:
-    trainer = make(steps=4, eval_every=1)
+    trainer = make_trainer(steps=4, eval_every=1)
     set_val_losses(trainer, [5.0, 1.0, 3.0])
     at: dict[int, dict[str, Tensor]] = {}
     states: list[Any] = []
@@ -456,7 +363,7 @@ def test_the_best_weights_outlive_a_resume() -> None:
             on_evaluation=lambda now, loss: at.update({now.progress.step: weights(now)}),
             on_step_end=lambda now, loss: states.append(now.state()),
         )
-    resumed = make(steps=4, eval_every=1)
+    resumed = make_trainer(steps=4, eval_every=1)
     resumed.load_state(*states[-1])
     set_val_losses(resumed, [4.0, 4.0, 4.0])
     resumed.run()
@@ -464,92 +371,12 @@ def test_the_best_weights_outlive_a_resume() -> None:
 
 
 def test_a_run_of_no_steps_evaluates_once_and_keeps_the_initial_weights() -> None:
-    trainer = make(steps=0)
+    trainer = make_trainer(steps=0)
     before = weights(trainer)
     trainer.run()
     assert_same(trainer.kept_weights(), before)
     assert [point["step"] for point in curve_of(trainer)] == [0]
     assert math.isfinite(trainer.progress.best_val_loss)
-
-
-# --- the curve ------------------------------------------------------------------------------------
-
-
-def test_a_point_of_the_curve_is_the_mean_of_the_updates_since_the_one_before(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(callbacks, "CURVE_POINTS", 2)
-    trainer = make(eval_every=0)
-    losses, _ = losses_and_weights(trainer)
-    points = {point["step"]: point.get("train_loss") for point in curve_of(trainer)}
-    assert points == {
-        3: pytest.approx(sum(losses[:3]) / 3, abs=1e-6),
-        6: pytest.approx(sum(losses[3:]) / 3, abs=1e-6),
-    }
-
-
-def test_the_curve_counts_the_tokens_seen() -> None:
-    trainer = make(gradient_accumulation=2)
-    trainer.run()
-    assert all(point["tokens"] == point["step"] * 2 * 4 * 8 for point in curve_of(trainer))
-
-
-def test_a_step_with_an_evaluation_has_one_point_with_both_losses() -> None:
-    curve = curve_of(uninterrupted("gpt2"))
-    assert [point["step"] for point in curve] == list(range(STEPS + 1))
-    assert {"train_loss", "val_loss"} <= curve[4].keys()
-    assert "val_loss" not in curve[3]
-
-
-# --- health ---------------------------------------------------------------------------------------
-
-
-def test_the_ratio_of_an_update_is_the_median_over_the_matrices() -> None:
-    before = [torch.full((2, 2), 2.0), torch.ones(3, 3), torch.ones(2, 2)]
-    after = [torch.full((2, 2), 2.2), torch.full((3, 3), 1.5), torch.ones(2, 2)]
-    assert update_ratio(before, after) == pytest.approx(0.1)
-
-
-def test_an_evaluation_says_how_far_the_update_before_it_went() -> None:
-    trainer = make()
-    seen: dict[int, dict[str, Tensor]] = {}
-    run(trainer, on_step_end=lambda t, loss: seen.update({t.progress.step: weights(t)}))
-    points = {point["step"]: point for point in curve_of(trainer)}
-    assert "update_ratio" not in points[0]
-    assert "update_ratio" not in points[3]
-    for step in (2, 4, 6):
-        matrices = [
-            [tensor for tensor in seen[at].values() if tensor.dim() > 1] for at in (step - 1, step)
-        ]
-        expected = update_ratio(*matrices)
-        assert points[step]["update_ratio"] == pytest.approx(expected, rel=1e-4)
-        assert expected > 1e-4
-
-
-@pytest.mark.parametrize(("limit", "expected"), [(0.0, 0.0), (1e-9, 1.0), (1e9, 0.0)])
-def test_the_clip_rate_is_the_fraction_of_clipped_updates(limit: float, expected: float) -> None:
-    trainer = make(grad_clip=limit)
-    trainer.run()
-    rates = [point["clip_rate"] for point in curve_of(trainer) if "clip_rate" in point]
-    assert rates == [expected] * STEPS
-
-
-@pytest.mark.parametrize("architecture", ["gpt2", "modern", "original"])
-def test_dead_units_are_those_that_no_token_activates(architecture: str) -> None:
-    trainer = make(architecture=architecture, dropout=0.0)
-    with torch.no_grad():
-        for block in trainer.model.blocks:
-            block.mlp.up.weight.normal_(generator=torch.Generator().manual_seed(0))
-        # Zeros: a quarter of the units of the first of two layers.
-        trainer.model.blocks[0].mlp.up.weight[:16] = 0.0
-    trainer.run()
-    assert curve_of(trainer)[0]["dead_units"] == pytest.approx(16 / 128, abs=0.02)
-
-
-def test_an_evaluation_leaves_no_hook_behind() -> None:
-    trainer = make()
-    trainer.run()
-    assert not [m for m in trainer.model.modules() if m._forward_pre_hooks]
 
 
 # --- the learning rate ----------------------------------------------------------------------------
