@@ -6,6 +6,7 @@ categories claim ("hopes") goes to the first. How classes make lines: grammar.py
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from verse.morphology import (
     IRREGULAR,
@@ -65,6 +66,16 @@ class WordClass:
         ]
 
 
+class BaseWord(NamedTuple):
+    """A word of words.py; `rank` is its index in its list, which has the frequent words first."""
+
+    word: str
+    category: str
+    pattern: str
+    topic: str = "-"
+    rank: int = 0
+
+
 class Lexicon:
     """All word classes; `class_of` maps a form to its class, `rhyme_of` to its rhyme's index."""
 
@@ -74,9 +85,11 @@ class Lexicon:
         self.rhyme_of: dict[str, int] = {}
         self.rhymes: list[list[str]] = []
         self.gender_of_name: dict[str, str] = {}
-        self._fill()
+        self._add_closed_classes()
+        self._add_open_classes()
 
-    def _add(self, word: str, category: str, pattern: str, topic: str = "-", rank: int = 0) -> None:
+    def _add(self, base: BaseWord) -> None:
+        word, category, pattern, topic, rank = base
         if word in self.class_of:
             return
         vowel = starts_with_vowel_sound(word)
@@ -86,40 +99,48 @@ class Lexicon:
         self.classes[key].add(word, topic, rank)
         self.class_of[word] = self.classes[key]
 
-    def _fill(self) -> None:
+    def _add_form(self, base: BaseWord, category: str, form: tuple[str, str]) -> None:
+        """Adds an inflected form, (word, pattern), with the topic and rank of its base."""
+        self._add(base._replace(category=category, word=form[0], pattern=form[1]))
+
+    def _add_closed_classes(self) -> None:
         for pattern, words in _word_lists(FUNCTION_WORDS):
             for word in words:
-                self._add(word.upper() if word in ("i", "o") else word, f"={word}", pattern)
+                written = word.upper() if word in ("i", "o") else word
+                self._add(BaseWord(written, f"={word}", pattern))
         for category, text in TITLES.items():
             for pattern, words in _word_lists(text):
                 for rank, word in enumerate(words):
-                    self._add(word, category, pattern, rank=rank)
+                    self._add(BaseWord(word, category, pattern, rank=rank))
         for gender, text in (("m", MALE_NAMES), ("f", FEMALE_NAMES)):
             for pattern, words in _word_lists(text):
                 for word in words:
-                    self._add(word, "NAME", pattern)
+                    self._add(BaseWord(word, "NAME", pattern))
                     self.gender_of_name[word] = gender
-        bases = self._rhyming_bases()
+
+    def _add_open_classes(self) -> None:
+        bases = self._rhyming_words()
         for head, words in _word_lists(WORDS_BY_TOPIC):
             topic, category, pattern = head.split()
-            bases += [(word, category, pattern, topic, rank) for rank, word in enumerate(words)]
-        kept = []
+            for rank, word in enumerate(words):
+                bases.append(BaseWord(word, category, pattern, topic, rank))
+        inflected = []
         claimed: set[tuple[str, str]] = set()
         for base in bases:
-            word, category, pattern, topic, rank = base
-            own = "A" if category == "AL" else category.rstrip("=")
-            known = word in self.class_of
-            self._add(word, own + "0" if own in ("VT", "VI") else own, pattern, topic, rank)
+            category = "A" if base.category == "AL" else base.category.rstrip("=")
+            is_verb = category in ("VT", "VI")
+            known = base.word in self.class_of
+            self._add(base._replace(category=category + "0" if is_verb else category))
             # A verb whose base form is a noun ("charge") still has its other forms.
-            if not known or (own in ("VT", "VI") and (word, own[0]) not in claimed):
-                kept.append(base)
-                claimed.add((word, own[0]))
-        for kind in ("N", "V", "A"):
-            for base in kept:
-                if base[1][0] == kind or (kind == "N" and base[1][0] == "H"):
-                    self._inflect(*base)
+            if not known or (is_verb and (base.word, category[0]) not in claimed):
+                inflected.append(base)
+                claimed.add((base.word, category[0]))
+        for kinds in ("NH", "V", "A"):
+            for base in inflected:
+                if base.category[0] in kinds:
+                    self._inflect(base)
 
-    def _rhyming_bases(self) -> list[tuple[str, str, str, str, int]]:
+    def _rhyming_words(self) -> list[BaseWord]:
         topic_of: dict[str, str] = {}
         for topic, words in _word_lists(RHYME_TOPICS):
             for word in words:
@@ -127,62 +148,60 @@ class Lexicon:
         bases = []
         for number, line in enumerate(RHYMES.strip().splitlines()):
             self.rhymes.append([])
-            category = ""
-            rank = 0
+            category, rank = "", 0
             for item in line.split():
                 if item in ("N", "A", "V"):
                     category, rank = item + "R", 0
                     continue
                 word = item.rstrip("=^")
-                if word in self.rhyme_of:
-                    raise ValueError(f"{word} has two rhymes")
+                assert word not in self.rhyme_of, f"{word} has two rhymes"
                 self.rhyme_of[word] = number
                 self.rhymes[-1].append(word)
-                own = category + "=" if "=" in item else category
-                bases.append(
-                    (word, own, "ws" if "^" in item else "s", topic_of.get(word, "-"), rank)
-                )
+                marked = category + "=" if "=" in item else category
+                pattern = "ws" if "^" in item else "s"
+                bases.append(BaseWord(word, marked, pattern, topic_of.get(word, "-"), rank))
                 rank += 1
         return bases
 
-    def _inflect(self, base: str, category: str, pattern: str, topic: str, rank: int) -> None:
-        kind = category.rstrip("=")
-        if kind in ("N", "NR", "HM", "HF"):
-            self._inflect_noun(base, "H" if kind[0] == "H" else "N", pattern, topic, rank)
-        elif kind == "NA" and not base.endswith(SIBILANTS):
-            self._add(base + "'s", "NQ", pattern, topic, rank)
-        elif kind in ("VT", "VI", "VR"):
-            self._inflect_verb(base, "VT" if kind == "VT" else "VI", pattern, topic, rank)
-        elif kind in ("A", "AL", "AR"):
-            if kind == "AL":
-                self._add(*_with_category(with_ly(base, pattern), "AV"), topic, rank)
-            comparable = pattern == "s" or (pattern == "sw" and base.endswith("y"))
-            if comparable and not category.endswith("="):
-                self._add(*_with_category(with_er(base, pattern, "er"), "AC"), topic, rank)
-                self._add(*_with_category(with_er(base, pattern, "est"), "AE"), topic, rank)
+    def _inflect(self, base: BaseWord) -> None:
+        word, category, pattern = base.word, base.category.rstrip("="), base.pattern
+        if category in ("N", "NR", "HM", "HF"):
+            self._inflect_noun(base, category[0])
+        elif category == "NA" and not word.endswith(SIBILANTS):
+            self._add_form(base, "NQ", (word + "'s", pattern))
+        elif category in ("VT", "VI", "VR"):
+            self._inflect_verb(base, "VT" if category == "VT" else "VI")
+        elif category in ("A", "AL", "AR"):
+            if category == "AL":
+                self._add_form(base, "AV", with_ly(word, pattern))
+            comparable = pattern == "s" or (pattern == "sw" and word.endswith("y"))
+            if comparable and not base.category.endswith("="):
+                self._add_form(base, "AC", with_er(word, pattern, "er"))
+                self._add_form(base, "AE", with_er(word, pattern, "est"))
 
-    def _inflect_noun(self, base: str, kind: str, pattern: str, topic: str, rank: int) -> None:
-        plural, stresses = with_s(base, pattern)
-        if base in PLURALS:
-            plural = PLURALS[base]
-            stresses = longer(pattern) if base == "fish" else pattern
-        if plural:
-            self._add(plural, f"{kind}P", stresses, topic, rank)
-        if kind == "H" and not base.endswith("s"):
-            stresses = longer(pattern) if base.endswith(SIBILANTS) else pattern
-            self._add(base + "'s", "HQ", stresses, topic, rank)
+    def _inflect_noun(self, base: BaseWord, kind: str) -> None:
+        word, pattern = base.word, base.pattern
+        plural = with_s(word, pattern)
+        if word in PLURALS:
+            plural = PLURALS[word], longer(pattern) if word == "fish" else pattern
+        if plural[0]:
+            self._add_form(base, f"{kind}P", plural)
+        if kind == "H" and not word.endswith("s"):
+            stresses = longer(pattern) if word.endswith(SIBILANTS) else pattern
+            self._add_form(base, "HQ", (word + "'s", stresses))
 
-    def _inflect_verb(self, base: str, kind: str, pattern: str, topic: str, rank: int) -> None:
-        self._add(*_with_category(with_s(base, pattern), f"{kind}S"), topic, rank)
-        self._add(*_with_category(with_ing(base, pattern), f"{kind}G"), topic, rank)
-        forms = IRREGULAR.get(base)
+    def _inflect_verb(self, base: BaseWord, kind: str) -> None:
+        word, pattern = base.word, base.pattern
+        self._add_form(base, f"{kind}S", with_s(word, pattern))
+        self._add_form(base, f"{kind}G", with_ing(word, pattern))
+        forms = IRREGULAR.get(word)
         if forms is None:
-            self._add(*_with_category(with_ed(base, pattern), f"{kind}D"), topic, rank)
+            self._add_form(base, f"{kind}D", with_ed(word, pattern))
             return
         for form, tense in zip(forms, "D" if len(forms) == 1 else "PN", strict=True):
             is_longer = form == "wedded" or (form.endswith("en") and form != "seen")
             stresses = longer(pattern) if is_longer else pattern
-            self._add(form, f"{kind}{tense}", stresses, topic, rank)
+            self._add_form(base, f"{kind}{tense}", (form, stresses))
 
 
 def _word_lists(text: str) -> Iterator[tuple[str, list[str]]]:
@@ -190,10 +209,6 @@ def _word_lists(text: str) -> Iterator[tuple[str, list[str]]]:
     for line in text.strip().splitlines():
         head, _, words = line.partition(": ")
         yield head, words.split()
-
-
-def _with_category(form_and_pattern: tuple[str, str], category: str) -> tuple[str, str, str]:
-    return form_and_pattern[0], category, form_and_pattern[1]
 
 
 LEXICON = Lexicon()
