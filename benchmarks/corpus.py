@@ -1,17 +1,17 @@
-"""Peak memory and speed of prepare and tokenize on a large corpus, tiktoken by hand beside them.
+"""Measures peak memory and speed of prepare and tokenize on a large corpus.
 
     python benchmarks/corpus.py [--megabytes 1000] [--kinds char bpe gpt2] [--folder FOLDER]
 
-Makes a jsonl file: documents of lines drawn from twenty plays of `verse`, so about as dense as
-text is, and no two documents the same. Runs the stages on it as `dvc repro` would, each in a
-process of its own, and watches it and its children: memory is the largest sum of what they hold
-(shared pages counted once, where the system tells).
+Writes a jsonl file of documents: lines sampled from twenty plays of `verse`, so about as dense as
+text is, and no two documents the same. Runs the stages on it as `dvc repro` does, each in a process
+of its own. Memory is the largest sum over the process and its children (shared pages counted once,
+where the system reports them).
 
-Then the encoding alone, without learning a vocabulary: ids of a part of the training split as the
-stage makes them, and by hand: tiktoken on the same documents in a loop in each of as many threads
-as there are cores; for `char` a dict in a loop, as nanoGPT has it, in one. They take turns. A
-core's speed is megabytes of text a second of processor time. For `bpe` also the training: the
-stage's, and rustbpe on the same texts. GPT-2's file is looked for as the stage does.
+Then measures encoding alone, without training a vocabulary, on the beginning of the training split:
+the stage's, and in turns with it tiktoken called in a loop by one thread per core (for `char` a
+dict in one thread, as in nanoGPT). Speed per core is in megabytes of text per second of processor
+time.
+For `bpe` also the training: the stage's, and rustbpe's on the same texts.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--megabytes", type=float, default=1000.0, help="of text")
     parser.add_argument("--kinds", nargs="*", default=["char", "bpe", "gpt2"])
-    parser.add_argument("--folder", type=Path, help="for what is written and deleted again")
+    parser.add_argument("--folder", type=Path, help="for temporary files")
     options = parser.parse_args()
     if options.folder:
         options.folder.mkdir(parents=True, exist_ok=True)
@@ -83,13 +83,13 @@ def main() -> None:
 
 
 def make_corpus(path: Path, size: float) -> int:
-    """Writes about `size` bytes of text; returns how many."""
+    """Writes about `size` bytes of text; returns the exact number."""
     lines = [line for index in range(20) for line in write_play(0, index).text.splitlines()]
-    draw = random.Random(0)  # noqa: S311 (no secret)
+    rng = random.Random(0)  # noqa: S311 (no secret)
     written = 0
     with path.open("w", encoding="utf-8") as file:
         while written < size:
-            text = "\n".join(draw.choices(lines, k=draw.randint(5, 150)))
+            text = "\n".join(rng.choices(lines, k=rng.randint(5, 150)))
             written += len(text.encode())
             file.write(json.dumps({"text": text}) + "\n")
     return written

@@ -2,7 +2,8 @@
 
     Download   a file at a URL, which has a pinned sha256
     HubFile    a file of a repository on the Hugging Face hub. huggingface_hub downloads it: it
-               resumes, and obeys HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE
+               resumes after a broken connection (a new run starts the file again), keeps each
+               finished file, and obeys HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE
 
 A mirror (GPT_MIRROR) serves the files that it has without a network. No file gets its name before
 its bytes are verified.
@@ -123,7 +124,7 @@ def fetch_from_hub(file: HubFile, cache: Path, mirror: str | None = None) -> Pat
     from huggingface_hub import errors, hf_hub_download
 
     try:
-        for force_download in (False, True):  # again if it was damaged since
+        for force_download in (False, True):  # again if the cache has damaged it
             path = Path(
                 hf_hub_download(
                     file.repo,
