@@ -33,7 +33,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 from gpt.config import ModelConfig  # noqa: E402
 from gpt.device import choose_device  # noqa: E402
-from gpt.evaluation.scoring import block_windows, half_block_windows, token_scores  # noqa: E402
+from gpt.evaluation.scoring import Scorer, block_windows, half_block_windows  # noqa: E402
 from gpt.model import GPT  # noqa: E402
 from gpt.presets import resolve  # noqa: E402
 from gpt.types import Ids  # noqa: E402
@@ -184,7 +184,7 @@ def report(name: str, model: GPT, ids: Ids) -> None:
     device = choose_device("cpu")
     block_size = model.config.block_size
     ways = [cut(len(ids), block_size) for cut in (half_block_windows, block_windows)]
-    half, blocks = token_scores(model, ids, ways, device, batch_tokens=16384)
+    half, blocks = Scorer(model, device, batch_tokens=16384).token_scores(ids, ways)
     print(f"{name}: loss {half.losses.mean():.4f}, loss_blocks {blocks.losses.mean():.4f}")
 
 

@@ -5,7 +5,6 @@ metrics/evaluate.json, metrics/curves/positions.csv and calibration.csv, and the
 """
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,32 +70,30 @@ def evaluate(params: Params, run: Run) -> None:
 
 def score_splits(trained: TrainedModel, ids: dict[str, Ids], batch_tokens: int) -> dict[str, Any]:
     """The metrics of each split. Writes the curves of the validation split."""
-    model, device, tokenizer = trained.model, trained.device, trained.tokenizer
+    tokenizer, block_size = trained.tokenizer, trained.model.config.block_size
     metrics: dict[str, Any] = {}
     # Windows that overlap by half send every token through the model twice.
     total = scoring.CROP_TOKENS + 2 * sum(len(split_ids) - 1 for split_ids in ids.values())
     with tqdm(desc="evaluate", total=total, unit="tok", unit_scale=True, disable=None) as bar:
-        options: dict[str, Any] = {"batch_tokens": batch_tokens, "progress": bar.update}
+        scorer = scoring.Scorer(trained.model, trained.device, batch_tokens, bar.update)
         for split, split_ids in ids.items():
-            half_block, blocks = scoring.score_split(model, split_ids, device, **options)
+            cuts = (scoring.half_block_windows, scoring.block_windows)
+            windowings = [cut(len(split_ids), block_size) for cut in cuts]
+            half_block, blocks = scorer.token_scores(split_ids, windowings)
             metrics[split] = scoring.split_metrics(half_block, blocks, split_ids, tokenizer)
             if split == "val":
                 calibration = scoring.calibration_curve(half_block)
-                write_curve(CALIBRATION, pd.DataFrame(calibration))
-                positions = scoring.loss_by_position(blocks.losses, model.config.block_size)
+                curve = pd.DataFrame(calibration)
+                curve.round(6).to_csv(CALIBRATION, index=False, lineterminator="\n")
+                positions = scoring.loss_by_position(blocks.losses, block_size)
                 curve = pd.DataFrame({"position": range(1, len(positions) + 1), "loss": positions})
-                write_curve(POSITIONS, curve)
-                metrics[split] |= scoring.crop_metrics(model, split_ids, device, **options) | {
+                curve.round(6).to_csv(POSITIONS, index=False, lineterminator="\n")
+                metrics[split] |= scoring.crop_metrics(scorer, split_ids) | {
                     "accuracy": float(np.mean(half_block.correct)),
                     "calibration_error": scoring.expected_calibration_error(calibration),
                     "by_class": scoring.loss_by_class(half_block.losses, split_ids, tokenizer),
                 }
     return {split: rounded(split_metrics) for split, split_metrics in metrics.items()}
-
-
-def write_curve(path: Path, curve: pd.DataFrame) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    curve.round(6).to_csv(path, index=False, lineterminator="\n")
 
 
 def summary(metrics: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from gpt.checkpoint import TrainedModel
 from gpt.errors import DataError, unreadable
-from gpt.evaluation.scoring import Progress, half_block_windows, token_scores
+from gpt.evaluation.scoring import Progress, Scorer, half_block_windows
 
 WORD_TASKS = ("wikitext-2", "wikitext-103", "ptb")  # scores per word, in texts split into words
 TEST_BYTES = 5_000_000  # of enwik8 and text8: the last ones are the usual test split
@@ -242,9 +242,8 @@ def score_text(
     per_word = task in WORD_TASKS
     ids = trained.tokenizer.encode(detokenize(text) if per_word else text)
     windows = half_block_windows(len(ids), trained.model.config.block_size) if len(ids) > 1 else []
-    (scores,) = token_scores(
-        trained.model, ids, [windows], trained.device, batch_tokens=batch_tokens, progress=progress
-    )
+    scorer = Scorer(trained.model, trained.device, batch_tokens, progress)
+    (scores,) = scorer.token_scores(ids, [windows])
     total = float(scores.losses.sum())
     if per_word:
         words = len(text.split()) + text.count("\n")

@@ -15,13 +15,15 @@ Shapes: b windows, t positions, v vocabulary, n tokens; `ids` has one id more th
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gpt.device import Device
 from gpt.errors import DataError
@@ -94,120 +96,88 @@ def random_crops(num_ids: int, block_size: int, num_crops: int, seed: int = 0) -
 # --- losses ---------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def token_scores(
-    model: GPT,
-    ids: Ids,
-    windowings: Sequence[list[Window]],
-    device: Device,
-    *,
-    batch_tokens: int,
-    progress: Progress = lambda tokens: None,
-) -> list[TokenScores]:
-    """Scores of the targets ids[1:] under each of `windowings`, which score every target once.
+@dataclass(frozen=True)
+class Scorer:
+    """Scores ids with a model; about `batch_tokens` tokens go through it at once."""
 
-    A window that several windowings share goes through the model once: every other half-block
-    window is a block of its own. About `batch_tokens` tokens go through at once. Raises DataError
-    for fewer than two ids, and for a model whose losses are NaN.
-    """
-    if len(ids) < 2:
-        raise DataError(f"a split of {len(ids)} tokens cannot be scored; use more text")
-    model.eval()
-    n = len(ids) - 1
-    scores = [
-        TokenScores(np.full(n, np.nan), np.empty(n), np.empty(n, dtype=np.bool_))
-        for _ in windowings
-    ]
-    users: dict[Span, list[tuple[TokenScores, int]]] = {}
-    for target, windows in zip(scores, windowings, strict=True):
-        for window in windows:
-            users.setdefault((window.start, window.stop), []).append((target, window.scored))
-    for batch in _batches(sorted(users), batch_tokens):
-        losses_bt, confidence_bt, correct_bt = _score_batch(model, ids, batch, device)
-        for i, (start, stop) in enumerate(batch):
+    model: GPT
+    device: Device
+    batch_tokens: int
+    progress: Progress = lambda tokens: None
+
+    def token_scores(self, ids: Ids, windowings: Sequence[list[Window]]) -> list[TokenScores]:
+        """Scores of the targets ids[1:] under each of `windowings`, which score every target once.
+
+        A window that several windowings share goes through the model once: every other half-block
+        window is a block of its own. Raises DataError for fewer than two ids, and for a NaN loss.
+        """
+        if len(ids) < 2:
+            raise DataError(f"a split of {len(ids)} tokens cannot be scored; use more text")
+        n = len(ids) - 1
+        scores = [
+            TokenScores(np.full(n, np.nan), np.empty(n), np.empty(n, dtype=np.bool_))
+            for _ in windowings
+        ]
+        users: dict[Span, list[tuple[TokenScores, int]]] = {}
+        for target, windows in zip(scores, windowings, strict=True):
+            for window in windows:
+                users.setdefault((window.start, window.stop), []).append((target, window.scored))
+        for (start, stop), span in self._score_spans(ids, sorted(users)):
             for target, scored in users[start, stop]:
                 positions = slice(stop - scored, stop)
-                target.losses[positions] = losses_bt[i, -scored:]
-                target.confidence[positions] = confidence_bt[i, -scored:]
-                target.correct[positions] = correct_bt[i, -scored:]
-        progress(losses_bt.size)
-    assert not any(np.isnan(s.losses).any() for s in scores), "the windows score every target"
-    return scores
+                target.losses[positions] = span.losses[-scored:]
+                target.confidence[positions] = span.confidence[-scored:]
+                target.correct[positions] = span.correct[-scored:]
+        assert not any(np.isnan(s.losses).any() for s in scores), "the windows score every target"
+        return scores
 
+    def crop_losses(self, ids: Ids, crops: list[Span]) -> NDArray[np.float64]:
+        """The mean loss of each crop in nats per token, shape (len(crops),)."""
+        spans = self._score_spans(ids, crops)
+        return np.array([scores.losses.mean(dtype=np.float64) for _, scores in spans])
 
-@torch.no_grad()
-def crop_losses(
-    model: GPT,
-    ids: Ids,
-    crops: list[Span],
-    device: Device,
-    *,
-    batch_tokens: int,
-    progress: Progress = lambda tokens: None,
-) -> NDArray[np.float64]:
-    """The mean loss of each crop in nats per token, shape (len(crops),)."""
-    model.eval()
-    means = []
-    for batch in _batches(crops, batch_tokens):
-        losses_bt, _, _ = _score_batch(model, ids, batch, device)
-        means.append(losses_bt.mean(axis=1, dtype=np.float64))
-        progress(losses_bt.size)
-    return np.concatenate(means)
+    def _score_spans(self, ids: Ids, spans: list[Span]) -> Iterator[tuple[Span, TokenScores]]:
+        """Each span, in order, and the scores of all its targets."""
+        for batch in self._batches(spans):
+            crops = np.stack([ids[start : stop + 1] for start, stop in batch]).astype(np.int64)
+            scores_bt = [s.cpu().numpy() for s in self._score_batch(torch.from_numpy(crops))]
+            yield from zip(batch, map(TokenScores, *scores_bt), strict=True)
+            self.progress(len(batch) * (batch[0][1] - batch[0][0]))
 
+    @torch.no_grad()
+    def _score_batch(self, crops_bt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, confidence and correctness of crops_bt[:, 1:], each (b, t - 1)."""
+        crops_bt = crops_bt.to(self.device.name)
+        targets_bt = crops_bt[:, 1:]
+        with self.device.autocast:
+            logits_btv = self.model.eval()(crops_bt[:, :-1])
+        losses, confidence, correct = [], [], []
+        chunk = max(1, LOG_PROBS_AT_ONCE // logits_btv.shape[-1])
+        logits_chunks = torch.split(logits_btv.flatten(0, 1), chunk)
+        targets_chunks = torch.split(targets_bt.flatten(), chunk)
+        for logits_nv, targets_n in zip(logits_chunks, targets_chunks, strict=True):
+            log_probs_nv = F.log_softmax(logits_nv.float(), dim=-1)
+            losses.append(-log_probs_nv.gather(-1, targets_n[:, None])[:, 0])
+            highest_n, most_likely_n = log_probs_nv.max(dim=-1)
+            confidence.append(highest_n.exp())
+            correct.append(most_likely_n == targets_n)
+        losses_bt = torch.cat(losses).view_as(targets_bt)
+        if losses_bt.isnan().any():
+            raise DataError("the model's loss is NaN; train again with a lower train.learning_rate")
+        return (
+            losses_bt,
+            torch.cat(confidence).view_as(targets_bt),
+            torch.cat(correct).view_as(targets_bt),
+        )
 
-def _score_batch(
-    model: GPT, ids: Ids, spans: list[Span], device: Device
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-    """Loss, confidence and correctness of the targets of spans of equal length, each (b, t)."""
-    crops = np.stack([ids[start : stop + 1] for start, stop in spans]).astype(np.int64)
-    crops_bt = torch.from_numpy(crops).to(device.name)
-    with device.autocast:
-        logits_btv = model(crops_bt[:, :-1])
-    b, t, v = logits_btv.shape
-    losses, confidence, correct = [], [], []
-    chunk = max(1, LOG_PROBS_AT_ONCE // v)
-    logits_chunks = torch.split(logits_btv.reshape(b * t, v), chunk)
-    targets_chunks = torch.split(crops_bt[:, 1:].reshape(b * t), chunk)
-    for logits_nv, targets_n in zip(logits_chunks, targets_chunks, strict=True):
-        log_probs_nv = F.log_softmax(logits_nv.float(), dim=-1)
-        losses.append(-log_probs_nv.gather(-1, targets_n[:, None])[:, 0])
-        highest_n, most_likely_n = log_probs_nv.max(dim=-1)
-        confidence.append(highest_n.exp())
-        correct.append(most_likely_n == targets_n)
-    losses_bt = torch.cat(losses).view(b, t).cpu().numpy()
-    if np.isnan(losses_bt).any():
-        raise DataError("the model's loss is NaN; train it again with a lower train.learning_rate")
-    confidence_bt, correct_bt = torch.cat(confidence).view(b, t), torch.cat(correct).view(b, t)
-    return losses_bt, confidence_bt.cpu().numpy(), correct_bt.cpu().numpy()
-
-
-def _batches(spans: list[Span], batch_tokens: int) -> list[list[Span]]:
-    """Consecutive spans of equal length, about `batch_tokens` tokens per batch."""
-    batches: list[list[Span]] = []
-    for start, stop in spans:
-        limit = max(1, batch_tokens // (stop - start))
-        last = batches[-1] if batches else []
-        if last and len(last) < limit and last[0][1] - last[0][0] == stop - start:
-            last.append((start, stop))
-        else:
-            batches.append([(start, stop)])
-    return batches
+    def _batches(self, spans: list[Span]) -> Iterator[list[Span]]:
+        """Consecutive spans of equal length, about `batch_tokens` tokens per batch."""
+        for length, group in groupby(spans, key=lambda span: span[1] - span[0]):
+            equal, size = list(group), max(1, self.batch_tokens // length)
+            yield from (equal[i : i + size] for i in range(0, len(equal), size))
 
 
 # --- metrics --------------------------------------------------------------------------------------
-
-
-def score_split(
-    model: GPT, ids: Ids, device: Device, *, batch_tokens: int, progress: Progress
-) -> tuple[TokenScores, TokenScores]:
-    """`token_scores` under half_block_windows and under block_windows."""
-    windowings = [
-        cut(len(ids), model.config.block_size) for cut in (half_block_windows, block_windows)
-    ]
-    half_block, blocks = token_scores(
-        model, ids, windowings, device, batch_tokens=batch_tokens, progress=progress
-    )
-    return half_block, blocks
 
 
 def split_metrics(
@@ -228,14 +198,11 @@ def split_metrics(
     }
 
 
-def crop_metrics(
-    model: GPT, ids: Ids, device: Device, *, batch_tokens: int, progress: Progress
-) -> dict[str, float]:
+def crop_metrics(scorer: Scorer, ids: Ids) -> dict[str, float]:
     """The mean loss of random crops, about CROP_TOKENS in all, and its standard error."""
-    block_size = model.config.block_size
+    block_size = scorer.model.config.block_size
     num_crops = max(2, CROP_TOKENS // block_size)  # one crop has no standard error
-    crops = random_crops(len(ids), block_size, num_crops)
-    losses = crop_losses(model, ids, crops, device, batch_tokens=batch_tokens, progress=progress)
+    losses = scorer.crop_losses(ids, random_crops(len(ids), block_size, num_crops))
     stderr = float(losses.std(ddof=1)) / math.sqrt(num_crops)
     return {"loss_crops": float(losses.mean()), "loss_crops_error": stderr}
 

@@ -12,18 +12,17 @@ from gpt.config import ModelConfig
 from gpt.device import Device
 from gpt.errors import DataError
 from gpt.evaluation.scoring import (
+    Scorer,
     TokenScores,
     Window,
     bits_per_byte,
     block_windows,
     calibration_curve,
-    crop_losses,
     expected_calibration_error,
     half_block_windows,
     loss_by_class,
     loss_by_position,
     random_crops,
-    token_scores,
 )
 from gpt.model import GPT
 from gpt.presets import resolve
@@ -47,7 +46,7 @@ def make(*, block_size: int = 8, vocab_size: int = 11, init_std: float = 0.3) ->
 
 
 def losses_of(model: GPT, ids: np.ndarray, windows: list[Window], batch_tokens: int) -> np.ndarray:
-    (scores,) = token_scores(model, ids, [windows], CPU, batch_tokens=batch_tokens)
+    (scores,) = Scorer(model, CPU, batch_tokens).token_scores(ids, [windows])
     return scores.losses
 
 
@@ -142,7 +141,7 @@ def test_a_uniform_model_has_the_logarithm_of_the_vocabulary_as_its_loss(cut: Cu
 def test_two_windowings_at_once_give_what_each_gives_alone(block_size: int) -> None:
     model, ids = make(), random_ids(45)
     windowings = [cut(45, block_size) for cut in WINDOWINGS]
-    combined = token_scores(model, ids, windowings, CPU, batch_tokens=24)
+    combined = Scorer(model, CPU, 24).token_scores(ids, windowings)
     for scores, windows in zip(combined, windowings, strict=True):
         assert scores.losses == pytest.approx(losses_of(model, ids, windows, 1), abs=2e-5)
 
@@ -153,7 +152,7 @@ def test_shared_windows_go_through_the_model_once() -> None:
     model.register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[0].numel()))
     reported: list[int] = []
     windowings = [cut(65, 8) for cut in WINDOWINGS]
-    token_scores(model, random_ids(65), windowings, CPU, batch_tokens=16, progress=reported.append)
+    Scorer(model, CPU, 16, reported.append).token_scores(random_ids(65), windowings)
     assert sizes == reported
     assert sum(reported) == 8 * len(windowings[0])  # every block is one of the half-block windows
     assert max(sizes) == 16
@@ -171,7 +170,7 @@ def test_at_most_batch_tokens_or_one_window_go_through_the_model_at_once(batch_t
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_split_without_a_target_is_refused(count: int) -> None:
     with pytest.raises(DataError, match=f"a split of {count} tokens cannot be scored"):
-        token_scores(make(), random_ids(count), [[]], CPU, batch_tokens=64)
+        Scorer(make(), CPU, 64).token_scores(random_ids(count), [[]])
 
 
 def test_a_model_whose_loss_is_nan_is_refused() -> None:
@@ -184,9 +183,9 @@ def test_a_model_whose_loss_is_nan_is_refused() -> None:
 
 def test_log_probabilities_in_chunks_are_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     model, ids = make(), random_ids(40)
-    at_once = token_scores(model, ids, [block_windows(40, 8)], CPU, batch_tokens=64)[0]
+    at_once = Scorer(model, CPU, 64).token_scores(ids, [block_windows(40, 8)])[0]
     monkeypatch.setattr("gpt.evaluation.scoring.LOG_PROBS_AT_ONCE", 3 * 11)
-    chunked = token_scores(model, ids, [block_windows(40, 8)], CPU, batch_tokens=64)[0]
+    chunked = Scorer(model, CPU, 64).token_scores(ids, [block_windows(40, 8)])[0]
     assert np.array_equal(at_once.losses, chunked.losses)
     assert np.array_equal(at_once.confidence, chunked.confidence)
     assert np.array_equal(at_once.correct, chunked.correct)
@@ -236,7 +235,7 @@ def test_the_loss_of_a_crop_is_the_mean_over_its_block() -> None:
         np.mean(one_at_a_time(model, ids, [Window(start, stop, stop - start)]))
         for start, stop in crops
     ]
-    losses = crop_losses(model, ids, crops, CPU, batch_tokens=16)
+    losses = Scorer(model, CPU, 16).crop_losses(ids, crops)
     assert losses == pytest.approx(expected, abs=2e-5)
 
 
@@ -249,7 +248,7 @@ def scores_of(confidence: list[float], correct: list[bool]) -> TokenScores:
 
 def test_confidence_and_correctness_are_those_of_the_most_likely_token() -> None:
     model, ids = make(), random_ids(20)
-    (scores,) = token_scores(model, ids, [block_windows(20, 8)], CPU, batch_tokens=64)
+    (scores,) = Scorer(model, CPU, 64).token_scores(ids, [block_windows(20, 8)])
     with torch.no_grad():
         probabilities = model.eval()(torch.from_numpy(ids[8:16].astype(np.int64))[None])[0].softmax(
             -1
@@ -351,7 +350,7 @@ def test_the_loss_is_that_of_hugging_faces_gpt2(bias: bool) -> None:
         for parameter in model.parameters():  # biases and gains too
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=noise))
     windows = half_block_windows(len(ids), shape.block_size)
-    (scores,) = token_scores(model, ids, [windows], CPU, batch_tokens=4096)
+    (scores,) = Scorer(model, CPU, 4096).token_scores(ids, [windows])
 
     reference, losses = as_hugging_face(model), []
     block_size, half = shape.block_size, shape.block_size // 2
