@@ -268,7 +268,8 @@ class Trainer:
         progress = {key: math.inf if value is None else value for key, value in progress.items()}
         self.progress = Progress(**progress)
         for callback in self.callbacks:
-            callback.load_state_dict(metadata["callbacks"].get(type(callback).__name__, {}))
+            if state := metadata["callbacks"].get(type(callback).__name__):
+                callback.load_state_dict(state)
 
     def _load_moments(self, tensors: dict[str, Tensor]) -> None:
         # In the order in which an optimizer's state counts its parameters.
@@ -289,7 +290,7 @@ class Trainer:
     def _cpu_copies(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
-    # --- what a DistributedTrainer overrides ------------------------------------------------------
+    # --- overridden by DistributedTrainer: one process has nothing to wrap, gather or send --------
 
     def _wrap_model(self) -> nn.Module:
         return self.model

@@ -60,7 +60,7 @@ def training(undisturbed: SmallTraining, tmp_path: Path, memory: Path) -> SmallT
 
 
 def ends_alike(training: SmallTraining, undisturbed: SmallTraining, step: int) -> str:
-    """Runs it to its end: it goes on from `step` and gives the bits of the undisturbed one."""
+    """Runs it to its end: it resumes from `step` and gives the bits of the undisturbed one."""
     run = training.run()
     assert run.end() == 0, run.output()
     assert resumed_from(run.output()) == step
