@@ -57,7 +57,7 @@ FILES = {
     ),
 }
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 class Task(StrEnum):

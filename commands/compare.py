@@ -11,7 +11,7 @@ from commands.root import at_root
 from gpt.errors import ParamsError
 from gpt.evaluation.significance import Verdict, compare, mean_multiplier
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @dataclass(frozen=True)

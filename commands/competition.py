@@ -15,7 +15,7 @@ from stages.params import SampleParams, check, load
 
 Refusal = tuple[str, str]  # folder, reason
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command("submit")

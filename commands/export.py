@@ -13,7 +13,7 @@ from gpt.interop.gguf import write_gguf
 from gpt.interop.huggingface import write_hugging_face
 from stages.params import MODEL, load
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 class Layout(StrEnum):

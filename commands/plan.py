@@ -39,7 +39,7 @@ TIMED_TOKENS = 32  # generated to measure the time per token
 MLFLOW_MODULES = ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "mlflow.system_metrics")
 CHARACTERS = 65  # vocabulary of `char` before any text is tokenized: about that of English text
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @dataclass(frozen=True)

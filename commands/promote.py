@@ -34,7 +34,7 @@ CODE = Path(__file__).with_name("served_model.py")
 # What commands/served_model.py and gpt/ import, for a server in an environment of its own.
 REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "tqdm", "regex", "tiktoken", "pandas")
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @dataclass(frozen=True)

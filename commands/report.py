@@ -33,7 +33,7 @@ from stages.params import MODEL, PROJECT, SAMPLE_METRICS, SAMPLES
 
 PAGE = Path("report.html")
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command("report")

@@ -15,7 +15,7 @@ from stages.params import PROJECT
 
 HOST = "127.0.0.1"
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

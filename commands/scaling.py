@@ -30,7 +30,9 @@ UNITS = {
     "flops": "FLOPs of training",
 }
 
-app = typer.Typer(no_args_is_help=True, help="How the loss falls as models grow.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="How the loss falls as models grow."
+)
 
 
 def queue_commands(

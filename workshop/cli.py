@@ -11,7 +11,11 @@ import typer
 
 from gpt.errors import GptError
 
-app = typer.Typer(no_args_is_help=True, help="Write it yourself: docs/index.md is the course.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Write it yourself: docs/index.md is the course.",
+)
 Folder = Annotated[Path, typer.Option(help="Where your files are.")]
 SCRATCHPAD = Path("scratchpad")
 
