@@ -131,7 +131,7 @@ def encode_shard(job: ShardJob, tokenizer: Tokenizer) -> Iterator[Ids]:
     last_doc: str | None = None
     continues = job.shard.continues
     threads = cores()
-    # Reading overlaps with encoding; both overlap with writing through the caller's `ahead`.
+    # Reading overlaps with encoding; both overlap with writing through the caller's `prefetch`.
     for batch in prefetch(_batches(rechunk(read_shard(job.shard)), BATCH_CHARACTERS * threads)):
         arrays: list[Ids] = []
         encoded = tokenizer.encode_batch([text for _, text in batch], threads)
