@@ -53,8 +53,8 @@ def promote(name: str) -> Promotion:
     or one on another text, DataError where its model or the tracking store is not here.
     """
     experiment = experiments.read(name)
-    rest = [_read(known) for known in experiments.names() if known != name]
-    groups = groups_of([experiment, *(known for known in rest if known is not None)])
+    rest = [finished for finished in experiments.read_finished() if finished.name != name]
+    groups = groups_of([experiment, *rest])
     ours = groups[0].by_seed()
     try:
         store = Store(PROJECT)
@@ -82,13 +82,6 @@ def promote(name: str) -> Promotion:
         if verdict.word != "better":
             return Promotion(registered, verdict, None)
     return Promotion(registered, verdict, _register(store, registered, experiment, ours))
-
-
-def _read(name: str) -> Experiment | None:
-    try:
-        return experiments.read(name)
-    except ParamsError:
-        return None  # queued, failed, or of another version
 
 
 def _champion(client: Any, registered: str) -> Any:
