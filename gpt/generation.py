@@ -31,6 +31,10 @@ from gpt.tokenizers.base import Tokenizer
 # takes 5 ms, longer than a small model, and the sampled token is nearly always among these.
 MAX_FIRST_SORTED = 256
 
+# One text, and a step of fewer multiplications, stays on one thread: two that wait for each other
+# at every matmul are hardly faster, and far slower as soon as anything else wants a core.
+MAX_ONE_THREAD_WORK = 2**25
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -76,9 +80,8 @@ def generate(
     tokenizer does not know.
     """
     prompt_ids = encode_prompt(tokenizer, prompt)
-    # One text on one thread: two that wait for each other at every matmul are slower than one as
-    # soon as anything else wants a core, and hardly faster otherwise.
-    threads = one_thread() if len(indices) == 1 else nullcontext()
+    work = len(indices) * sum(weight.numel() for weight in model.parameters())
+    threads = one_thread() if len(indices) == 1 or work < MAX_ONE_THREAD_WORK else nullcontext()
     buffers = [_TextBuffer(tokenizer, sampling.stop) for _ in indices]
     with _eval_mode(model), threads:
         for token_b in _sample_tokens(model, prompt_ids, sampling, seed, indices):

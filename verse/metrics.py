@@ -60,6 +60,25 @@ def assess(text: str) -> VerseScores:
     )
 
 
+def pooled_metrics(scores: list[VerseScores]) -> dict[str, int | float | None]:
+    """The counts and fractions of all texts as one, rounded; None if there is nothing to count."""
+
+    def pooled(fraction: str, count: str) -> float | None:
+        pairs = [(getattr(score, fraction), getattr(score, count)) for score in scores]
+        known = [(value, weight) for value, weight in pairs if value is not None]
+        total = sum(weight for _, weight in known)
+        return round(sum(v * w for v, w in known) / total, 6) if total else None
+
+    return {
+        "words": sum(score.words for score in scores),
+        "known_words": pooled("known_words", "words"),
+        "lines": sum(score.lines for score in scores),
+        "metrical_lines": pooled("metrical_lines", "lines"),
+        "couplets": sum(score.couplets for score in scores),
+        "rhymed_couplets": pooled("rhymed_couplets", "couplets"),
+    }
+
+
 def known_form(word: str) -> str:
     """Returns `word` as the lexicon has it, "" if it does not."""
     return word if word in WORDS else word.lower() if word.lower() in WORDS else ""

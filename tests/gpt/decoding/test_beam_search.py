@@ -189,9 +189,9 @@ def test_searching_leaves_the_mode_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--beams", "2", "--temperature", "0.5"], "--temperature: nothing is drawn with --beams"),
-        (["--beams", "2", "--top-k", "5"], "--top-k: nothing is drawn"),
-        (["--beams", "2", "--num-samples", "3"], "--beams 2 finds no more than that"),
+        (["--beams", "2", "--temperature", "0.5"], "--temperature: not used by --beams"),
+        (["--beams", "2", "--top-k", "5"], "--top-k: not used by --beams"),
+        (["--beams", "2", "--num-samples", "3"], "--beams 2 finds at most 2"),
     ],
 )
 def test_what_goes_with_no_beams_is_refused(options: list[str], said: str) -> None:

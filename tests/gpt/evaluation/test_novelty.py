@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from gpt.config import ModelConfig
 from gpt.evaluation.novelty import (
-    Pieces,
+    NgramIndex,
     distinct,
     longest_shared_run,
     new_ngrams,
@@ -36,7 +36,7 @@ def longest_by_trying(texts: list[str], train: str) -> int:
 def test_the_longest_run_is_that_of_trying_them_all(seed: int) -> None:
     train = random_text(seed, 400)
     texts = [random_text(seed + 100, 60), train[50:60] + random_text(seed + 200, 30)]
-    found = longest_shared_run(Pieces(texts), Pieces([train]))
+    found = longest_shared_run(NgramIndex(texts), NgramIndex([train]))
     assert found in train
     assert any(found in text for text in texts)
     assert len(found) == longest_by_trying(texts, train)
@@ -47,19 +47,19 @@ def test_the_share_of_new_ngrams_is_that_of_looking_for_each(length: int) -> Non
     train, texts = random_text(0, 300), [random_text(1, 80), random_text(2, 40), "a"]
     grams = [text[i : i + length] for text in texts for i in range(len(text) - length + 1)]
     expected = sum(gram not in train for gram in grams) / len(grams)
-    assert new_ngrams(Pieces(texts), Pieces([train]), length) == pytest.approx(expected)
+    assert new_ngrams(NgramIndex(texts), NgramIndex([train]), length) == pytest.approx(expected)
 
 
 def test_a_run_across_two_texts_is_none() -> None:
-    assert longest_shared_run(Pieces(["lovely", " and"]), Pieces([TRAIN])) == "lovely"
+    assert longest_shared_run(NgramIndex(["lovely", " and"]), NgramIndex([TRAIN])) == "lovely"
     # The end of one text is not the end of another.
-    assert longest_shared_run(Pieces(["xMay."]), Pieces([TRAIN])) == "May."
+    assert longest_shared_run(NgramIndex(["xMay."]), NgramIndex([TRAIN])) == "May."
 
 
 def test_nothing_is_shared_with_nothing() -> None:
-    assert longest_shared_run(Pieces(["", "xyz"]), Pieces(["abc"])) == ""
-    assert new_ngrams(Pieces(["ab"]), Pieces([TRAIN]), 4) is None
-    assert new_ngrams(Pieces(["abcdef"]), Pieces(["ab"]), 4) == 1
+    assert longest_shared_run(NgramIndex(["", "xyz"]), NgramIndex(["abc"])) == ""
+    assert new_ngrams(NgramIndex(["ab"]), NgramIndex([TRAIN]), 4) is None
+    assert new_ngrams(NgramIndex(["abcdef"]), NgramIndex(["ab"]), 4) == 1
 
 
 @pytest.mark.slow
@@ -75,13 +75,13 @@ def test_a_model_that_memorised_its_text_is_found_out() -> None:
         optimizer.zero_grad()
     greedy = Sampling(max_new_tokens=len(TRAIN) - 4, temperature=0)
     (copied,) = generate(model, tokenizer, "Thou", greedy, seed=0)
-    train = Pieces([TRAIN])
-    assert longest_shared_run(Pieces([copied.text]), train) == TRAIN
-    assert new_ngrams(Pieces([copied.text]), train, 16) == 0
+    train = NgramIndex([TRAIN])
+    assert longest_shared_run(NgramIndex([copied.text]), train) == TRAIN
+    assert new_ngrams(NgramIndex([copied.text]), train, 16) == 0
     (other,) = generate(GPT(shape, tokenizer.vocab_size, seed=0), tokenizer, "Thou",
                         Sampling(max_new_tokens=80), seed=0)  # fmt: skip
-    assert len(longest_shared_run(Pieces([other.text]), train)) < 10
-    assert new_ngrams(Pieces([other.text]), train, 16) == 1
+    assert len(longest_shared_run(NgramIndex([other.text]), train)) < 10
+    assert new_ngrams(NgramIndex([other.text]), train, 16) == 1
 
 
 # --- words ----------------------------------------------------------------------------------------
