@@ -2,7 +2,7 @@
 
     python benchmarks/bits.py [--steps 300]
 
-Trains preset `quick` on a little verse, so many steps, with one and two threads and with each CPU
+Trains preset `quick` on a little verse for some steps, with one and two threads and with each CPU
 capability that this processor has (`ATEN_CPU_CAPABILITY`), the first of them twice. Each is a
 process of its own, `python -m stages.train`, that finds no saved states. Prints the weights'
 sha256, the losses, and the largest difference of a point of the loss curve from the first training.

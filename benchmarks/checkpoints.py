@@ -73,7 +73,7 @@ def _measure(
 
 
 def _updates(trainer: Trainer, number: int) -> list[float]:
-    """Does so many updates; how many seconds each took."""
+    """Does `number` updates; returns the seconds each took."""
     seconds = []
     for _ in range(number):
         start = time.perf_counter()

@@ -3,7 +3,7 @@
     python benchmarks/memory.py [PRESET ...] [--steps 3]
 
 In a clone of what is committed it runs prepare and tokenize on a little text, then the train stage
-for so many steps in a process of its own, looks at the validation split and saving included, and
+for some steps in a process of its own, evaluations and saving included, and
 prints the most memory that the process held, as the system counts it. More steps take no more.
 """
 

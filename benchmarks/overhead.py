@@ -5,7 +5,7 @@
 1. `dvc repro` with nothing to do, beside DVC with a pipeline of one stage and nothing to do.
 2. The five stages on a text of a few hundred bytes and one step, beside what cannot be avoided: DVC
    running five stages that do nothing, `import torch` in the three that need it, and `import
-   mlflow` and opening the store in each of the five, which is how tracking is wanted.
+   mlflow` and opening the store in each of the five, which is how tracking is used.
 
 Both sides take turns, in folders of their own, with a warm disk cache.
 """
@@ -82,7 +82,7 @@ def main() -> None:
 
 def show(name: str, pairs: list[tuple[float, float]]) -> None:
     ours, floor = (statistics.median(values) for values in zip(*pairs, strict=True))
-    ratio = statistics.median(one / other for one, other in pairs)
+    ratio = statistics.median(ours / floor for ours, floor in pairs)
     print(f"{name}: ours {ours:.2f} s, floor {floor:.2f} s, {ours - floor:+.2f} s, {ratio:.2f}")
 
 
@@ -94,10 +94,10 @@ def clone(folder: Path) -> None:
     (folder / "data/own/text.txt").write_text(TEXT, encoding="utf-8")
     params = (folder / "params.yaml").read_text(encoding="utf-8")
     for key, value in TINY.items():
-        params, found = re.subn(
+        params, count = re.subn(
             rf"^( +{key}:)[^#\n]*", rf"\1 {value} ", params, count=1, flags=re.M
         )
-        if not found:
+        if not count:
             sys.exit(f"params.yaml has no key {key}")
     (folder / "params.yaml").write_text(params, encoding="utf-8")
 

@@ -2,7 +2,7 @@
 
     python benchmarks/presets.py [PRESET ...] [--seconds 20]
 
-Updates alone are timed (forward, backward, clip, AdamW; no looks at the validation split), after a
+Updates alone are timed (forward, backward, clip, AdamW; no evaluation), after a
 warm-up of three; the presets take turns, so that a slow spell of the machine hits all. Ids are
 random: the arithmetic does not depend on them. Hours are computed from the median, not measured.
 """

@@ -65,9 +65,9 @@ def main() -> None:
                 few = seconds(training, options.few, **params)
                 many = seconds(training, options.many, **params)
                 speeds[name].append((options.many - options.few) / (many - few))
-    for name, found in speeds.items():
-        print(f"{name} (processes x threads): {statistics.median(found):6.2f} updates/s")
-    ratios = sorted(two / one for one, two in zip(*speeds.values(), strict=True))
+    for name, values in speeds.items():
+        print(f"{name} (processes x threads): {statistics.median(values):6.2f} updates/s")
+    ratios = sorted(two / single for single, two in zip(*speeds.values(), strict=True))
     print(
         f"two processes beside two threads: {statistics.median(ratios):.2f} "
         f"({ratios[0]:.2f} to {ratios[-1]:.2f})"

@@ -84,8 +84,8 @@ def _threads(count: int) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def texts() -> Path:
     """The folder of real texts that GPT_MIRROR names."""
-    given = os.environ.get("GPT_MIRROR")
-    folder = (REPOSITORY / given) if given else None
+    name = os.environ.get("GPT_MIRROR")
+    folder = (REPOSITORY / name) if name else None
     if folder is None or not (folder / "shakespeare.txt").is_file():
         missing("GPT_MIRROR names no folder with shakespeare.txt")
     return folder

@@ -20,9 +20,9 @@ class Defect:
     def plant(self, repository: Path) -> None:
         path = repository / self.file
         text = path.read_text(encoding="utf-8")
-        found = text.count(self.right)
-        assert found == 1, (
-            f"{self.file} holds {self.right!r} {found} times, not once: mend planted.py"
+        count = text.count(self.right)
+        assert count == 1, (
+            f"{self.file} holds {self.right!r} {count} times, not once: update planted.py"
         )
         path.write_text(text.replace(self.right, self.wrong), encoding="utf-8")
 

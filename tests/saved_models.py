@@ -25,7 +25,7 @@ def saved_model(folder: Path, seed: int = 0) -> GPT:
     tokenizer_file = folder.parent / f"{folder.name}-tokenizer.json"
     write_json(tokenizer_file, TOKENIZER.spec())
     train = TrainConfig(steps=1, batch_size=1, learning_rate=1e-3, min_learning_rate=0.0)
-    record = RunConfig(
+    config = RunConfig(
         model=SHAPE,
         vocab_size=TOKENIZER.vocab_size,
         train=train,
@@ -37,7 +37,7 @@ def saved_model(folder: Path, seed: int = 0) -> GPT:
         ),
         tokenizer_sha256=sha256(tokenizer_file),
     )
-    save_model(folder, model.state_dict(), tokenizer_file, record)
+    save_model(folder, model.state_dict(), tokenizer_file, config)
     return model
 
 

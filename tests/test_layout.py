@@ -41,8 +41,8 @@ def test_the_committed_lock_was_made_by_this_code() -> None:
             if dep["path"].endswith(".py"):
                 # MD5 is how DVC names contents.
                 content = (REPOSITORY / dep["path"]).read_bytes()
-                found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-                assert found == dep["md5"], f"{name}: {dep['path']} has changed: run dvc repro"
+                digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
+                assert digest == dep["md5"], f"{name}: {dep['path']} has changed: run dvc repro"
 
 
 def test_the_closure_finds_a_late_import() -> None:

@@ -22,7 +22,7 @@ from stages.params import PROJECT, load
 REPOSITORY = Path(__file__).resolve().parent.parent
 STAGES = ("prepare", "tokenize", "train", "evaluate", "sample")
 CURVE = [(step, round(2 + 20 / (9 + step), 4), 0.003, 0.5) for step in range(1, 41)]
-LOOKS = {20: 3.9, 40: 3.7}
+EVALUATIONS = {20: 3.9, 40: 3.7}
 
 
 class TrialRepository:
@@ -50,10 +50,10 @@ class TrialRepository:
         """Edits params.yaml: set(n_layer=2) sets the first key of that name."""
         text = (self.folder / "params.yaml").read_text(encoding="utf-8")
         for key, value in values.items():
-            text, found = re.subn(
+            text, count = re.subn(
                 rf"^( *{key}:)[^#\n]*", rf"\1 {value} ", text, count=1, flags=re.MULTILINE
             )
-            assert found, key
+            assert count, key
         self.write("params.yaml", text)
 
     def delete_results(self, stage: str) -> None:
@@ -74,12 +74,12 @@ class TrialRepository:
             self.write("metrics/tokenize.json", json.dumps({"vocab_size": 65}))
         elif stage == "train":
             self.write("data/model/model.safetensors", self.model)
-            numbers = {"best_val_loss": 3.7, "parameters": 1000, "preset": "quick"}
-            self.write("metrics/train.json", json.dumps(numbers))
+            metrics = {"best_val_loss": 3.7, "parameters": 1000, "preset": "quick"}
+            self.write("metrics/train.json", json.dumps(metrics))
             lines = ["step,tokens,train_loss,val_loss,learning_rate,grad_norm"]
             lines.append("0,0,,4.2,,")
             for step, loss, rate, norm in CURVE:
-                lines.append(f"{step},{step * 10},{loss},{LOOKS.get(step, '')},{rate},{norm}")
+                lines.append(f"{step},{step * 10},{loss},{EVALUATIONS.get(step, '')},{rate},{norm}")
             self.write("metrics/curves/train.csv", "\n".join(lines) + "\n")
         elif stage == "evaluate":
             values = {"val": {"loss": 3.7, "bits_per_byte": 5.3}, "note": "not a number"}

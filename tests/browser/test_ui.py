@@ -124,11 +124,11 @@ def test_the_table_shows_each_row_with_its_scores_and_params(pages: Pages, page:
         page.locator(".ag-header-cell").get_by_text(column, exact=True).first.wait_for()
     cells = page.locator(".ag-center-cols-container [col-id='params.`model.n_layer`']")
     cells.first.wait_for()
-    assert cells.all_inner_texts() == [row.data.params["model.n_layer"] for row in pages.rows]
+    assert cells.all_inner_texts() == [run.data.params["model.n_layer"] for run in pages.rows]
 
 
 def test_two_rows_can_be_compared(pages: Pages, page: Any) -> None:
-    runs = json.dumps([row.info.run_id for row in pages.rows[:2]])
+    runs = json.dumps([run.info.run_id for run in pages.rows[:2]])
     query = urllib.parse.urlencode({"runs": runs, "experiments": '["1"]'})
     page.goto(f"{pages.server}/#/compare-runs?{query}")
     page.get_by_text("Comparing 2 Runs").wait_for()

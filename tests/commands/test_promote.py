@@ -60,12 +60,12 @@ def test_a_server_that_does_not_answer_is_one_line(
 def test_only_what_is_better_beyond_noise_is_promoted(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = experiments.read("workspace")
+    base = experiments.read("workspace")
 
     def planted(name: str, steps: int, seed: int, bits: float) -> experiments.Experiment:
-        train = one.params.train.model_copy(update={"steps": steps})
-        params = one.params.model_copy(update={"train": train, "seed": seed})
-        return replace(one, name=name, params=params, metrics={"val": {"bits_per_byte": bits}})
+        train = base.params.train.model_copy(update={"steps": steps})
+        params = base.params.model_copy(update={"train": train, "seed": seed})
+        return replace(base, name=name, params=params, metrics={"val": {"bits_per_byte": bits}})
 
     known = {
         each.name: each
@@ -94,9 +94,9 @@ def test_only_what_is_better_beyond_noise_is_promoted(
     assert (version.version, version.tags["experiment"]) in ((2, "good-2"), ("2", "good-2"))
     assert set(json.loads(version.tags["seeds"])) == {"1", "2", "3"}
     # Another text is no match.
-    data = one.params.data.model_copy(update={"verse_bytes": 40_000})
-    params = one.params.model_copy(update={"data": data})
-    known["other"] = replace(one, name="other", params=params)
+    data = base.params.data.model_copy(update={"verse_bytes": 40_000})
+    params = base.params.model_copy(update={"data": data})
+    known["other"] = replace(base, name="other", params=params)
     code, output = promote("other")
     assert (code, "data.verse_bytes is 40000, the champion's 30000" in output) == (2, True), output
 
@@ -169,8 +169,8 @@ def test_the_champion_answers_with_text(served: str, repository: Path) -> None:
     assert text == ours.text
     # As a list, several at a time, and each as it would be alone.
     assert ask(served, inputs=["ROMEO:", "To"], params=params)[0] == text
-    (other,) = ask(served, inputs={"prompt": ["ROMEO:"]}, params=params | {"seed": 8})
-    assert other != text
+    (changed,) = ask(served, inputs={"prompt": ["ROMEO:"]}, params=params | {"seed": 8})
+    assert changed != text
     assert len(ask(served, inputs={"prompt": ["To"]})[0]) > 100
     with pytest.raises(requests.HTTPError, match="400"):
         ask(served, inputs={"prompt": ["To"]}, params={"max_new_tokens": 10**9})

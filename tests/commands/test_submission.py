@@ -45,10 +45,10 @@ def test_canonical_logits_are_the_models_rounded_and_blind_to_float32(architectu
     with torch.inference_mode():
         plain, exact = model(ids_bt), canonical(model)(ids_bt)
         # What another processor makes of sums, as noise: far above float64's, below a step.
-        other = canonical(model)
-        for parameter in other.parameters():
+        again = canonical(model)
+        for parameter in again.parameters():
             parameter.mul_(1 + 1e-12)
-        assert torch.equal(other(ids_bt), exact)
+        assert torch.equal(again(ids_bt), exact)
     assert exact.dtype == torch.float64
     assert torch.equal(exact.float().double(), exact)
     assert torch.equal((exact / STEP).round() * STEP, exact)
@@ -102,9 +102,9 @@ def submission(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:
-    facts = json.loads(path.read_bytes())
-    change(facts)
-    path.write_text(json.dumps(facts), encoding="utf-8")
+    content = json.loads(path.read_bytes())
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def sha256(path: Path) -> str:
@@ -116,21 +116,21 @@ def cover_up(folder: Path) -> None:
     model = folder / "data/model"
     edit(
         model / "config.json",
-        lambda record: record.update(weights_sha256=sha256(model / "model.safetensors")),
+        lambda config: config.update(weights_sha256=sha256(model / "model.safetensors")),
     )
     lock = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))
     for stage in lock["stages"].values():
-        for one in (*stage["deps"], *stage["outs"]):
-            if not one["path"].endswith(".py") and (folder / one["path"]).exists():
-                one["md5"] = WorkingFolder().md5(str(folder / one["path"]))
+        for entry in (*stage["deps"], *stage["outs"]):
+            if not entry["path"].endswith(".py") and (folder / entry["path"]).exists():
+                entry["md5"] = WorkingFolder().md5(str(folder / entry["path"]))
     (folder / "dvc.lock").write_text(yaml.safe_dump(lock), encoding="utf-8")
 
-    def hashes(facts: dict) -> None:
-        facts["files"] = {name: sha256(folder / name) for name in facts["files"]}
-        facts["hashes"]["model"] = sha256(model / "model.safetensors")
-        facts["hashes"]["dvc_lock"] = sha256(folder / "dvc.lock")
+    def hashes(content: dict) -> None:
+        content["files"] = {name: sha256(folder / name) for name in content["files"]}
+        content["hashes"]["model"] = sha256(model / "model.safetensors")
+        content["hashes"]["dvc_lock"] = sha256(folder / "dvc.lock")
         val = json.loads((folder / "metrics/evaluate.json").read_bytes())["val"]
-        facts["scores"] = {k: v for k, v in val.items() if isinstance(v, int | float)}
+        content["scores"] = {k: v for k, v in val.items() if isinstance(v, int | float)}
 
     edit(folder / "submission.json", hashes)
 
@@ -148,10 +148,10 @@ def write_anew(folder: Path) -> None:
     from commands.submission import generate_candidates, read
     from gpt.checkpoint import load_model
 
-    found = read(folder)
-    texts = generate_candidates(load_model(folder / "data/model"), found.decoding, 3)
-    edit(folder / "submission.json", lambda facts: facts.update(candidates=texts))
-    (folder / "poem.txt").write_bytes(texts[found.chosen].encode())
+    submission = read(folder)
+    texts = generate_candidates(load_model(folder / "data/model"), submission.decoding, 3)
+    edit(folder / "submission.json", lambda content: content.update(candidates=texts))
+    (folder / "poem.txt").write_bytes(texts[submission.chosen].encode())
 
 
 def test_an_honest_submission_is_accepted_and_said_to_be_no_proof(submission: Path) -> None:
@@ -159,10 +159,10 @@ def test_an_honest_submission_is_accepted_and_said_to_be_no_proof(submission: Pa
     assert code == 0, output
     assert "number 1 of 3, byte for byte" in output
     assert "no proof" in output
-    facts = json.loads((submission / "submission.json").read_bytes())
-    assert set(facts["hashes"]) == {"model", "tokenizer", "corpus", "code", "dvc_lock"}
-    assert len(set(facts["candidates"])) == 3
-    assert (submission / "poem.txt").read_text(encoding="utf-8") == facts["candidates"][1]
+    content = json.loads((submission / "submission.json").read_bytes())
+    assert set(content["hashes"]) == {"model", "tokenizer", "corpus", "code", "dvc_lock"}
+    assert len(set(content["candidates"])) == 3
+    assert (submission / "poem.txt").read_text(encoding="utf-8") == content["candidates"][1]
 
 
 def test_it_writes_the_same_poem_with_other_threads(submission: Path) -> None:
@@ -175,9 +175,9 @@ def test_it_writes_the_same_poem_with_other_threads(submission: Path) -> None:
 
 
 def refused(folder: Path) -> str:
-    with pytest.raises(SubmissionError) as found:
+    with pytest.raises(SubmissionError) as raised:
         verify(folder)
-    return str(found.value)
+    return str(raised.value)
 
 
 def test_an_edited_poem_is_refused(submission: Path) -> None:
@@ -187,18 +187,18 @@ def test_an_edited_poem_is_refused(submission: Path) -> None:
     cover_up(submission)
     assert "is not the candidate that submission.json says was chosen" in refused(submission)
     text = poem.read_text(encoding="utf-8")
-    edit(submission / "submission.json", lambda facts: facts["candidates"].__setitem__(1, text))
+    edit(submission / "submission.json", lambda content: content["candidates"].__setitem__(1, text))
     reason = refused(submission)
     assert "candidate 1 is not what the model writes with these settings and this seed" in reason
     assert reason.endswith(f"they differ from character {len(text) - 1} on")
 
 
 def test_another_seed_or_temperature_is_refused(submission: Path) -> None:
-    edit(submission / "submission.json", lambda facts: facts["decoding"].update(seed=6))
+    edit(submission / "submission.json", lambda content: content["decoding"].update(seed=6))
     assert "candidate 0 is not what the model writes" in refused(submission)
     edit(
         submission / "submission.json",
-        lambda facts: facts["decoding"].update(seed=5, temperature=0.9),
+        lambda content: content["decoding"].update(seed=5, temperature=0.9),
     )
     assert "is not what the model writes" in refused(submission)
 
@@ -241,17 +241,17 @@ def test_a_wrong_lock_is_refused(submission: Path) -> None:
         path.write_text(yaml.safe_dump(lock), encoding="utf-8")
         digest = sha256(path)
 
-        def agree(facts: dict) -> None:
-            facts["files"]["dvc.lock"] = facts["hashes"]["dvc_lock"] = digest
+        def agree(content: dict) -> None:
+            content["files"]["dvc.lock"] = content["hashes"]["dvc_lock"] = digest
 
         edit(submission / "submission.json", agree)
         return refused(submission)
 
     def set_md5(stage: str, kind: str, name: str) -> Callable[[dict], None]:
         def change(stages: dict) -> None:
-            for one in stages[stage][kind]:
-                if one["path"] == name:
-                    one["md5"] = "0" * 32
+            for entry in stages[stage][kind]:
+                if entry["path"] == name:
+                    entry["md5"] = "0" * 32
 
         return change
 
@@ -276,14 +276,16 @@ def test_a_wrong_lock_is_refused(submission: Path) -> None:
 
 def test_a_model_that_began_from_other_weights_is_refused(submission: Path) -> None:
     # As one is that train.init_from was set for and set back: all hashes agree, but for its record.
-    record = submission / "data/model/config.json"
-    edit(record, lambda facts: facts.update(pretrained_sha256="0" * 64))
+    config = submission / "data/model/config.json"
+    edit(config, lambda content: content.update(pretrained_sha256="0" * 64))
     cover_up(submission)
     assert "pretrained weights take no part; train with train.init_from=''" in refused(submission)
 
 
 def test_better_scores_than_were_measured_are_refused(submission: Path) -> None:
-    edit(submission / "submission.json", lambda facts: facts["scores"].update(bits_per_byte=0.5))
+    edit(
+        submission / "submission.json", lambda content: content["scores"].update(bits_per_byte=0.5)
+    )
     assert "its scores are not those of metrics/evaluate.json" in refused(submission)
     edit(submission / "metrics/evaluate.json", lambda m: m["val"].update(bits_per_byte=0.5))
     assert "evaluate.json: edited" in refused(submission)
@@ -325,9 +327,9 @@ def test_without_choose_the_candidates_are_shown_and_one_is_asked_for(
     out = submission.parent / "eve"
     done = CliRunner().invoke(app, [*words, "--out", str(out)], input="1\n")
     assert done.exit_code == 0, done.output
-    facts = json.loads((out / "submission.json").read_bytes())
-    assert (facts["chosen"], facts["author"]) == (1, "Eve")
-    for text in facts["candidates"]:
+    content = json.loads((out / "submission.json").read_bytes())
+    assert (content["chosen"], content["author"]) == (1, "Eve")
+    for text in content["candidates"]:
         assert text.strip() in done.output
 
 
@@ -337,9 +339,9 @@ def test_a_leaderboard_ranks_what_holds_and_says_why_it_refuses(submission: Path
     shutil.copytree(submission, better)
     edit(better / "metrics/evaluate.json", lambda m: m["val"].update(bits_per_byte=0.25))
     cover_up(better)
-    edit(better / "submission.json", lambda facts: facts.update(author="Bob \x1b[31m"))
+    edit(better / "submission.json", lambda content: content.update(author="Bob \x1b[31m"))
     shutil.copytree(submission, field / "eve")
-    edit(field / "eve/submission.json", lambda facts: facts["decoding"].update(seed=6))
+    edit(field / "eve/submission.json", lambda content: content["decoding"].update(seed=6))
     code, output = gpt("leaderboard", str(field))
     assert code == 0
     lines = output.splitlines()
@@ -392,7 +394,7 @@ def test_on_another_kind_of_machine_the_curve_and_the_weights_must_be_within_noi
     monkeypatch.setattr(retraining, "_run", run_once)
     edit(
         submission / "data/model/config.json",
-        lambda record: record["device"].update(cpu_capability="another"),
+        lambda config: config["device"].update(cpu_capability="another"),
     )
     cover_up(submission)
     assert "the same curve within the noise of seeds" in retraining.retrain(submission)

@@ -38,10 +38,10 @@ def test_links_lead_somewhere(page: Path) -> None:
         path, _, anchor = target.partition("#")
         if "://" in target:
             continue
-        found = page.parent / path if path else page
-        assert found.exists(), target
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
         if anchor:
-            headings = re.findall(r"^#+ (.*)$", found.read_text(encoding="utf-8"), re.M)
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.M)
             slugs = [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings]
             assert anchor in slugs, target
 
@@ -53,13 +53,13 @@ def settings(words: list[str]) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=ids)
 def test_settings_are_params_with_values_that_can_be(page: Path) -> None:
     for words in commands(page):
-        wanted = [setting for setting in settings(words) if not setting.endswith(MADE_UP)]
+        chosen = [setting for setting in settings(words) if not setting.endswith(MADE_UP)]
         # A sweep names several values; each is tried with what else is set.
-        for setting in wanted:
+        for setting in chosen:
             key, _, values = setting.partition("=")
             listed = [values] if values.startswith("[") else values.split(",")
             for value in listed:
-                others = [other for other in wanted if other != setting and "," not in other]
+                others = [s for s in chosen if s != setting and "," not in s]
                 with_changes([*others, f"{key}={value}"])
 
 

@@ -111,7 +111,7 @@ WRITING = {
 
 
 def at_call_of_a_save(number: int) -> None:
-    """Kills this process after so many calls that touch the disk within its first save.
+    """Kills this process after its `number`-th call that touches the disk within its first save.
 
     Number 0 kills nothing and prints how many there are.
     """
@@ -119,7 +119,7 @@ def at_call_of_a_save(number: int) -> None:
 
     save = CheckpointStore.save
 
-    def watched(self: CheckpointStore, *given: Any) -> None:
+    def watched(self: CheckpointStore, *arguments: Any) -> None:
         calls = 0
 
         def count(frame: FrameType, event: str, called: Any) -> None:
@@ -130,7 +130,7 @@ def at_call_of_a_save(number: int) -> None:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         sys.setprofile(count)
-        save(self, *given)
+        save(self, *arguments)
         sys.setprofile(None)
         if number == 0:
             print(f"calls of a save: {calls}")
@@ -351,16 +351,16 @@ def test_a_state_truncated_anywhere_or_with_any_bit_flipped_is_refused(
         for step in (1, 2):
             states.save(step, {"a": torch.arange(200.0)}, {"step": step})
         path = states.folder / "step_00000002" / name
-        whole = path.read_bytes()
+        content = path.read_bytes()
         # The last byte of the manifest is a line break, which nobody would miss.
-        places = range(0, len(whole) - 1, max(1, len(whole) // 100))
-        for at in places:
-            flipped = bytearray(whole)
+        positions = range(0, len(content) - 1, max(1, len(content) // 100))
+        for at in positions:
+            flipped = bytearray(content)
             flipped[at] ^= 1 << at % 8
-            for damaged in (whole[:at], bytes(flipped)):
+            for damaged in (content[:at], bytes(flipped)):
                 path.write_bytes(damaged)
                 assert (states.latest() or pytest.fail("none"))[1] == {"step": 1}, (name, at)
-    assert len(warned) == 2 * len(places)
+    assert len(warned) == 2 * len(positions)
 
 
 @pytest.mark.fault(7, planted=planted.CONFIGURATION_IGNORED)
@@ -486,7 +486,7 @@ def test_text_and_params_in_any_script_pass_under_the_c_locale(
         done = training.plain(stage, **plain_c)
         assert done.returncode == 0, done.stdout
     corpus = training.folder / "data/corpus"
-    parts = [part for split in ("train", "val") for _, part in read_chunks(corpus, split)]
+    parts = [text for split in ("train", "val") for _, text in read_chunks(corpus, split)]
     assert "".join(parts) == text
 
 
@@ -528,9 +528,9 @@ def test_documents_that_stand_in_train_too_are_counted(
         split_corpus(source, writer, seed=0, val_fraction=0.1, test_fraction=0.2)
         counted = writer.finish({})["splits"]
     # Each document is one part.
-    found = {split: [text for _, text in read_chunks(tmp_path, split)] for split in counted}
-    train = set(found["train"])
-    expected = tuple(sum(text in train for text in found[split]) for split in ("val", "test"))
+    texts = {split: [text for _, text in read_chunks(tmp_path, split)] for split in counted}
+    train = set(texts["train"])
+    expected = tuple(sum(text in train for text in texts[split]) for split in ("val", "test"))
     assert also in (expected, None)
     assert expected == tuple(counted[split]["documents_also_in_train"] for split in ("val", "test"))
     assert "documents_also_in_train" not in counted["train"]

@@ -143,8 +143,8 @@ def test_any_weights_are_read_or_refused_also_where_the_hash_is_theirs(
 @fuzzed
 @given(data=st.data())
 def test_any_state_is_gone_on_from_or_named_and_passed_by(data: st.DataObject) -> None:
-    facts = json.dumps({"step": 1}).encode()
-    files = {"state.safetensors": save({}), "state.json": facts}
+    state_json = json.dumps({"step": 1}).encode()
+    files = {"state.safetensors": save({}), "state.json": state_json}
     hashes = {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()}
     manifest = {"format": 1, "sha256": hashes}
     raw = data.draw(damaged(json.dumps(manifest).encode()) | changed(manifest))
@@ -155,9 +155,9 @@ def test_any_state_is_gone_on_from_or_named_and_passed_by(data: st.DataObject) -
             state.mkdir()
             for file, content in (*files.items(), ("manifest.json", raw)):
                 (state / file).write_bytes(content)
-            found = states.latest()
-    assert (found is None) == (len(warned) == 1)
-    assert found is None or found[1] == {"step": 1}
+            latest = states.latest()
+    assert (latest is None) == (len(warned) == 1)
+    assert latest is None or latest[1] == {"step": 1}
 
 
 @pytest.mark.fault(16)
@@ -208,9 +208,9 @@ def test_any_token_file_is_read_or_refused_also_where_the_hash_is_its_own(
     with TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "train.npy").write_bytes(raw)
-        facts = {"tokens": tokens, "sha256": hashlib.sha256(raw).hexdigest()}
+        split_info = {"tokens": tokens, "sha256": hashlib.sha256(raw).hexdigest()}
         (folder / "tokens.json").write_text(
-            json.dumps({"splits": {"train": facts}}), encoding="utf-8"
+            json.dumps({"splits": {"train": split_info}}), encoding="utf-8"
         )
         with refusals():
             assert len(open_tokens(folder, "train", 65)) == 4

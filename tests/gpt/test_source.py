@@ -57,7 +57,7 @@ def saved(folder: Path, source: Path) -> torch.nn.Module:
     tokenizer_file = folder.parent / "tokenizer.json"
     write_json(tokenizer_file, TOKENIZER.spec())
     model = make_model(shape_of(source), TOKENIZER.vocab_size, seed=3)
-    record = RunConfig(
+    config = RunConfig(
         model=shape_of(source),
         vocab_size=TOKENIZER.vocab_size,
         train=TrainConfig(steps=1, batch_size=1, learning_rate=1.0, min_learning_rate=0.0),
@@ -70,15 +70,15 @@ def saved(folder: Path, source: Path) -> torch.nn.Module:
         tokenizer_sha256=sha256(tokenizer_file),
     )
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    save_model(folder, weights, tokenizer_file, record)
+    save_model(folder, weights, tokenizer_file, config)
     return model
 
 
 def test_its_weights_are_those_of_the_seed_and_disturb_no_other_draw(theirs: Path) -> None:
     before = torch.random.get_rng_state()
-    one, same, other = (make_model(shape_of(theirs), 9, seed) for seed in (1, 1, 2))
-    assert torch.equal(one.mix.weight, same.mix.weight)
-    assert not torch.equal(one.mix.weight, other.mix.weight)
+    first, same, second = (make_model(shape_of(theirs), 9, seed) for seed in (1, 1, 2))
+    assert torch.equal(first.mix.weight, same.mix.weight)
+    assert not torch.equal(first.mix.weight, second.mix.weight)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

@@ -210,8 +210,8 @@ def test_a_killed_training_goes_on_to_the_same_bits(
     assert saved_step(*scratch.glob("*/")) == kill_at_step - 1
     output = clone.dvc(*again)
     assert f"resuming from step {kill_at_step - 1}\n" in output
-    found = clone.outs() if again == ["repro"] else clone.experiment_outs("again")
-    assert found == built.outs()
+    outs = clone.outs() if again == ["repro"] else clone.experiment_outs("again")
+    assert outs == built.outs()
     assert not list(scratch.glob("*/step_*")), "states are removed after success"
 
 

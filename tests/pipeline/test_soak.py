@@ -53,7 +53,7 @@ def test_a_queue_with_a_killed_worker_and_a_locked_database_ends_complete_and_no
 ) -> None:
     begun = time.monotonic()
     temperatures = [0.5 + n / 100 for n in range(int(os.environ.get("SOAK", "4")) // 4)]
-    asked = {(seed, temperature) for temperature in temperatures for seed in (1, 2, 3, 4)}
+    expected = {(seed, temperature) for temperature in temperatures for seed in (1, 2, 3, 4)}
     # Workers do not share a stage that neither has run.
     clone = make_clone(tokens=True, runtime__tracking="true", runtime__checkpoint_every="1")
     queue = Queue(clone)
@@ -64,31 +64,31 @@ def test_a_queue_with_a_killed_worker_and_a_locked_database_ends_complete_and_no
         fingerprint, step = kill_a_worker_that_trains(clone)
         queue.start()
         lock_the_database(clone, queue)
-        queue.run_to_its_end(len(asked) - 1)
+        queue.run_to_its_end(len(expected) - 1)
         wait_for(lambda: not queue.workers())
 
         # What was killed says Running for ever; this is what docs/reliability.md says to do.
         (name,) = (name for name, state in queue.status().items() if state == "Running")
-        (missing,) = asked - set(queue.experiments().values())
+        (missing,) = expected - set(queue.experiments().values())
         clone.dvc("queue", "kill", name)
         clone.dvc("queue", "remove", name)
         seed, temperature = missing
         queue.add("--name", name, "-S", f"seed={seed}", "-S", f"sample.temperature={temperature}")
         queue.start()
-        queue.run_to_its_end(len(asked))
+        queue.run_to_its_end(len(expected))
         wait_for(lambda: not queue.workers())
     finally:
         queue.stop()
 
     # Every experiment is there, once.
-    assert sorted(queue.experiments().values()) == sorted(asked)
+    assert sorted(queue.experiments().values()) == sorted(expected)
     # The killed training went on from its state, under whichever experiment came first.
     resumed = [int(n) for n in re.findall(r"resuming from step (\d+)", queue.logs())]
     assert len(resumed) == 1 and step <= resumed[0] <= 40
     assert not list(clone.folder.glob(".cache/train/*/step_*"))
     models = {
-        (which, clone.experiment_outs(found)["data/model"])
-        for found, (which, _) in queue.experiments().items()
+        (which, clone.experiment_outs(name)["data/model"])
+        for name, (which, _) in queue.experiments().items()
     }
     assert len(models) == 4, "a model for each seed, the same at every temperature"
     clone.dvc("exp", "run", "--force", "-S", f"seed={seed}", "--name", "undisturbed")
@@ -96,14 +96,14 @@ def test_a_queue_with_a_killed_worker_and_a_locked_database_ends_complete_and_no
 
     # Each has one row, complete; `gpt ui` fills in what the lock kept out.
     print(clone.run(sys.executable, "-m", "commands.cli", "ui", "--no-serve"))
-    found = [row for row in tracked_runs(clone) if row["params"]["sample.temperature"] != "0.7"]
-    for row in found:
-        assert_complete(row, timed=False)
+    runs = [run for run in tracked_runs(clone) if run["params"]["sample.temperature"] != "0.7"]
+    for run in runs:
+        assert_complete(run, timed=False)
     assert sorted(
-        (int(row["params"]["seed"]), float(row["params"]["sample.temperature"])) for row in found
-    ) == sorted(asked)
+        (int(run["params"]["seed"]), float(run["params"]["sample.temperature"])) for run in runs
+    ) == sorted(expected)
     print(
-        f"{len(asked)} experiments, a worker killed (training {fingerprint} after step {step}, "
+        f"{len(expected)} experiments, a worker killed (training {fingerprint} after step {step}, "
         f"resumed from {resumed[0]}), the database locked: complete, "
         f"nothing doubled ({time.monotonic() - begun:.0f} s)"
     )

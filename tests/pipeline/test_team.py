@@ -40,8 +40,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.loopback]
 def blocks(heading: str) -> list[str]:
     """The blocks of commands under a heading of the page, comments left out."""
     (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S)
-    found = re.findall(r"(?:^ {4,}\S.*\n)+", section, re.M)
-    return [re.sub(r"^ {4}|\s+#.*$", "", block, flags=re.M) for block in found]
+    result = re.findall(r"(?:^ {4,}\S.*\n)+", section, re.M)
+    return [re.sub(r"^ {4}|\s+#.*$", "", block, flags=re.M) for block in result]
 
 
 def free_port() -> int:
@@ -98,7 +98,7 @@ class Bucket(Server):
 
     def files(self, folder: str) -> list[str]:
         pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
-        keys = [one["Key"] for page in pages for one in page.get("Contents", [])]
+        keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
         return [key for key in keys if key.startswith(f"{folder}/")]
 
 
@@ -256,11 +256,11 @@ class Member(Clone):
     def tracked_runs(self, *experiments: str | None) -> list[dict]:
         """The one row of each experiment; None: of `dvc repro`."""
         table = tracked_runs(self, f"http://127.0.0.1:{self.team.tracking.port}")
-        found = [
-            [row for row in table if row["tags"].get("dvc.exp_name") == e] for e in experiments
+        result = [
+            [run for run in table if run["tags"].get("dvc.exp_name") == e] for e in experiments
         ]
-        assert [len(one) for one in found] == [1] * len(experiments)
-        return [row for (row,) in found]
+        assert [len(runs) for runs in result] == [1] * len(experiments)
+        return [run for (run,) in result]
 
 
 def exports(commands: str) -> dict[str, str]:
@@ -270,8 +270,8 @@ def exports(commands: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     folder = tmp_path_factory.mktemp("team")
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    initdb = shutil.which("initdb") or (str(found[-1]) if found else None)
+    result = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = shutil.which("initdb") or (str(result[-1]) if result else None)
     if initdb is None:
         missing("no initdb on PATH or in /usr/lib/postgresql (apt install postgresql)")
     # pytest's own folders are closed to other users.
@@ -355,9 +355,9 @@ def test_queued_experiments_of_one_are_applied_by_another_and_their_rows_are_com
     assert ada.run(sys.executable, "-m", "commands.cli", "ui", "--no-serve").startswith(
         "0 runs added"
     )
-    for row, ran in zip(ada.tracked_runs(*QUEUED), QUEUED.values(), strict=True):
-        assert_complete(row, steps=STEPS)
-        assert row["tags"]["stage.train"] == ran
+    for run, ran in zip(ada.tracked_runs(*QUEUED), QUEUED.values(), strict=True):
+        assert_complete(run, steps=STEPS)
+        assert run["tags"]["stage.train"] == ran
 
 
 def test_who_shares_a_cache_has_what_others_pulled_or_computed(
@@ -374,8 +374,8 @@ def test_who_shares_a_cache_has_what_others_pulled_or_computed(
     emil.follow("dvc remote add folder /srv/repro-gpt/dvc && dvc pull --remote folder")
     fay.follow(used)
     fay.follow(have)
-    one, other = (clone.folder / "data/tokens/val.npy" for clone in (emil, fay))
-    assert one.samefile(other), "its bytes are there once"
+    first, second = (clone.folder / "data/tokens/val.npy" for clone in (emil, fay))
+    assert first.samefile(second), "its bytes are there once"
     modes = [path.stat().st_mode for path in (team.shared / "cache/files").rglob("*")]
     assert modes and all(mode & 0o040 for mode in modes), "the group may read"
     words = ["exp", "run", "-S", "tokenizer.kind=byte", "-S", "runtime.tracking=false", "tokenize"]
@@ -395,16 +395,16 @@ def test_a_row_of_the_server_is_the_row_that_a_file_would_hold(
     alone.dvc("repro", "--force")
     assert alone.outs() == team.published
     (here,), (there,) = tracked_runs(alone), ada.tracked_runs(None)
-    for row in (here, there):
-        assert_complete(row, steps=STEPS)
-        times = [name for name in row["metrics"] if name.startswith(("time/", "system/"))]
+    for run in (here, there):
+        assert_complete(run, steps=STEPS)
+        times = [name for name in run["metrics"] if name.startswith(("time/", "system/"))]
         assert "time/train_s" in times
         for name in times:
-            del row["metrics"][name]
+            del run["metrics"][name]
         for tag in ("execution", "mlflow.source.git.commit", "clone"):
-            row["tags"].pop(tag, None)
-        row["files"].sort()
-        row["artifacts"] = row["artifacts"].partition(":")[0]
+            run["tags"].pop(tag, None)
+        run["files"].sort()
+        run["artifacts"] = run["artifacts"].partition(":")[0]
     assert (here.pop("artifacts"), there.pop("place")) == ("file", "mlflow-artifacts")
     assert here == there
     # The artifacts went through the server into the bucket: members have no keys for it.
@@ -444,8 +444,8 @@ def test_a_server_lost_while_training_costs_no_bit_and_its_rows_are_completed_la
     assert gus.experiment_outs("lost") == team.published
 
     gus.follow(blocks("When the server is gone")[1])
-    (row,) = gus.tracked_runs("lost")
-    assert_complete(row, timed=False, steps=STEPS)
+    (run,) = gus.tracked_runs("lost")
+    assert_complete(run, timed=False, steps=STEPS)
 
 
 def test_a_backup_holds_every_row(team: Team, ada: Member) -> None:

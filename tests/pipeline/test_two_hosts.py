@@ -80,8 +80,8 @@ class Host:
 
     def worker(self) -> psutil.Process:
         assert self.process is not None
-        found = psutil.Process(self.process.pid).children(recursive=True)
-        return next(one for one in found if one.cmdline()[1:] == ["-u", "-m", "stages.train"])
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return next(p for p in children if p.cmdline()[1:] == ["-u", "-m", "stages.train"])
 
     def wait_for_retransmissions(self, number: int) -> None:
         """Returns once TCP has sent `number` segments again."""
@@ -100,8 +100,8 @@ class Host:
         assert self.process is not None
         family = [psutil.Process(self.process.pid)]
         family += family[0].children(recursive=True)
-        for one in family:
-            one.kill()
+        for process in family:
+            process.kill()
         self.process.communicate()
 
     def end(self, seconds: float = 180) -> tuple[int, str]:
@@ -116,7 +116,7 @@ class Host:
 
 @contextmanager
 def cabled(hosts: list[Host]) -> Iterator[None]:
-    one, other = hosts
+    first, second = hosts
     made = []
     try:
         for host in hosts:
@@ -124,8 +124,8 @@ def cabled(hosts: list[Host]) -> Iterator[None]:
             made.append(host)
         subprocess.run(
             [
-                *("ip", "-n", one.name, "link", "add", one.cable, "type", "veth"),
-                *("peer", "name", other.cable, "netns", other.name),
+                *("ip", "-n", first.name, "link", "add", first.cable, "type", "veth"),
+                *("peer", "name", second.cable, "netns", second.name),
             ],
             check=True,
         )
@@ -179,7 +179,7 @@ def weights(training: SmallTraining) -> str:
 def test_a_cut_cable_and_a_killed_process_leave_the_bits_as_they_are(
     alone: SmallTraining, hosts: list[Host], tmp_path: Path
 ) -> None:
-    # So that the other one looks for it before it has told its address.
+    # So that the other process asks for it before it has published its address.
     hosts[0].begins_again_slowly(tmp_path / "slowly")
     for host in hosts:
         host.start()
@@ -215,7 +215,7 @@ def test_a_host_that_never_comes_back_is_an_error_and_costs_nothing_that_was_sav
     assert "another process ended, or did not answer" in output
     saved = hosts[0].training.newest()
     assert saved >= 40
-    # One host goes on from there.
+    # One host resumes from there.
     done = hosts[0].training.plain("train")
     assert done.returncode == 0, done.stdout
     assert f"resuming from step {saved}\n" in done.stdout

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from tracked_runs import artifacts_of, curve_of, open_store, runs, states_of
-from trial_repository import CURVE, LOOKS, STAGES, TrialRepository
+from trial_repository import CURVE, EVALUATIONS, STAGES, TrialRepository
 
 from gpt.errors import TrainingError
 from repro.errors import Interrupted
@@ -42,8 +42,8 @@ def test_a_run_of_the_pipeline_is_one_run_with_all_params_and_metrics(
 def test_a_run_holds_the_samples_the_pictures_and_what_defines_it(trial: TrialRepository) -> None:
     trial.run_all()
     (run,) = runs()
-    wanted = {"samples.md", "samples.json", "pictures", "params.yaml", "dvc.yaml", "dvc.lock"}
-    assert wanted <= artifacts_of(run)
+    expected = {"samples.md", "samples.json", "pictures", "params.yaml", "dvc.yaml", "dvc.lock"}
+    assert expected <= artifacts_of(run)
     table = open_store().client.load_table(open_store().experiment, "samples.json")
     assert list(table["text"]) == ["Thou art."]
     (dataset,) = run.inputs.dataset_inputs
@@ -61,7 +61,7 @@ def test_a_curve_filled_in_from_the_file_is_the_curve_that_was_sent(
     for name in ("train/loss", "train/learning_rate", "train/grad_norm", "train/val_loss"):
         assert curve_of(newest, name) == curve_of(first, name), name
     assert curve_of(newest, "train/loss") == [(step, loss) for step, loss, _, _ in CURVE]
-    assert curve_of(newest, "train/val_loss") == [(0, 4.2), *LOOKS.items()]
+    assert curve_of(newest, "train/val_loss") == [(0, 4.2), *EVALUATIONS.items()]
 
 
 def test_a_change_of_sample_alone_makes_a_complete_run(trial: TrialRepository) -> None:

@@ -22,9 +22,9 @@ TEXT = FILE.read_text(encoding="utf-8")
 
 def section_of(name: str) -> str:
     """The text of a section of params.yaml, its head included."""
-    found = re.search(rf"^{name}:.*\n(?:  .*\n)*", TEXT, flags=re.MULTILINE)
-    assert found, f"params.yaml has the section {name}"
-    return found.group(0)
+    match = re.search(rf"^{name}:.*\n(?:  .*\n)*", TEXT, flags=re.MULTILINE)
+    assert match, f"params.yaml has the section {name}"
+    return match.group(0)
 
 
 def edited(**values: str) -> str:
@@ -33,8 +33,8 @@ def edited(**values: str) -> str:
     for name, value in values.items():
         section, _, own = name.partition("__")
         body = re.compile(rf"(^{section}:.*\n(?:  .*\n)*?  {own}:)[^#\n]*", re.MULTILINE)
-        whole = re.compile(rf"(^{section}:)[^#\n]*", re.MULTILINE)
-        text, count = (body if own else whole).subn(rf"\g<1> {value} ", text, count=1)
+        line = re.compile(rf"(^{section}:)[^#\n]*", re.MULTILINE)
+        text, count = (body if own else line).subn(rf"\g<1> {value} ", text, count=1)
         assert count == 1, f"params.yaml has the key {name}"
     return text
 
@@ -300,9 +300,9 @@ def test_a_width_that_the_heads_do_not_divide_is_refused_with_one_that_they_do()
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_resolves_to_its_own_numbers(preset: str) -> None:
     model, train, overridden = parse(edited(preset=preset)).resolved()
-    given = PRESETS[preset]
-    assert {key: getattr(model, key) for key in given["model"]} == given["model"]
-    assert {key: getattr(train, key) for key in given["train"]} == given["train"]
+    expected = PRESETS[preset]
+    assert {key: getattr(model, key) for key in expected["model"]} == expected["model"]
+    assert {key: getattr(train, key) for key in expected["train"]} == expected["train"]
     assert overridden == {}
 
 

@@ -119,7 +119,7 @@ def test_the_table_of_the_docs_is_what_is_computed_from_what_it_says() -> None:
         per_second = 0.4 * 312e12
         longer = train.model_copy(update={"budget": "20 tokens/parameter"})
         steps = steps_of(model, longer, 50_257, parameters)
-        for row, value in {
+        for label, value in {
             "operations a step of 2^19 tokens, 10^15": operations / 1e15,
             "weights, gradients, moments and best weights, GB": state_bytes(parameters) / 1e9,
             "gradients exchanged a step, GB": gradients / 1e9,
@@ -130,11 +130,11 @@ def test_the_table_of_the_docs_is_what_is_computed_from_what_it_says() -> None:
             "20 tokens a parameter: steps": steps,
             "of these on 8 GPUs, hours": steps * operations / 8 / per_second / 3600,
         }.items():
-            computed.setdefault(row, []).append(value)
-    for row, values in computed.items():
-        line = re.search(rf"^\| {re.escape(row)} \|(.*)\|$", page, re.M)
-        assert line is not None, row
+            computed.setdefault(label, []).append(value)
+    for label, values in computed.items():
+        line = re.search(rf"^\| {re.escape(label)} \|(.*)\|$", page, re.M)
+        assert line is not None, label
         shown = [cell.strip().replace(",", "") for cell in line[1].split("|")]
         decimals = [len(cell.partition(".")[2]) for cell in shown]
         expected = [f"{value:.{n}f}" for value, n in zip(values, decimals, strict=True)]
-        assert shown == expected, row
+        assert shown == expected, label

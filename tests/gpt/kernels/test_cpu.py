@@ -140,10 +140,10 @@ def test_attention_and_its_gradient_are_those_of_the_formula(
     for position in range(t):
         scores[..., position, s - t + position + 1 :] = -math.inf
     expected = scores.softmax(-1) @ v
-    found = causal_attention(q, k, v)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-    weights = torch.randn_like(found)
-    slopes = torch.autograd.grad((found * weights).sum(), (q, k, v))
+    y = causal_attention(q, k, v)
+    torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-10)
+    weights = torch.randn_like(y)
+    slopes = torch.autograd.grad((y * weights).sum(), (q, k, v))
     for slope, right in zip(
         slopes, torch.autograd.grad((expected * weights).sum(), (q, k, v)), strict=True
     ):
@@ -165,6 +165,6 @@ def test_pairs_are_rotated_by_the_angle_of_their_position(
     torch.testing.assert_close(coarse.float(), rotated, rtol=0.02, atol=0.02)
     for t in range(5):
         for c in range(4):
-            turn = torch.tensor([[cos_tc[t, c], -sin_tc[t, c]], [sin_tc[t, c], cos_tc[t, c]]])
+            rotation = torch.tensor([[cos_tc[t, c], -sin_tc[t, c]], [sin_tc[t, c], cos_tc[t, c]]])
             pair = x_btnhe[:, t, ..., 2 * c : 2 * c + 2]
-            torch.testing.assert_close(rotated[:, t, ..., 2 * c : 2 * c + 2], pair @ turn.T)
+            torch.testing.assert_close(rotated[:, t, ..., 2 * c : 2 * c + 2], pair @ rotation.T)
