@@ -3,7 +3,6 @@
 import hashlib
 from array import array
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -47,9 +46,9 @@ class CorpusWriter:
     def finish(self, metadata: dict[str, Any]) -> dict[str, Any]:
         """Writes corpus.json with `metadata` about the source, and returns it."""
         splits = {split: writer.finish() for split, writer in self._splits.items()}
-        train = self._splits["train"].document_digests()
-        for split in SPLITS[1:]:
-            duplicates = np.isin(self._splits[split].document_digests(), train)
+        train = np.array(self._splits["train"].digests, np.uint64)
+        for split in ("val", "test"):
+            duplicates = np.isin(np.array(self._splits[split].digests, np.uint64), train)
             splits[split]["documents_also_in_train"] = int(duplicates.sum())
         manifest = {"format": FORMAT, **metadata, "splits": splits}
         write_json(self.folder / "corpus.json", manifest)
@@ -58,12 +57,7 @@ class CorpusWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for writer in self._splits.values():
             writer.close()
 
@@ -80,7 +74,7 @@ class _SplitWriter:
         # Of each document the first 64 bits of its sha256, so 8 bytes in memory. Two different
         # documents among ten million are taken for one with a probability below one in 100,000.
         self._document_hash = hashlib.sha256()
-        self._digests = array("Q")
+        self.digests = array("Q")
 
     def write(self, doc: str, chunk: str, corpus: str) -> None:
         line = b'{"doc": %b, "text": %b}\n' % (orjson.dumps(doc), orjson.dumps(chunk))
@@ -101,10 +95,10 @@ class _SplitWriter:
         if not last.size:
             last.corpus = corpus
         elif last.size >= SHARD_BYTES or last.corpus != corpus:
+            last.file.close()
             if len(self._shards) == 1:
                 # Only now is it known that there are several.
-                last.rename(self._folder / f"{self._split}-00000.jsonl")
-            last.file.close()
+                last.path = last.path.rename(self._folder / f"{self._split}-00000.jsonl")
             path = self._folder / f"{self._split}-{len(self._shards):05d}.jsonl"
             self._shards.append(_OpenShard(path, corpus, continues))
         return self._shards[-1]
@@ -112,23 +106,19 @@ class _SplitWriter:
     def _end_document(self) -> None:
         if self._last_doc is not None:
             digest = self._document_hash.digest()
-            self._digests.append(int.from_bytes(digest[:8], "little"))
+            self.digests.append(int.from_bytes(digest[:8], "little"))
             self._document_hash = hashlib.sha256()
 
     def finish(self) -> dict[str, Any]:
         """Ends the last document; returns the manifest's entry of the split."""
         self.close()
         self._end_document()
-        self._last_doc = None
         counts = {**self.counts, "sha256": self._hash.hexdigest()}
         if len(self._shards) > 1:
             counts["shards"] = [shard.entry() for shard in self._shards]
         if "information_bits" in counts:
             counts["information_bits"] = round(counts["information_bits"], 3)
         return counts
-
-    def document_digests(self) -> "np.ndarray[Any, np.dtype[np.uint64]]":
-        return np.array(self._digests, np.uint64)
 
     def close(self) -> None:
         self._shards[-1].file.close()
@@ -147,10 +137,6 @@ class _OpenShard:
         self.file.write(line)
         self._hash.update(line)
         self.size += len(line)
-
-    def rename(self, path: Path) -> None:
-        self.file.close()
-        self.path = self.path.rename(path)
 
     def entry(self) -> dict[str, Any]:
         source = {"corpus": self.corpus} if self.corpus else {}
