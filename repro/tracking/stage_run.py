@@ -39,7 +39,10 @@ class StageRun:
         latest = store.search(f"tags.`pipeline.key` = '{key}' AND tags.clone = '{clone}'")
         if latest and _may_join(latest[0].data.tags, self.name, execution, pipeline):
             store.client.update_run(latest[0].info.run_id, status="RUNNING")
-            return StoredRun(store, latest[0]), True
+            run = StoredRun(store, latest[0])
+            # Else it would be ended as that of a dead process.
+            run.replace({}, {"execution": execution})
+            return run, True
         tags = tags_of_run(self.params, experiment) | tags_of_machine(pipeline)
         tags |= {"pipeline.key": key, "execution": execution, "clone": clone}
         return StoredRun.begin(store, pipeline.files, self.params, tags), False

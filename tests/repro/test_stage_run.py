@@ -197,8 +197,8 @@ def test_a_folder_that_is_missing_is_made(
 # --- stopped and resumed --------------------------------------------------------------------------
 
 
-def test_a_resumed_training_goes_on_in_its_run_without_doubled_steps(
-    trial: TrialRepository,
+def test_a_resumed_training_continues_its_run_without_doubled_steps(
+    trial: TrialRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(run: tracking.Run) -> None:
         trial.send_curve(run, 1, 25)
@@ -211,8 +211,10 @@ def test_a_resumed_training_goes_on_in_its_run_without_doubled_steps(
         trial.run("train", stopped)
     (run,) = runs()
     assert (run.info.status, states_of(run)["train"]) == ("KILLED", "interrupted")
+    monkeypatch.setattr(stage_run, "execution_id", lambda: "another dvc")
     trial.run("train", resumed)
     (run,) = runs()
+    assert run.data.tags["execution"] == "another dvc"
     assert curve_of(run, "train/loss") == [(step, loss) for step, loss, _, _ in CURVE]
     assert (run.info.status, states_of(run)["train"]) == ("FINISHED", "done")
 
