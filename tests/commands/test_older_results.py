@@ -15,6 +15,8 @@ from commands.cli import app
 from commands.submission import generate_candidates, params_of, read
 from gpt.checkpoint import load_model
 from gpt.generation import Sampling, generate
+from repro.tracking.backfill import backfill_runs
+from repro.tracking.store import Store
 from stages import params
 
 FIXTURES = REPOSITORY / "tests/fixtures/version_0_1"
@@ -100,11 +102,11 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     trial = TrialRepository(tmp_path / "repository")
     monkeypatch.chdir(trial.folder)
     git("init", "--quiet")
-    git("add", "params.yaml")
+    git("add", "params.yaml", "dvc.yaml")
     git("commit", "--quiet", "--message", "today")
     today = git("rev-parse", "HEAD")
     shutil.copytree(FIXTURES / "experiment", trial.folder, dirs_exist_ok=True)
-    git("add", "params.yaml", "dvc.lock", "metrics")
+    git("add", "params.yaml", "dvc.yaml", "dvc.lock", "metrics")
     git("commit", "--quiet", "--message", "an experiment")
     commit = git("rev-parse", "HEAD")
     git("update-ref", f"refs/exps/{commit[:2]}/{commit[2:]}/old-owl", commit)
@@ -124,3 +126,19 @@ def test_an_experiment_is_compared(experiment: str) -> None:
     done = CliRunner().invoke(app, ["compare", experiment, experiment])
     assert done.exit_code == 0, done.output
     assert f"{experiments.read(experiment).bits_per_byte:.4f}" in done.output
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_experiment_is_backfilled_and_a_run_of_its_own_version_is_not_doubled(
+    experiment: str, empty_database: Path
+) -> None:
+    shutil.copyfile(empty_database, "mlflow.db")
+    store = Store(params.PROJECT)
+    assert backfill_runs(params.PROJECT, store) == 1
+    (run,) = store.search("", limit=9)
+    assert run.info.run_name == experiment
+    train = experiments.read(experiment).train
+    assert run.data.metrics["train/best_val_loss"] == train["best_val_loss"]
+    # Version 0.1.0 hashed other params into its key.
+    store.client.set_tag(run.info.run_id, "pipeline.key", f"{experiment}:of another version")
+    assert backfill_runs(params.PROJECT, store) == 0
