@@ -121,7 +121,7 @@ class TrainConfig(Config):
 def first_line(error: ValidationError) -> str:
     """The first fault of a pydantic error in one line: 'key: what is wrong (value)'."""
     fault = error.errors()[0]
-    where = ".".join(str(part) for part in fault["loc"])
+    where = ".".join(str(key) for key in fault["loc"])
     if fault["type"] == "value_error":
         return fault["msg"].removeprefix("Value error, ")
     # The value may be a whole file.

@@ -1,6 +1,6 @@
 """Builds the model that `model.source` names: gpt/model.py, or a file that somebody wrote.
 
-Such a file has a class `GPT(config, vocab_size)`: ids (b, t) in, logits (b, t, v) out. It is code
+The file has a class `GPT(config, vocab_size)`: ids (b, t) in, logits (b, t, v) out. It is code
 and is run, so its name comes from params.yaml alone: what a checkpoint says of it is compared,
 never imported.
 """
@@ -75,7 +75,7 @@ def _class_of(path: Path) -> type[nn.Module]:
     if spec is None or spec.loader is None or not path.is_file():
         raise ParamsError(f"model.source = {path}: no such Python file; see gpt workshop start")
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up by name.
+    # Dataclasses find their module by its name.
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     model_class = getattr(module, "GPT", None)

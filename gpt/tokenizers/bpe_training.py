@@ -15,6 +15,6 @@ def train_bpe(texts: Iterable[str], vocab_size: int, pattern: Pattern) -> list[b
     import rustbpe  # Imported here: only this function needs it.
 
     trainer = rustbpe.Tokenizer()
-    # buffer_size bounds memory: so many texts are read before they are counted.
+    # buffer_size, the texts read before they are counted, bounds memory.
     trainer.train_from_iterator(iter(texts), vocab_size, buffer_size=64, pattern=PATTERNS[pattern])
     return [bytes(token) for token, _ in trainer.get_mergeable_ranks()]

@@ -55,7 +55,7 @@ class CharTokenizer:
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[Ids]:
         try:
-            # A character is one id, so many short texts cost no more than a long one.
+            # A character is one id, so short texts cost no more than a long one.
             ids = self.encode("".join(texts))
         except TokenizerError:
             return [self.encode(text) for text in texts]  # the error counts from its own text
