@@ -282,6 +282,8 @@ class _TextBuffer:
 
     def flush(self) -> str:
         """Returns what was held back; to be called after the last token."""
+        if self.stop_reason != "stop":
+            self._pending += self._decoder.flush()
         return self._emit(len(self._pending))
 
     def sample(self, prompt: str) -> Sample:

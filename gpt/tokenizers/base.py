@@ -28,6 +28,9 @@ class StreamingDecoder(Protocol):
     def feed(self, token: int) -> str:
         """Returns the characters that `token` completes, possibly none."""
 
+    def flush(self) -> str:
+        """Returns U+FFFD for an incomplete character, as `decode` does, or nothing."""
+
 
 class Tokenizer(Protocol):
     """What the rest of the library needs of a tokenizer."""

@@ -166,3 +166,6 @@ class _ByteStream:
 
     def feed(self, token: int) -> str:
         return self._decoder.decode(self._tokens[token])
+
+    def flush(self) -> str:
+        return self._decoder.decode(b"", final=True)

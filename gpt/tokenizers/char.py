@@ -91,6 +91,9 @@ class _CharStream:
     def feed(self, token: int) -> str:
         return self._texts[token]
 
+    def flush(self) -> str:
+        return ""
+
 
 def distinct_characters(texts: Iterable[str]) -> str:
     """Collects every character that occurs, once, sorted: the vocabulary of CharTokenizer."""

@@ -171,6 +171,34 @@ def test_a_token_of_the_vocabulary_is_chosen_whatever_the_logits(
     assert 0 <= int(chosen) < len(logits)
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.01, 1.0, 10.0])
+@pytest.mark.parametrize("dials", [{}, {"top_p": 0.9}, {"top_k": 40}, {"top_k": 400}], ids=repr)
+def test_of_a_large_vocabulary_the_token_is_that_of_a_full_sort(
+    scale: float, dials: dict[str, Any]
+) -> None:
+    rng = torch.Generator().manual_seed(1)
+    logits = (torch.randn(40, 3000, generator=rng) * scale).bfloat16().float()  # many are equal
+    uniforms = np.random.default_rng(0).random(40)
+    sampling = Sampling(max_new_tokens=1, temperature=0.8, **dials)
+    tokens = sample_next(logits, sampling, uniforms)
+    assert tokens.tolist() == [
+        sorted_sample(logits_v, sampling, uniform)
+        for logits_v, uniform in zip(logits, uniforms, strict=True)
+    ]
+
+
+def sorted_sample(logits_v: Tensor, sampling: Sampling, uniform: float) -> int:
+    """The inverse CDF over all tokens in the order of their logits, equal ones in that of ids."""
+    ranked = logits_v.double().sort(descending=True, stable=True)
+    weights = ((ranked.values - ranked.values[0]) / sampling.temperature).exp()
+    if sampling.top_k:
+        weights[sampling.top_k :] = 0
+    before = weights.cumsum(0) - weights
+    weights[before >= sampling.top_p * weights.sum()] = 0
+    rank = int((weights.cumsum(0) <= uniform * weights.sum()).sum())
+    return int(ranked.indices[rank])
+
+
 def test_choosing_leaves_the_logits_as_they_were() -> None:
     rows = LOGITS.expand(2, -1).clone()
     sample_next(rows, Sampling(max_new_tokens=1, top_k=2, top_p=0.5), np.array([0.2, 0.9]))
@@ -271,6 +299,18 @@ def test_writing_is_in_eval_mode_and_leaves_the_mode_as_it_was(training: bool) -
     assert dropping.training == dropping.blocks[0].training == training
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_an_exception_leaves_the_mode_as_it_was(training: bool) -> None:
+    def fail(index: int, text: str) -> None:
+        raise KeyboardInterrupt
+
+    shape = ModelConfig(n_layer=1, n_head=1, n_embd=16, block_size=BLOCK)
+    model = GPT(shape, TOKENIZER.vocab_size).train(training)
+    with pytest.raises(KeyboardInterrupt):
+        generate(model, TOKENIZER, "a", Sampling(max_new_tokens=1), seed=0, on_text=fail)
+    assert model.training == model.blocks[0].training == training
+
+
 @pytest.mark.fault(22)
 @pytest.mark.parametrize("prompt", ["", "a", "abcdefgh" * 3])
 def test_no_new_tokens_give_the_prompt(model: GPT, prompt: str) -> None:
@@ -353,6 +393,14 @@ def test_no_more_is_held_back_than_might_be_the_stop_string() -> None:
 def test_characters_of_several_tokens_are_streamed_whole() -> None:
     sample, pieces = write(ByteTokenizer(has_bos=False), list("né€😀".encode()))
     assert (pieces, sample.text) == (["n", "é", "€", "😀"], "ané€😀")
+
+
+@pytest.mark.parametrize("end", [[], [256]])
+def test_an_unfinished_character_at_the_end_is_what_decode_makes_of_it(end: list[int]) -> None:
+    tokenizer = ByteTokenizer(has_bos=True)
+    ids = [*"né".encode(), 0xE2, 0x82, *end]
+    sample, pieces = write(tokenizer, ids)
+    assert sample.text == "a" + "".join(pieces) == "a" + tokenizer.decode(ids) == "ané\ufffd"
 
 
 def test_a_stop_string_of_several_bytes_a_character_is_found() -> None:
