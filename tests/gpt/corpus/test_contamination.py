@@ -1,15 +1,13 @@
-"""Shared 8-grams counted against sets of words; work on several processes against one."""
+"""Shared 8-grams, counted against sets of words."""
 
 import random
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gpt.corpus import contamination
 from gpt.corpus.contamination import shared_ngrams
-from gpt.corpus.parallel import SERIAL_ITEMS, ordered_map
 from gpt.corpus.writer import CorpusWriter
 
 Documents = list[tuple[str, str]]
@@ -36,9 +34,9 @@ def by_hand(train: Documents, val: Documents) -> float:
 
 
 def written_by_chance(seed: int, count: int, words: int) -> Documents:
-    draw = random.Random(seed)  # noqa: S311 (no secret)
+    rng = random.Random(seed)  # noqa: S311 (no secret)
     return [
-        (str(n), " ".join(draw.choice(["To", "be", "or", "not!"]) for _ in range(words)))
+        (str(n), " ".join(rng.choice(["To", "be", "or", "not!"]) for _ in range(words)))
         for n in range(count)
     ]
 
@@ -102,42 +100,6 @@ def test_a_sample_of_many_estimates_the_fraction(
     assert exact == pytest.approx(by_hand(train, val))
     monkeypatch.setattr(contamination, "MAX_HELD_OUT", 2000)
     assert shared_ngrams(corpus, "val") == pytest.approx(exact, abs=0.05)
-
-
-def square(number: int) -> int:
-    return number * number
-
-
-def failing(number: int) -> int:
-    if number == SERIAL_ITEMS + 3:
-        raise ValueError(f"number {number}")
-    return number
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("count", [0, 1, SERIAL_ITEMS, SERIAL_ITEMS + 1, 100])
-def test_results_come_in_the_order_of_their_items(processes: int, count: int) -> None:
-    assert list(ordered_map(square, range(count), processes)) == [n * n for n in range(count)]
-
-
-def test_an_error_in_another_process_is_raised_here() -> None:
-    with pytest.raises(ValueError, match=f"number {SERIAL_ITEMS + 3}"):
-        list(ordered_map(failing, range(10**6), 2))
-
-
-def test_items_are_taken_as_they_are_worked_on() -> None:
-    taken: list[int] = []
-
-    def items() -> Iterator[int]:
-        for number in range(10**6):
-            taken.append(number)
-            yield number
-
-    results = ordered_map(square, items(), 2)
-    for _ in range(50):
-        next(results)
-    results.close()
-    assert len(taken) <= 50 + 2 * 2 + 2
 
 
 @pytest.mark.slow
