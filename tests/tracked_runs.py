@@ -25,7 +25,7 @@ def curve_of(run: Any, name: str) -> list[tuple[int, float]]:
 
 
 def artifacts_of(run: Any) -> set[str]:
-    return {found.path for found in open_store().client.list_artifacts(run.info.run_id)}
+    return {artifact.path for artifact in open_store().client.list_artifacts(run.info.run_id)}
 
 
 def states_of(run: Any) -> dict[str, str]:
@@ -33,6 +33,6 @@ def states_of(run: Any) -> dict[str, str]:
 
 
 def locked(database: Path) -> sqlite3.Connection:
-    other = sqlite3.connect(database, isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    return other
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    return connection

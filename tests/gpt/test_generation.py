@@ -57,16 +57,16 @@ def write(
 ) -> tuple[Sample, list[str]]:
     """The sample of a model that writes `ids`, and the pieces that were streamed."""
     before = len(tokenizer.encode(prompt)) + (tokenizer.bos is not None)
-    pieces: list[str] = []
+    chunks: list[str] = []
     (sample,) = generate(
         Script(ids, tokenizer.vocab_size, before),  # type: ignore[arg-type]
         tokenizer,
         prompt,
         Sampling(max_new_tokens=len(ids), temperature=0.0, stop=stop),
         seed=0,
-        on_text=lambda index, text: pieces.append(text),
+        on_text=lambda index, text: chunks.append(text),
     )
-    return sample, pieces
+    return sample, chunks
 
 
 def ids_of(text: str) -> list[int]:
@@ -86,10 +86,10 @@ def frequencies(logits: Tensor = LOGITS, **sampling: Any) -> Tensor:
     return torch.bincount(chosen, minlength=len(logits)) / DRAWS
 
 
-def assert_drawn_from(found: Tensor, shares: Tensor) -> None:
+def assert_drawn_from(result: Tensor, shares: Tensor) -> None:
     """Within five standard deviations of a share, and never where it is 0."""
-    assert (found[shares == 0] == 0).all(), found
-    assert ((found - shares).abs() <= 5 * (shares * (1 - shares) / DRAWS).sqrt()).all(), found
+    assert (result[shares == 0] == 0).all(), result
+    assert ((result - shares).abs() <= 5 * (shares * (1 - shares) / DRAWS).sqrt()).all(), result
 
 
 def softmax(logits: Tensor) -> Tensor:
@@ -125,13 +125,13 @@ def test_top_p_leaves_the_fewest_likeliest_that_reach_p(top_p: float, left: int)
 
 def test_temperature_comes_before_top_k_and_top_k_before_top_p() -> None:
     shares = softmax(LOGITS / 2)
-    shares[LOGITS.argsort()[:3]] = 0  # the three likeliest are left ...
+    shares[LOGITS.argsort()[:3]] = 0  # the three most likely are left ...
     ranked = (shares / shares.sum()).sort(descending=True)
     assert ranked.values[:2].sum() > 0.7 > softmax(LOGITS / 2).sort().values[-2:].sum()
     expected = torch.zeros(6)
     expected[ranked.indices[:2]] = ranked.values[:2]  # ... and of them the two that reach 0.7
-    found = frequencies(temperature=2.0, top_k=3, top_p=0.7)
-    assert_drawn_from(found, expected / expected.sum())
+    result = frequencies(temperature=2.0, top_k=3, top_p=0.7)
+    assert_drawn_from(result, expected / expected.sum())
 
 
 @pytest.mark.fault(22)
@@ -217,7 +217,7 @@ def test_greedy_text_is_the_likeliest_token_again_and_again(model: GPT, prompt: 
 
 
 def uncached(model: GPT, ids: list[int], count: int) -> list[int]:
-    """`ids` and `count` more, the likeliest each, where every token reads its whole context anew.
+    """`ids` and `count` more, the most likely each, where every token reads its whole context anew.
 
     The context grows to a block, then begins anew with the last half of one.
     """
@@ -278,8 +278,8 @@ def test_another_seed_or_index_gives_another_text(model: GPT) -> None:
 
 
 def test_a_sample_is_the_same_alone_and_with_others(model: GPT) -> None:
-    together = samples(model, [0, 1, 2, 7])
-    assert [samples(model, [index])[0] for index in (0, 1, 2, 7)] == together
+    combined = samples(model, [0, 1, 2, 7])
+    assert [samples(model, [index])[0] for index in (0, 1, 2, 7)] == combined
 
 
 def test_writing_draws_nothing_from_the_random_generator_of_torch(model: GPT) -> None:
@@ -377,22 +377,22 @@ def test_without_a_stop_string_nothing_ends_the_text(stop: str | None) -> None:
 
 @given(text=st.text("abc\n", max_size=12), stop=st.text("abc\n", min_size=1, max_size=4))
 def test_what_is_streamed_is_the_text_before_the_stop_string(text: str, stop: str) -> None:
-    sample, pieces = write(TOKENIZER, ids_of(text), stop=stop)
-    before, found, _ = text.partition(stop)
-    assert "".join(pieces) == before
+    sample, chunks = write(TOKENIZER, ids_of(text), stop=stop)
+    before, match, _ = text.partition(stop)
+    assert "".join(chunks) == before
     assert sample.text == "a" + before
-    assert sample.stop_reason == ("stop" if found else "length")
-    assert "" not in pieces
+    assert sample.stop_reason == ("stop" if match else "length")
+    assert "" not in chunks
 
 
 def test_no_more_is_held_back_than_might_be_the_stop_string() -> None:
-    _, pieces = write(TOKENIZER, ids_of("ababdab"), stop="abc")
-    assert pieces == ["ab", "abd", "ab"]
+    _, chunks = write(TOKENIZER, ids_of("ababdab"), stop="abc")
+    assert chunks == ["ab", "abd", "ab"]
 
 
 def test_characters_of_several_tokens_are_streamed_whole() -> None:
-    sample, pieces = write(ByteTokenizer(has_bos=False), list("né€😀".encode()))
-    assert (pieces, sample.text) == (["n", "é", "€", "😀"], "ané€😀")
+    sample, chunks = write(ByteTokenizer(has_bos=False), list("né€😀".encode()))
+    assert (chunks, sample.text) == (["n", "é", "€", "😀"], "ané€😀")
 
 
 @pytest.mark.parametrize("end", [[], [256]])
@@ -410,9 +410,9 @@ def test_a_stop_string_of_several_bytes_a_character_is_found() -> None:
 
 def test_the_end_of_a_document_ends_the_text() -> None:
     tokenizer = CharTokenizer("abc", has_bos=True)
-    sample, pieces = write(tokenizer, [1, 2, 3, 0, 1], stop="ca")
+    sample, chunks = write(tokenizer, [1, 2, 3, 0, 1], stop="ca")
     assert sample == Sample("abc", "a", "end of document", 3)
-    assert "".join(pieces) == "bc"
+    assert "".join(chunks) == "bc"
 
 
 def test_one_sample_goes_on_after_another_has_ended() -> None:
@@ -422,11 +422,11 @@ def test_one_sample_goes_on_after_another_has_ended() -> None:
         def forward(self, ids_bt: Tensor) -> Tensor:
             logits_btv = torch.zeros(*ids_bt.shape, 4)
             ends = [True, ids_bt.shape[1] > 4]
-            for row, end in enumerate(ends):
-                logits_btv[row, -1, 3 if end else 1] = 1.0
+            for index, end in enumerate(ends):
+                logits_btv[index, -1, 3 if end else 1] = 1.0
             return logits_btv
 
-    found = generate(
+    result = generate(
         TwoEnds([], 4, 0),  # type: ignore[arg-type]
         CharTokenizer("abc", has_bos=True),
         "",
@@ -434,7 +434,7 @@ def test_one_sample_goes_on_after_another_has_ended() -> None:
         seed=0,
         indices=(0, 1),
     )
-    assert [(sample.text, sample.new_tokens) for sample in found] == [("", 1), ("bbbb", 5)]
+    assert [(sample.text, sample.new_tokens) for sample in result] == [("", 1), ("bbbb", 5)]
 
 
 # --- what is printed ------------------------------------------------------------------------------

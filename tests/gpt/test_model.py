@@ -195,8 +195,8 @@ def test_rotary_attention_is_the_formula_written_out(n_head: int) -> None:
     module = randomised(CausalSelfAttention(ModelConfig(**(SHAPE | {"n_head": n_head}))))
     x_btd = torch.randn(2, 9, 32, dtype=torch.float64)
     expected = rotary_attention(x_btd, module.state_dict(), "", n_head)
-    found = module(x_btd, rope(9, 32 // n_head))
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    y = module(x_btd, rope(9, 32 // n_head))
+    torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_scores_of_rotated_queries_and_keys_depend_on_their_distance_alone() -> None:
@@ -309,7 +309,7 @@ def test_cross_entropy_computes_in_float32_whatever_the_logits_are() -> None:
 def test_an_ngram_embedding_has_the_rows_of_the_last_two_to_five_side_by_side(rows: int) -> None:
     module = randomised(NgramEmbedding(ModelConfig(**SHAPE, ngram_rows=rows), VOCABULARY))
     ids, symbols = ids_bt(2, 8), VOCABULARY + 1
-    found = module(ids)
+    y = module(ids)
     for b in range(2):
         digits = [0, 0, 0, 0] + [int(token) + 1 for token in ids[b]]
         for t in range(8):
@@ -319,7 +319,7 @@ def test_an_ngram_embedding_has_the_rows_of_the_last_two_to_five_side_by_side(ro
                 for digit in digits[t + 5 - size : t + 5]:
                     number = number * symbols + digit
                 parts.append(table.weight[number % rows])
-            assert torch.equal(found[b, t], torch.cat(parts))
+            assert torch.equal(y[b, t], torch.cat(parts))
 
 
 @pytest.mark.parametrize("width", [3, 6, 8, 13])
@@ -361,14 +361,14 @@ def test_a_place_in_a_line_is_its_column_and_the_sums_since_the_last_break() -> 
     ids = torch.tensor([[1, 3, 2, 2, 5, 1, 1], [5, 3, 1, 1, 1, 1, 1]])
     breaks = [[None, 1, 1, 1, 4, 4, 4], [0, 1, 1, 1, 1, 1, 1]]
     values_btn = x_btd @ module.values.weight.T
-    found = module(x_btd, ids)
+    y = module(x_btd, ids)
     for b in range(2):
         for t in range(7):
             last = breaks[b][t]
             expected = module.columns.weight[80 if last is None else t - last]
             for position in range(t + 1 if last is None else last + 1, t + 1):
                 expected = expected + module.out.weight @ values_btn[b, position]
-            torch.testing.assert_close(found[b, t], expected)
+            torch.testing.assert_close(y[b, t], expected)
 
 
 def test_columns_beyond_the_last_are_one() -> None:
@@ -377,9 +377,9 @@ def test_columns_beyond_the_last_are_one() -> None:
     ids[0, 0] = LINE_BREAKS[0]
     with torch.no_grad():
         module.out.weight.zero_()
-        found = module(torch.randn(1, 100, 32), ids)[0]
-    assert torch.equal(found[:80], module.columns.weight[:80])
-    assert torch.equal(found[80:], module.columns.weight[79].expand(20, -1))
+        y = module(torch.randn(1, 100, 32), ids)[0]
+    assert torch.equal(y[:80], module.columns.weight[:80])
+    assert torch.equal(y[80:], module.columns.weight[79].expand(20, -1))
 
 
 def test_a_place_in_a_line_is_added_to_the_normalised_embedding() -> None:
@@ -420,18 +420,18 @@ def test_places_in_lines_belong_to_the_modern_architecture(architecture: str) ->
         {"architecture": "modern", "line_sums": 4},
     ],
 )
-@pytest.mark.parametrize("pieces", [[12], [1] * 12, [5, 1, 1, 5], [1, 11], [3, 4, 5]])
+@pytest.mark.parametrize("chunks", [[12], [1] * 12, [5, 1, 1, 5], [1, 11], [3, 4, 5]])
 def test_reading_in_pieces_gives_the_logits_of_reading_at_once(
-    extras: dict[str, Any], pieces: list[int]
+    extras: dict[str, Any], chunks: list[int]
 ) -> None:
     model = randomised(make(**extras))
     ids, cache = ids_bt(), KVCache(2, 12)
-    # A line that goes on in the next piece, one that begins in it, one whose beginning is not seen.
+    # A line that continues in the next chunk, one that begins there, one without a beginning.
     ids[0, 1], ids[1, 6], ids[2] = 3, 5, 1
     with torch.no_grad():
-        found = torch.cat([model(part, cache) for part in ids.split(pieces, dim=1)], dim=1)
+        y = torch.cat([model(chunk, cache) for chunk in ids.split(chunks, dim=1)], dim=1)
         assert cache.length == 12
-        torch.testing.assert_close(found, model(ids), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(y, model(ids), rtol=1e-5, atol=1e-5)
 
 
 class Doubled(GPT):
@@ -573,10 +573,10 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
     torch.manual_seed(1)
     first = make(seed=3)
     torch.manual_seed(2)
-    again, other = make(seed=3), make(seed=4)
+    again, different = make(seed=3), make(seed=4)
     for name, weight in first.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name]), name
-        assert weight.dim() < 2 or not torch.equal(weight, other.state_dict()[name]), name
+        assert weight.dim() < 2 or not torch.equal(weight, different.state_dict()[name]), name
 
 
 # --- dropout --------------------------------------------------------------------------------------

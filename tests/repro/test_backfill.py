@@ -44,8 +44,8 @@ def test_a_run_of_another_clone_that_still_trains_is_left_alone(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
     trial.run_all()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{trial.folder}/mlflow.db")
-    other = TrialRepository(tmp_path / "other clone")
-    monkeypatch.chdir(other.folder)
+    clone = TrialRepository(tmp_path / "other clone")
+    monkeypatch.chdir(clone.folder)
     stage_run.StageRun(PROJECT, "prepare", load())  # the same params, and not done
     monkeypatch.chdir(trial.folder)
     assert backfill_runs(PROJECT, open_store()) == 1
@@ -127,20 +127,20 @@ def test_an_experiment_whose_last_stage_met_a_locked_database_is_completed(
         trial.run(stage)
 
     def body(run: tracking.Run) -> None:
-        nonlocal other
-        other = locked(trial.folder / "mlflow.db")
+        nonlocal locking
+        locking = locked(trial.folder / "mlflow.db")
         trial.results("sample")
 
-    other: sqlite3.Connection | None = None
+    locking: sqlite3.Connection | None = None
     trial.run("sample", body)
-    assert other is not None
-    other.close()
+    assert locking is not None
+    locking.close()
     assert "database is locked" in capsys.readouterr().err
     keep_as_experiment("calm-fox")
     trial.set(num_samples=7)  # the working folder has moved on
     (run,) = runs()
     assert backfill_runs(PROJECT, open_store()) == 1  # of the working folder
-    (run,) = (other for other in runs() if other.info.run_id == run.info.run_id)
+    (run,) = (each for each in runs() if each.info.run_id == run.info.run_id)
     assert run.data.metrics["sample/samples"] == 1
     assert (states_of(run)["sample"], run.info.status) == ("done", "FINISHED")
 

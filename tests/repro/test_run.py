@@ -44,9 +44,9 @@ def test_a_locked_database(
     trial: TrialRepository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "PATIENCE", 0.2)
-    other = locked(trial.folder / "mlflow.db")
+    locking = locked(trial.folder / "mlflow.db")
     runs_with_one_warning(trial, capsys, "database is locked")
-    other.close()
+    locking.close()
 
 
 @pytest.mark.fault(13, planted=planted.TRACKING_STOPS_THE_STAGE)
@@ -59,9 +59,9 @@ def test_a_database_that_is_locked_while_training(
     monkeypatch.setattr(tracking, "SEND_AFTER_POINTS", 10)
 
     def body(run: tracking.Run) -> None:
-        other = locked(trial.folder / "mlflow.db")
+        locking = locked(trial.folder / "mlflow.db")
         trial.send_curve(run)
-        other.close()
+        locking.close()
 
     trial.run("train", body)
     (line,) = capsys.readouterr().err.splitlines()
@@ -182,8 +182,8 @@ with tracking.stage(PROJECT, "prepare", load()):
 @pytest.mark.slow
 def test_two_processes_on_a_fresh_store_both_succeed(trial: TrialRepository) -> None:
     (trial.folder / "mlflow.db").unlink()
-    both = [python(ENTER, DVC_EXP_NAME=name) for name in ("one", "two")]
-    assert [process.communicate()[0] for process in both] == ["", ""]
+    processes = [python(ENTER, DVC_EXP_NAME=name) for name in ("one", "two")]
+    assert [process.communicate()[0] for process in processes] == ["", ""]
     assert sorted(run.info.run_name for run in runs()) == ["one", "two"]
 
 

@@ -156,11 +156,11 @@ def test_clones_that_run_the_same_at_the_same_time_have_runs_of_their_own(
     trial: TrialRepository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{trial.folder}/mlflow.db")
-    other = TrialRepository(tmp_path / "other clone")
+    clone = TrialRepository(tmp_path / "other clone")
     for stage in STAGES:
         trial.run(stage)
-        monkeypatch.chdir(other.folder)
-        other.run(stage)
+        monkeypatch.chdir(clone.folder)
+        clone.run(stage)
         monkeypatch.chdir(trial.folder)
     assert [states_of(run) for run in runs()] == [dict.fromkeys(STAGES, "done")] * 2
 

@@ -70,15 +70,15 @@ def test_with_beams_enough_the_likeliest_of_all_texts_is_found(
     continuations = list(itertools.product(range(4), repeat=4))
     sums = log_probabilities(model, prompt, continuations)
     every = dict(zip(continuations, sums, strict=True))
-    found = beam_search(model, prompt, 4, beams=4**3)
-    likeliest = sorted(every, key=lambda new: every[new], reverse=True)
-    assert found[0].ids == likeliest[0]
-    assert len(found) == 4**3
-    assert not any(one.ended for one in found)
-    for one in found:
-        assert one.log_probability == pytest.approx(every[one.ids], abs=1e-4)
-    # All beginnings were kept, so these are the likeliest of all, and in that order.
-    assert [one.ids for one in found] == likeliest[: 4**3]
+    results = beam_search(model, prompt, 4, beams=4**3)
+    ranked = sorted(every, key=lambda new: every[new], reverse=True)
+    assert results[0].ids == ranked[0]
+    assert len(results) == 4**3
+    assert not any(beam.ended for beam in results)
+    for beam in results:
+        assert beam.log_probability == pytest.approx(every[beam.ids], abs=1e-4)
+    # All beginnings were kept, so these are the most likely of all, and in that order.
+    assert [beam.ids for beam in results] == ranked[: 4**3]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -87,9 +87,9 @@ def test_one_beam_is_greedy_also_past_the_block(architecture: str, block_size: i
     model = model_of(architecture, block_size)
     sampling = Sampling(max_new_tokens=40, temperature=0.0)
     (greedy,) = generate(model, TOKENIZER, "abc", sampling, seed=0)
-    ((found, total),) = beam_generate(model, TOKENIZER, "abc", beams=1, max_new_tokens=40)
-    assert found == greedy
-    new = tuple(TOKENIZER.encode(found.text[3:]).tolist())
+    ((results, total),) = beam_generate(model, TOKENIZER, "abc", beams=1, max_new_tokens=40)
+    assert results == greedy
+    new = tuple(TOKENIZER.encode(results.text[3:]).tolist())
     ids = TOKENIZER.encode("abc").tolist()
     assert [total] == pytest.approx(log_probabilities(model, ids, [new]), abs=1e-3)
 
@@ -97,11 +97,11 @@ def test_one_beam_is_greedy_also_past_the_block(architecture: str, block_size: i
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_each_beam_has_the_probability_of_its_text_past_many_blocks(architecture: str) -> None:
     model = model_of(architecture, 6)
-    found = beam_search(model, [1, 2], 25, beams=5)
-    assert len({one.ids for one in found}) == 5
-    expected = log_probabilities(model, [1, 2], [one.ids for one in found])
-    assert [one.log_probability for one in found] == pytest.approx(expected, abs=1e-3)
-    assert found == sorted(found, key=lambda one: -one.log_probability)
+    results = beam_search(model, [1, 2], 25, beams=5)
+    assert len({beam.ids for beam in results}) == 5
+    expected = log_probabilities(model, [1, 2], [beam.ids for beam in results])
+    assert [beam.log_probability for beam in results] == pytest.approx(expected, abs=1e-3)
+    assert results == sorted(results, key=lambda beam: -beam.log_probability)
 
 
 class Chances(nn.Module):
@@ -133,8 +133,8 @@ def test_a_way_that_ended_keeps_its_place_and_its_probability() -> None:
     # Ids a, b, c, and 3 for the document's end, which b comes to with 0.9.
     rows = [[0.1, 0.5, 0.3, 0.1], [0.05, 0.03, 0.02, 0.9], [0.4, 0.3, 0.2, 0.1], [0.25] * 4]
     tokenizer = CharTokenizer("abc", has_bos=True)
-    found = beam_generate(Chances(rows), tokenizer, "a", beams=2, max_new_tokens=5)  # type: ignore[arg-type]
-    first, total = found[0]
+    results = beam_generate(Chances(rows), tokenizer, "a", beams=2, max_new_tokens=5)  # type: ignore[arg-type]
+    first, total = results[0]
     assert (first.text, first.stop_reason, first.new_tokens) == ("ab", "end of document", 2)
     assert math.exp(total) == pytest.approx(0.5 * 0.9)
 
@@ -158,10 +158,10 @@ class Script(nn.Module):
 @pytest.mark.parametrize("stop", ["b", "ca", "é", "éb"])
 def test_a_stop_string_ends_a_way_and_is_left_out(stop: str) -> None:
     model = Script(list("caébcaéb".encode()), 1)
-    found = beam_generate(
+    results = beam_generate(
         model, ByteTokenizer(has_bos=False), "b", beams=3, max_new_tokens=8, stop=stop
     )  # type: ignore[arg-type]
-    first, _ = found[0]
+    first, _ = results[0]
     assert first.text == "b" + "caéb"[: "caéb".index(stop)]
     assert first.stop_reason == "stop"
 
@@ -174,10 +174,10 @@ def test_nothing_is_read_after_the_stop_string(stop: str) -> None:
 
 
 def test_no_new_tokens_give_the_prompt() -> None:
-    ((found, total),) = beam_generate(
+    ((results, total),) = beam_generate(
         model_of("gpt2", 8), TOKENIZER, "ab", beams=3, max_new_tokens=0
     )
-    assert (found.text, found.new_tokens, total) == ("ab", 0, 0.0)
+    assert (results.text, results.new_tokens, total) == ("ab", 0, 0.0)
 
 
 def test_searching_leaves_the_mode_as_it_was() -> None:
@@ -211,8 +211,8 @@ def test_the_command_writes_the_likeliest_texts(
     options = ["--prompt", "The", "--beams", "3", "--num-samples", "2", "--max-new-tokens", "20"]
     shown = CliRunner().invoke(command, options)
     assert shown.exit_code == 0, shown.output
-    one, two = shown.stdout.split("-" * 40)
+    beam, two = shown.stdout.split("-" * 40)
     assert (
-        one.startswith("The") and two.strip("\n").startswith("The") and one.strip() != two.strip()
+        beam.startswith("The") and two.strip("\n").startswith("The") and beam.strip() != two.strip()
     )
     assert "20 tokens, log-probability -" in shown.stderr

@@ -36,10 +36,10 @@ def longest_by_trying(texts: list[str], train: str) -> int:
 def test_the_longest_run_is_that_of_trying_them_all(seed: int) -> None:
     train = random_text(seed, 400)
     texts = [random_text(seed + 100, 60), train[50:60] + random_text(seed + 200, 30)]
-    found = longest_shared_run(NgramIndex(texts), NgramIndex([train]))
-    assert found in train
-    assert any(found in text for text in texts)
-    assert len(found) == longest_by_trying(texts, train)
+    run = longest_shared_run(NgramIndex(texts), NgramIndex([train]))
+    assert run in train
+    assert any(run in text for text in texts)
+    assert len(run) == longest_by_trying(texts, train)
 
 
 @pytest.mark.parametrize("length", [1, 3, 4, 16])
@@ -78,10 +78,10 @@ def test_a_model_that_memorised_its_text_is_found_out() -> None:
     train = NgramIndex([TRAIN])
     assert longest_shared_run(NgramIndex([copied.text]), train) == TRAIN
     assert new_ngrams(NgramIndex([copied.text]), train, 16) == 0
-    (other,) = generate(GPT(shape, tokenizer.vocab_size, seed=0), tokenizer, "Thou",
+    (untrained,) = generate(GPT(shape, tokenizer.vocab_size, seed=0), tokenizer, "Thou",
                         Sampling(max_new_tokens=80), seed=0)  # fmt: skip
-    assert len(longest_shared_run(NgramIndex([other.text]), train)) < 10
-    assert new_ngrams(NgramIndex([other.text]), train, 16) == 1
+    assert len(longest_shared_run(NgramIndex([untrained.text]), train)) < 10
+    assert new_ngrams(NgramIndex([untrained.text]), train, 16) == 1
 
 
 # --- words ----------------------------------------------------------------------------------------
