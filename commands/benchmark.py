@@ -1,10 +1,9 @@
 """`gpt benchmark`: scores a trained model on public benchmarks."""
 
 import json
-from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from tqdm import tqdm
@@ -58,55 +57,7 @@ FILES = {
 }
 
 app = typer.Typer(add_completion=False)
-
-
-class Task(StrEnum):
-    """The benchmarks."""
-
-    hellaswag = "hellaswag"
-    lambada = "lambada"
-    wikitext_2 = "wikitext-2"
-    wikitext_103 = "wikitext-103"
-    ptb = "ptb"
-    enwik8 = "enwik8"
-    text8 = "text8"
-
-
-def run(task: str, file: Path | None, model: Path, limit: int) -> dict[str, float | str]:
-    """The scores of `task`, of the first `limit` questions if it is not 0.
-
-    `file` holds the questions or the text; without it the file of FILES is used, from GPT_MIRROR,
-    the cache or the network. Raises ParamsError for a task that needs a file.
-    """
-    params = load()
-    file = file or _published(task)
-    trained = load_model(model, params.model_source)
-    trained.device.apply()
-    with tqdm(desc=task, disable=None) as bar:
-        if task in QUESTIONS:
-            read, score = QUESTIONS[task]
-            scores = score(trained, islice(read(file), limit or None), bar.update)
-        else:
-            text = benchmarks.read_text(file, task)
-            batch_tokens = params.evaluate.batch_tokens
-            scores = benchmarks.score_text(trained, task, text, batch_tokens, bar.update)
-    # A score belongs to one file, so the file is named by its bytes.
-    source = {"task": task, "file_sha256": sha256_of(file)}
-    return source | {name: round(value, 6) for name, value in scores.items()}
-
-
-def _published(task: str) -> Path:
-    if task not in FILES:
-        raise ParamsError(
-            f"{task} is not free to download; name its file: gpt benchmark {task} FILE"
-        )
-    with tqdm(desc="download", unit="B", unit_scale=True, disable=None) as bar:
-
-        def advance(size: int) -> None:
-            bar.update(size)
-
-        cache = repository.scratch() / "benchmarks"
-        return fetch(FILES[task], cache, repository.location(MIRROR), advance)
+Task = Literal["hellaswag", "lambada", "wikitext-2", "wikitext-103", "ptb", "enwik8", "text8"]
 
 
 @app.command("benchmark")
@@ -121,4 +72,30 @@ def run_benchmark(
 ) -> None:
     """Score the model on a benchmark, as JSON: docs/scale.md has GPT-2's scores."""
     with at_root():
-        print(json.dumps(run(task.value, file, model, limit), indent=2))
+        params = load()
+        file = file or _published(task)
+        trained = load_model(model, params.model_source)
+        trained.device.apply()
+        with tqdm(desc=task, disable=None) as bar:
+            if task in QUESTIONS:
+                read, score = QUESTIONS[task]
+                scores = score(trained, islice(read(file), limit or None), bar.update)
+            else:
+                text = benchmarks.read_text(file, task)
+                batch_tokens = params.evaluate.batch_tokens
+                scores = benchmarks.score_text(trained, task, text, batch_tokens, bar.update)
+        # A score belongs to one file, so the file is named by its bytes.
+        source = {"task": task, "file_sha256": sha256_of(file)}
+        rounded = {name: round(value, 6) for name, value in scores.items()}
+        print(json.dumps(source | rounded, indent=2))
+
+
+def _published(task: str) -> Path:
+    """The file of FILES, from GPT_MIRROR, the cache or the network."""
+    if task not in FILES:
+        raise ParamsError(
+            f"{task} is not free to download; name its file: gpt benchmark {task} FILE"
+        )
+    with tqdm(desc="download", unit="B", unit_scale=True, disable=None) as bar:
+        cache = repository.scratch() / "benchmarks"
+        return fetch(FILES[task], cache, repository.location(MIRROR), bar.update)

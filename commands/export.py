@@ -1,8 +1,7 @@
 """`gpt export`: the trained model in a format that another project reads."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,19 +15,11 @@ from stages.params import MODEL, load
 app = typer.Typer(add_completion=False)
 
 
-class Layout(StrEnum):
-    """Formats of `gpt export`."""
-
-    hf = "hf"
-    gguf = "gguf"
-
-
-WRITERS = {Layout.hf: write_hugging_face, Layout.gguf: write_gguf}
-
-
 @app.command("export")
 def export_model(
-    to: Annotated[Layout, typer.Option(help="For transformers (hf) or llama.cpp (gguf).")],
+    to: Annotated[
+        Literal["hf", "gguf"], typer.Option(help="For transformers (hf) or llama.cpp (gguf).")
+    ],
     model: Annotated[Path, typer.Option(help="A folder as the train stage writes it.")] = MODEL,
     out: Annotated[
         Path | None,
@@ -39,8 +30,9 @@ def export_model(
     with at_root():
         trained = load_model(model, load().model_source)
         folder = out or Path("export") / to
+        write = write_hugging_face if to == "hf" else write_gguf
         try:
-            files = WRITERS[to](trained, folder)
+            files = write(trained, folder)
         except OSError as error:
             raise CheckpointError(
                 f"{folder}: could not be written ({error.strerror}); choose another --out"

@@ -9,7 +9,6 @@ answers with text from it; commands/served_model.py is what answers.
 import json
 import tempfile
 import warnings
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,18 +36,10 @@ REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "tqdm", "regex", "t
 app = typer.Typer(add_completion=False)
 
 
-@dataclass(frozen=True)
-class Promotion:
-    """What became of an experiment: `version` is None where it was not promoted."""
-
-    name: str
-    verdict: Verdict | None  # None: there was no champion
-    version: str | None
-
-
-def promote(name: str) -> Promotion:
+def promote(name: str) -> tuple[Verdict | None, str | None]:
     """Compares the experiment's seeds with the champion's, and promotes its model if better.
 
+    Returns the verdict, None where there was no champion, and what was promoted, None for nothing.
     Its other seeds are found among DVC's experiments. Raises ParamsError for an unknown experiment
     or one on another text, DataError where its model or the tracking store is not here.
     """
@@ -64,24 +55,24 @@ def promote(name: str) -> Promotion:
     champion = _champion(store.client, registered)
     verdict = None
     if champion is not None:
-        setting = json.loads(champion.tags["setting"])
-        differ = [key for key in setting if key.startswith("data.")
-                  and setting[key] != experiment.setting().get(key)]  # fmt: skip
-        if differ:
-            raise ParamsError(
-                f"{name}: its {differ[0]} is {experiment.setting().get(differ[0])}, the champion's "
-                f"{setting[differ[0]]}; bits per byte of two texts cannot be compared"
-            )
+        setting, our_setting = json.loads(champion.tags["setting"]), experiment.setting()
+        for key, value in setting.items():
+            if key.startswith("data.") and value != our_setting.get(key):
+                raise ParamsError(
+                    f"{name}: its {key} is {our_setting.get(key)}, the champion's {value}; bits "
+                    "per byte of two texts cannot be compared"
+                )
         theirs = {int(seed): value for seed, value in json.loads(champion.tags["seeds"]).items()}
         # Seeds that were run since count too.
         for group in groups:
             if group.runs[0].setting() == setting:
                 theirs |= group.by_seed()
-        is_champion = setting == experiment.setting()
-        verdict = Verdict("within noise", 0.0) if is_champion else compare(theirs, ours)
+        same = setting == our_setting
+        verdict = Verdict("within noise", 0.0) if same else compare(theirs, ours)
         if verdict.word != "better":
-            return Promotion(registered, verdict, None)
-    return Promotion(registered, verdict, _register(store, registered, experiment, ours))
+            return verdict, None
+    version = _register(store, registered, experiment, ours)
+    return verdict, f"models:/{registered}@{ALIAS} is version {version}"
 
 
 def _champion(client: Any, registered: str) -> Any:
@@ -104,15 +95,15 @@ def _register(
 
     name = experiment.name
     with tempfile.TemporaryDirectory() as folder:
-        model = _model_of(name, Path(folder))
+        model, served = _model_of(name, Path(folder)), Path(folder) / "served"
         digest = WorkingFolder().md5(str(model))
         backfill_runs(PROJECT, store)
         runs = store.search(f"tags.`model.md5` = '{digest}'")
         if not runs:
             raise DataError(f"{name}: MLflow has no run with its model; gpt ui adds it")
-        save(Path(folder) / "served", model)
+        save(served, model)
         run = runs[0].info
-        store.client.log_artifacts(run.run_id, str(Path(folder) / "served"), "served")
+        store.client.log_artifacts(run.run_id, str(served), "served")
     try:
         store.client.create_registered_model(registered)
     except MlflowException as error:
@@ -156,36 +147,27 @@ def _model_of(name: str, folder: Path) -> Path:
 def save(folder: Path, model: Path) -> None:
     """Writes MLflow's own form of a model folder: its files, gpt/ and commands/served_model.py."""
     with warnings.catch_warnings():
-        # Importing it warns of MLflow's own classes.
+        # MLflow warns of its own classes, and would like an example and type hints, which would
+        # cost the params.
         warnings.simplefilter("ignore")
         from mlflow.models import ModelSignature
         from mlflow.pyfunc import save_model
         from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
 
-    signature = ModelSignature(
-        inputs=Schema([ColSpec("string", "prompt")]),
-        outputs=Schema([ColSpec("string")]),
-        params=ParamSchema(
-            [
-                ParamSpec("temperature", "double", 0.7),
-                ParamSpec("max_new_tokens", "long", 200),
-                ParamSpec("seed", "long", 1337),
-            ]
-        ),
-    )
-    with warnings.catch_warnings():
-        # It would like type hints, which would cost the params, and an example to try.
-        warnings.simplefilter("ignore")
+        defaults = [("temperature", "double", 0.7), ("max_new_tokens", "long", 200)]
+        defaults.append(("seed", "long", 1337))
         save_model(
             folder,
             python_model=str(CODE),
             artifacts={"model": str(model.resolve())},
             code_paths=[str(CODE.parent.parent / "gpt")],
-            signature=signature,
+            signature=ModelSignature(
+                inputs=Schema([ColSpec("string", "prompt")]),
+                outputs=Schema([ColSpec("string")]),
+                params=ParamSchema([ParamSpec(*default) for default in defaults]),
+            ),
             # Named here, since MLflow would load the model in a process of its own to find out.
-            pip_requirements=[
-                f"{package}=={metadata.version(package)}" for package in REQUIREMENTS
-            ],
+            pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
         )
 
 
@@ -197,14 +179,13 @@ def promote_champion(
 ) -> None:
     """Make an experiment MLflow's champion, if its seeds show it better beyond noise."""
     with at_root():
-        done = promote(experiment)
-        verdict = done.verdict
-        if verdict is not None:
+        verdict, promoted = promote(experiment)
+        if verdict:
             sure = "" if verdict.p is None else f" (p = {verdict.p:.3f}, {verdict.test})"
             print(f"{verdict.difference:+.4f} bits per byte: {verdict.word}{sure}")
-        if done.version is None:
-            if verdict is not None and verdict.word == "unknown":
+            if verdict.word == "unknown":
                 print("noise is known from two seeds on: dvc exp run --queue -S seed=1,2,3 -S ...")
+        if promoted is None:
             print("not promoted: the champion stays")
             raise typer.Exit(1)
-        print(f"promoted: models:/{done.name}@{ALIAS} is version {done.version}")
+        print(f"promoted: {promoted}")

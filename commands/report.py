@@ -44,29 +44,27 @@ def write_report(
 ) -> None:
     """One self-contained page of the present result: report.html, readable without a network."""
     with at_root():
-        write(prompt=prompt)
+        PAGE.write_text(page(prompt), encoding="utf-8")
     print(f"{PAGE}: open it in a browser")
 
 
-def write(path: Path = PAGE, prompt: str | None = None) -> None:
-    """Writes the page, with attention on `prompt`, or else on the first sample.
-
-    Raises GptError where a stage has not run yet.
-    """
+def page(prompt: str | None) -> str:
+    """The page as HTML. Raises GptError where a stage has not run yet."""
     result = experiments.read(experiments.WORKSPACE)
     samples = read_samples()
     steps, no_steps = samples_by_step(result)
     attention_text = prompt if prompt is not None else samples[0]["text"] if samples else ""
     attention, no_attention = attention_on(attention_text, result.params.model_source)
+    points: Any = result.curve.to_dict("records")
     # Text of a model is escaped as all else is; the figures alone are marked as safe.
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    page = environment.get_template("report.html").render(
+    return environment.get_template("report.html").render(
         title=f"{result.params.preset} on {result.params.data.corpus}",
         subtitle=result.params.changes or "the preset as it is",
         headline=headline(result),
-        findings=findings(result),
+        findings="  ".join(map(str, diagnose(points, math.log(result.vocab_size)))),
         figures=svg_figures(result),
         steps=steps,
         no_steps=no_steps,
@@ -84,7 +82,6 @@ def write(path: Path = PAGE, prompt: str | None = None) -> None:
         params=report_tables.params(result),
         lineage=report_tables.lineage(),
     )
-    path.write_text(page, encoding="utf-8")
 
 
 def headline(result: Experiment) -> list[tuple[str, str, str]]:
@@ -98,14 +95,9 @@ def headline(result: Experiment) -> list[tuple[str, str, str]]:
         ("steps", f"{train['steps']:,}", f"{train['tokens']:,} tokens"),
     ]
     if "above_floor" in val:
-        floor = f"{val['floor_bits_per_byte']:.3f} is in the text itself"
-        figures.insert(1, ("above the floor", f"{val['above_floor']:.4f}", floor))
+        more = f"{val['floor_bits_per_byte']:.3f} is in the text itself"
+        figures.insert(1, ("above the floor", f"{val['above_floor']:.4f}", more))
     return figures
-
-
-def findings(result: Experiment) -> str:
-    points: Any = result.curve.to_dict("records")
-    return "  ".join(str(finding) for finding in diagnose(points, math.log(result.vocab_size)))
 
 
 def read_samples() -> list[dict[str, Any]]:
@@ -139,17 +131,16 @@ def samples_by_step(result: Experiment) -> tuple[list[tuple[int, str]], str]:
         store = Store(PROJECT)
         for run in store.search(f"tags.`model.md5` = '{md5}'", limit=50) if md5 else ():
             files = store.client.list_artifacts(run.info.run_id, "samples")
-            names = [re.fullmatch(r"samples/step_(\d+)\.txt", file.path) for file in files]
-            paths = {int(name[1]): name[0] for name in names if name}
-            if paths:
-                return [(step, _artifact(store, run, paths[step])) for step in sorted(paths)], ""
+            samples = []
+            for file in files:
+                if name := re.fullmatch(r"samples/step_(\d+)\.txt", file.path):
+                    path = store.client.download_artifacts(run.info.run_id, file.path)
+                    samples.append((int(name[1]), Path(path).read_text(encoding="utf-8")))
+            if samples:
+                return sorted(samples), ""
     except Exception as error:  # tracking reports its faults and stops nothing
         return [], f"The tracking store cannot be read: {reason(error)}"
     return [], "The tracking store has no samples of this training."
-
-
-def _artifact(store: Any, run: Any, path: str) -> str:
-    return Path(store.client.download_artifacts(run.info.run_id, path)).read_text(encoding="utf-8")
 
 
 def reproduce() -> str:

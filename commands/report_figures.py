@@ -3,7 +3,6 @@
 import io
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from commands.experiments import Experiment
@@ -14,35 +13,35 @@ from stages.params import CALIBRATION, POSITIONS
 def svg_figures(result: Experiment) -> dict[str, str]:
     """The figures as SVG elements, by their names in the template."""
     curve = result.curve.dropna(subset=["train_loss"])
-    rate, rate_axes = _figure("Learning rate", "step", "learning rate")
-    rate_axes.plot(curve["step"], curve["learning_rate"])
-    norm, norm_axes = _figure("Gradient norm before clipping", "step", "norm")
-    norm_axes.plot(curve["step"], curve["grad_norm"])
+    rate = _figure("Learning rate", "step", "learning rate")
+    rate.gca().plot(curve["step"], curve["learning_rate"])
+    norm = _figure("Gradient norm before clipping", "step", "norm")
+    norm.gca().plot(curve["step"], curve["grad_norm"])
     if clip := result.params.resolved()[1].grad_clip:
-        norm_axes.axhline(clip, linestyle="--", color="black", linewidth=1)
-    by_position, axes = _figure("Loss by position in a block", "position", "loss (nats per token)")
+        norm.gca().axhline(clip, linestyle="--", color="black", linewidth=1)
+    by_position = _figure("Loss by position in a block", "position", "loss (nats per token)")
     positions = pd.read_csv(POSITIONS)
-    axes.plot(positions["position"], positions["loss"])
-    calibration, axes = _figure("Calibration", "probability of the most likely token", "accuracy")
+    by_position.gca().plot(positions["position"], positions["loss"])
+    calibration = _figure("Calibration", "probability of the most likely token", "accuracy")
     bins = pd.read_csv(CALIBRATION)
-    axes.plot([0, 1], [0, 1], linestyle="--", color="gray", linewidth=1)
-    axes.scatter(bins["confidence"], bins["accuracy"], s=10 + 300 * bins["share"])
+    calibration.gca().plot([0, 1], [0, 1], linestyle="--", color="gray", linewidth=1)
+    calibration.gca().scatter(bins["confidence"], bins["accuracy"], s=10 + 300 * bins["share"])
     levels = baseline_levels(result.metrics)
-    named = {
+    figures = {
         "loss": loss_figure(result.curve, levels, "Loss while training"),
         "rate": rate,
         "norm": norm,
         "positions": by_position,
         "calibration": calibration,
     }
-    return {name: _svg(figure) for name, figure in named.items()}
+    return {name: _svg(figure) for name, figure in figures.items()}
 
 
-def _figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
+def _figure(title: str, x_label: str, y_label: str) -> Figure:
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.add_subplot(title=title, xlabel=x_label, ylabel=y_label)
     axes.grid(alpha=0.3)
-    return figure, axes
+    return figure
 
 
 def _svg(figure: Figure) -> str:

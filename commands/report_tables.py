@@ -4,7 +4,6 @@ from typing import Any
 
 from commands import experiments
 from commands.experiments import Experiment
-from gpt.errors import ParamsError
 from repro.lockfile import read_yaml
 from repro.repository import WorkingFolder
 
@@ -71,29 +70,25 @@ def novelty(metrics: dict[str, Any]) -> Table:
 def params(result: Experiment) -> Table:
     """Every key, its value with the preset filled in, and whether params.yaml overrides it."""
     changed = result.params.resolved()[2]
-    table = []
-    for key, value in result.params.flat().items():
-        section, _, name = key.partition(".")
-        overridden = section in ("model", "train") and name in changed
-        table.append([key, "" if value is None else str(value), "overridden" * overridden])
-    return table
+    overridden = {f"{section}.{key}" for section in ("model", "train") for key in changed}
+    return [
+        [key, "" if value is None else str(value), "overridden" * (key in overridden)]
+        for key, value in result.params.flat().items()
+    ]
 
 
 def experiments_on_the_same_text(result: Experiment) -> Table:
     """DVC's experiments on the same text, the best first: name, bits per byte, what differs."""
     setting = result.setting()
     table: Table = []
-    for name in experiments.names()[1:]:
-        try:
-            experiment = experiments.read(name)
-        except ParamsError:
-            continue  # queued, failed, or of another version: there is nothing to show of it
+    for experiment in experiments.read_finished():
         theirs = experiment.setting()
         changed = {k: theirs.get(k) for k in setting if theirs.get(k) != setting[k]}
-        if not any(key.startswith("data.") for key in changed):
+        same_text = not any(key.startswith("data.") for key in changed)
+        if same_text and experiment.name != experiments.WORKSPACE:
             changes = [f"{key.rpartition('.')[2]}={value}" for key, value in changed.items()]
             changes.append(f"seed={experiment.params.seed}")
-            table.append([name, experiment.bits_per_byte, ", ".join(changes)])
+            table.append([experiment.name, experiment.bits_per_byte, ", ".join(changes)])
     return sorted(table, key=lambda row: row[1])[:MAX_EXPERIMENTS]
 
 
@@ -105,12 +100,10 @@ def lineage() -> Table:
 
     table = []
     for name, stage in (read_yaml(WorkingFolder(), "dvc.lock").get("stages") or {}).items():
-        deps = stage.get("deps") or []
+        deps, outs = stage.get("deps") or [], stage.get("outs") or []
         data = [entry for entry in deps if not entry["path"].endswith(".py")]
-        code = f"{len(deps) - len(data)} code files"
-        table.append(
-            [name, listed(data) + ", " * bool(data) + code, listed(stage.get("outs") or [])]
-        )
+        reads = f"{listed(data)}{', ' * bool(data)}{len(deps) - len(data)} code files"
+        table.append([name, reads, listed(outs)])
     return table
 
 

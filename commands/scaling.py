@@ -24,11 +24,7 @@ from gpt.evaluation.scaling_laws import PowerLaw, fit_power_law
 
 PLOT = Path("scaling.png")
 PREFIX = "scale-"  # of the names of queued experiments
-UNITS = {
-    "parameters": "parameters",
-    "tokens": "tokens of training",
-    "flops": "FLOPs of training",
-}
+UNITS = {"parameters": "parameters", "tokens": "tokens of training", "flops": "FLOPs of training"}
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="How the loss falls as models grow."
@@ -61,33 +57,16 @@ def queue_commands(
     return series
 
 
-def queue(series: list[list[str]]) -> None:
-    """Adds the series to DVC's queue. Raises ParamsError if DVC refuses a command."""
-    if shutil.which("dvc") is None:
-        raise ParamsError("dvc is not on PATH: activate the environment")
-    for command in series:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            lines = (done.stderr or done.stdout).strip().splitlines() or ["dvc failed"]
-            raise ParamsError(f"{command[5]}: {lines[-1]}")
-
-
-def series_of(names: list[str]) -> list[Experiment]:
-    """The experiments `names`, or all whose names begin as `queue` names them."""
+def read_series(names: list[str]) -> list[Experiment]:
+    """The experiments `names`, or all that were queued. Raises DataError, ParamsError."""
     chosen = names or [name for name in experiments.names() if name.startswith(PREFIX)]
     if not chosen:
         raise ParamsError("no experiments to fit; gpt scaling queue --widths 32,64,96,128 first")
-    return [experiments.read(name) for name in chosen]
-
-
-def sizes_of(series: list[Experiment], over: str) -> list[float]:
-    """The x of each experiment: its parameters, tokens or flops."""
-    return [run.flops() if over == "flops" else float(run.train[over]) for run in series]
-
-
-def losses_of(series: list[Experiment]) -> list[float]:
-    """The y of each experiment: its validation loss in nats per token."""
-    return [float(run.metrics["val"]["loss"]) for run in series]
+    series = [experiments.read(name) for name in chosen]
+    first = series[0].params
+    if any((r.params.data, r.params.tokenizer) != (first.data, first.tokenizer) for r in series):
+        raise DataError("the experiments differ in data or tokenizer; name those of one series")
+    return series
 
 
 def floor_of(series: list[Experiment]) -> float | None:
@@ -99,24 +78,13 @@ def floor_of(series: list[Experiment]) -> float | None:
     return float(val["floor_bits_per_byte"] * val["loss"] / val["bits_per_byte"])
 
 
-def law_of(series: list[Experiment], over: str, floor: float | None) -> PowerLaw:
-    """The law of the validation losses of the series. Raises DataError, ParamsError."""
-    if over not in UNITS:
-        raise ParamsError(f"--over {over}: choose {', '.join(UNITS)}")
-    first = series[0].params
-    if any((r.params.data, r.params.tokenizer) != (first.data, first.tokenizer) for r in series):
-        raise DataError("the experiments differ in data or tokenizer; name those of one series")
-    return fit_power_law(sizes_of(series, over), losses_of(series), floor)
-
-
 def plot(
-    path: Path, series: list[Experiment], over: str, law: PowerLaw, predicted: list[float]
+    sizes: list[float], losses: list[float], over: str, law: PowerLaw, predicted: list[float]
 ) -> None:
     """Writes a plot of the points, the law, and its prediction interval."""
-    sizes = sizes_of(series, over)
     figure = Figure(figsize=(8, 4.5), dpi=100, layout="constrained")
     axes = figure.add_subplot()
-    axes.scatter(sizes, losses_of(series), label="runs", zorder=3)
+    axes.scatter(sizes, losses, label="runs", zorder=3)
     xs = np.geomspace(min(sizes), max([*sizes, *predicted]), 100)
     axes.plot(xs, [law.at(x) for x in xs], label=f"{law.floor:.3f} + {law.a:.3g} x^-{law.b:.3f}")
     low, high = zip(*(law.interval(x) for x in xs), strict=True)
@@ -125,28 +93,10 @@ def plot(
     # Labels at 1, 2 and 5 of a decade: labels at all nine would overlap.
     axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     axes.xaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(4, 4)))
-    axes.set_xlabel(UNITS[over])
-    axes.set_ylabel("validation loss (nats per token)")
-    axes.set_title("Loss by size")
+    axes.set(xlabel=UNITS[over], ylabel="validation loss (nats per token)", title="Loss by size")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
-    figure.savefig(path, metadata={"Software": None})
-
-
-def text_of(
-    series: list[Experiment], over: str, law: PowerLaw, predicted: list[float], known: bool
-) -> str:
-    """Points, law and predictions for a terminal."""
-    points = zip(sizes_of(series, over), losses_of(series), series, strict=True)
-    lines = [f"{'experiment':24} {over:>12} {'loss':>8} {'the law':>8}"]
-    for size, loss, run in sorted(points, key=lambda point: point[0]):
-        lines.append(f"{run.name:24} {size:12.4g} {loss:8.4f} {law.at(size):8.4f}")
-    source = "known" if known else "fitted"
-    lines.append(f"loss = {law.floor:.4f} ({source}) + {law.a:.4g} * {over}^-{law.b:.4f}")
-    for x in predicted:
-        low, high = law.interval(x)
-        lines.append(f"at {x:.4g} {over}: {law.at(x):.4f}, 95 % of runs {low:.4f} to {high:.4f}")
-    return "\n".join(lines)
+    figure.savefig(PLOT, metadata={"Software": None})
 
 
 @app.command("queue")
@@ -161,7 +111,13 @@ def queue_series(
     """Queue a series of sizes; `dvc queue start` runs it."""
     with at_root():
         series = queue_commands(_integers(widths), _integers(depths), flops, changes or [])
-        queue(series)
+        if shutil.which("dvc") is None:
+            raise ParamsError("dvc is not on PATH: activate the environment")
+        for command in series:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                lines = (done.stderr or done.stdout).strip().splitlines() or ["dvc failed"]
+                raise ParamsError(f"{command[5]}: {lines[-1]}")
         print("\n".join(" ".join(command) for command in series))
         print(f"{len(series)} queued; dvc queue start, then gpt scaling fit")
 
@@ -177,16 +133,27 @@ def fit_series(
 ) -> None:
     """Fit loss = floor + a * x^-b, plot it to scaling.png, and predict further sizes."""
     with at_root():
-        series = series_of(names or [])
+        if over not in UNITS:
+            raise ParamsError(f"--over {over}: choose {', '.join(UNITS)}")
+        series = read_series(names or [])
+        sizes = [run.flops() if over == "flops" else float(run.train[over]) for run in series]
+        losses = [float(run.metrics["val"]["loss"]) for run in series]
         known = floor_of(series) if floor else None
-        law = law_of(series, over, known)
-        plot(PLOT, series, over, law, predict or [])
-        print(text_of(series, over, law, predict or [], known is not None))
+        law = fit_power_law(sizes, losses, known)
+        plot(sizes, losses, over, law, predict or [])
+        print(f"{'experiment':24} {over:>12} {'loss':>8} {'the law':>8}")
+        points = zip(sizes, losses, series, strict=True)
+        for size, loss, run in sorted(points, key=lambda point: point[0]):
+            print(f"{run.name:24} {size:12.4g} {loss:8.4f} {law.at(size):8.4f}")
+        source = "fitted" if known is None else "known"
+        print(f"loss = {law.floor:.4f} ({source}) + {law.a:.4g} * {over}^-{law.b:.4f}")
+        for x in predict or []:
+            low, high = law.interval(x)
+            print(f"at {x:.4g} {over}: {law.at(x):.4f}, 95 % of runs {low:.4f} to {high:.4f}")
         print(PLOT)
 
 
 def _integers(text: str) -> list[int]:
-    """32,64,128 as a list."""
     try:
         return [int(number) for number in text.split(",") if number.strip()]
     except ValueError:

@@ -37,12 +37,9 @@ class TextModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow has 
             raise ValueError(f"{len(prompts)} prompts; at most {MAX_PROMPTS} at a time")
         sampling = Sampling(max_new_tokens=tokens, temperature=temperature, top_p=0.9)
         seed = int(params.get("seed", 1337))
-        return [
-            generate(self.trained.model, self.trained.tokenizer, prompt, sampling, seed=seed)[
-                0
-            ].text
-            for prompt in prompts
-        ]
+        model, tokenizer = self.trained.model, self.trained.tokenizer
+        samples = [generate(model, tokenizer, p, sampling, seed=seed) for p in prompts]
+        return [sample.text for (sample,) in samples]
 
 
 mlflow.models.set_model(TextModel())
