@@ -18,6 +18,7 @@ from torch import Tensor
 from gpt.model import GPT, CausalSelfAttention, apply_rotary_emb, rms_norm
 from gpt.tokenizers.base import Tokenizer
 
+MAX_TOKENS = 24  # of a plot
 WHITESPACE_SIGNS = {" ": "\u2423", "\n": "\u21b5", "\t": "\u21e5"}
 
 
@@ -57,28 +58,21 @@ def attention_weights(model: GPT, ids_t: Tensor) -> list[Tensor]:
     return layers
 
 
-def attention_plot(
-    model: GPT, tokenizer: Tokenizer, text: str, max_tokens: int = 24
-) -> bytes | None:
+def attention_plot(model: GPT, tokenizer: Tokenizer, text: str) -> bytes | None:
     """A PNG of all heads on the first tokens of `text`; each row is a layer, each column a head.
 
     None for fewer than two tokens, or where `attention_weights` has none. Raises TokenizerError for
     a text that the tokenizer cannot encode.
     """
-    ids = [int(token) for token in tokenizer.encode(text)][
-        : min(max_tokens, model.config.block_size)
-    ]
-    if len(ids) < 2:
-        return None
-    labels = [_label(tokenizer.decode([token])) for token in ids]
-    layers = attention_weights(model, torch.tensor(ids))
+    ids = tokenizer.encode(text)[: min(MAX_TOKENS, model.config.block_size)].tolist()
+    layers = attention_weights(model, torch.tensor(ids)) if len(ids) > 1 else []
     if not layers:
         return None
+    labels = [_label(tokenizer.decode([token])) for token in ids]
     num_layers, num_heads = len(layers), len(layers[0])
     size = max(1.6, 0.11 * len(ids))
-    figure = Figure(
-        figsize=(size * num_heads, size * num_layers + 0.4), dpi=110, layout="constrained"
-    )
+    figsize = (size * num_heads, size * num_layers + 0.4)
+    figure = Figure(figsize=figsize, dpi=110, layout="constrained")
     grid = figure.subplots(num_layers, num_heads, squeeze=False)
     for (layer, head), axes in np.ndenumerate(grid):
         axes.imshow(layers[layer][head].numpy(), cmap="Blues", vmin=0, vmax=1)

@@ -45,12 +45,10 @@ def loss_figure(curve: pd.DataFrame, levels: dict[str, float], title: str) -> Fi
     axes.plot(train["step"], train["train_loss"], label="training", linewidth=1, alpha=0.7)
     axes.plot(val["step"], val["val_loss"], label="validation", marker="o", markersize=3)
     # Highest first, so that the legend has the order of the lines.
-    for index, name in enumerate(sorted(levels, key=lambda name: -levels[name])):
+    for index, name in enumerate(sorted(levels, key=lambda name: -levels[name]), start=2):
         label = f"{name}: {levels[name]:.2f}"
-        axes.axhline(levels[name], linestyle="--", linewidth=1, color=f"C{index + 2}", label=label)
-    axes.set_xlabel("step (optimizer updates)")
-    axes.set_ylabel("loss (nats per token)")
-    axes.set_title(title)
+        axes.axhline(levels[name], linestyle="--", linewidth=1, color=f"C{index}", label=label)
+    axes.set(xlabel="step (optimizer updates)", ylabel="loss (nats per token)", title=title)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")

@@ -15,8 +15,6 @@ from scipy import optimize, stats
 
 from gpt.errors import DataError
 
-LEVEL = 0.05
-
 
 @dataclass(frozen=True)
 class PowerLaw:
@@ -39,7 +37,7 @@ class PowerLaw:
         term = self.a * x**-self.b
         gradient = np.array([term, -term * np.log(x), 1.0])[:free]
         std = np.sqrt(gradient @ self.covariance @ gradient + self.variance)
-        margin = float(stats.t.ppf(1 - LEVEL / 2, self.points - free) * std)
+        margin = float(stats.t.ppf(0.975, self.points - free) * std)
         return self.at(x) - margin, self.at(x) + margin
 
 
@@ -65,10 +63,7 @@ def fit_power_law(
 
     def residuals(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         base = parameters[2] if floor is None else floor
-        difference: NDArray[np.float64] = (
-            base + np.exp(parameters[0] - parameters[1] * logs) - losses
-        )
-        return difference
+        return np.asarray(base + np.exp(parameters[0] - parameters[1] * logs) - losses)
 
     first_floor = lowest * 0.8 if floor is None else floor
     start = [float(np.log(np.mean(losses) - first_floor)), 0.3, first_floor][:free]

@@ -3,29 +3,26 @@
 import importlib
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from gpt.checkpoint import TrainedModel
 from gpt.errors import CheckpointError
-from gpt.interop.gpt2_weights import LAYER_NORM_EPSILON, has_only
+from gpt.interop.gpt2_weights import LAYER_NORM_EPSILON, has_only, rename
 from gpt.interop.hf_tokenizer import END_OF_TEXT, byte_pairs, printable
 from gpt.model import GPT2Block
 from gpt.tokenizers.base import Tokenizer
 from gpt.tokenizers.char import CharTokenizer
 
-TOP_NAMES = {
+NAMES = {
     "token_embedding": "token_embd",
     "position_embedding": "position_embd",
     "norm": "output_norm",
-}
-BLOCK_NAMES = {
-    "norm_1": "attn_norm",
-    "attention.qkv": "attn_qkv",
-    "attention.proj": "attn_output",
-    "norm_2": "ffn_norm",
-    "mlp.up": "ffn_up",
-    "mlp.down": "ffn_down",
+    "blocks.{}.norm_1": "blk.{}.attn_norm",
+    "blocks.{}.attention.qkv": "blk.{}.attn_qkv",
+    "blocks.{}.attention.proj": "blk.{}.attn_output",
+    "blocks.{}.norm_2": "blk.{}.ffn_norm",
+    "blocks.{}.mlp.up": "blk.{}.ffn_up",
+    "blocks.{}.mlp.down": "blk.{}.ffn_down",
 }
 
 
@@ -80,16 +77,7 @@ def write_gguf(trained: TrainedModel, out: Path) -> list[Path]:
 
 def gguf_tensors(weights: dict[str, Tensor], n_layer: int) -> dict[str, Tensor]:
     """Our weights under llama.cpp's names; matrices (out, in), as ours are."""
-    names = dict(TOP_NAMES)
-    for layer in range(n_layer):
-        names |= {f"blocks.{layer}.{k}": f"blk.{layer}.{v}" for k, v in BLOCK_NAMES.items()}
-    tensors: dict[str, Tensor] = {}
-    for ours, theirs in names.items():
-        weight = weights[f"{ours}.weight"].cpu()
-        tensors[f"{theirs}.weight"] = weight.contiguous()
-        if "embedding" not in ours:
-            bias = weights.get(f"{ours}.bias")
-            tensors[f"{theirs}.bias"] = torch.zeros(len(weight)) if bias is None else bias.cpu()
+    tensors = rename(weights, NAMES, n_layer)
     tensors["output.weight"] = tensors["token_embd.weight"]  # the head is the token embedding
     return tensors
 
@@ -105,4 +93,4 @@ def _tokens_and_merges(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
         return [printable(character.encode()) for character in tokenizer.characters], []
     tokens, merges = byte_pairs(tokenizer)
     merged = [f"{printable(left)} {printable(right)}" for left, right in merges]
-    return [printable(token) for token in tokens], merged
+    return list(map(printable, tokens)), merged

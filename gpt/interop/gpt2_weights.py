@@ -25,18 +25,20 @@ Weights = dict[str, Tensor]
 # What train.init_from may name without a file.
 HUGGING_FACE = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 
-# Our names and theirs; those of a block stand behind `blocks.0.` and `h.0.`.
-TOP_NAMES = {"token_embedding": "wte", "position_embedding": "wpe", "norm": "ln_f"}
-BLOCK_NAMES = {
-    "norm_1": "ln_1",
-    "attention.qkv": "attn.c_attn",
-    "attention.proj": "attn.c_proj",
-    "norm_2": "ln_2",
-    "mlp.up": "mlp.c_fc",
-    "mlp.down": "mlp.c_proj",
+# Our names and theirs, {} for the number of a layer.
+NAMES = {
+    "token_embedding": "wte",
+    "position_embedding": "wpe",
+    "norm": "ln_f",
+    "blocks.{}.norm_1": "h.{}.ln_1",
+    "blocks.{}.attention.qkv": "h.{}.attn.c_attn",
+    "blocks.{}.attention.proj": "h.{}.attn.c_proj",
+    "blocks.{}.norm_2": "h.{}.ln_2",
+    "blocks.{}.mlp.up": "h.{}.mlp.c_fc",
+    "blocks.{}.mlp.down": "h.{}.mlp.c_proj",
 }
 # Theirs that we skip: the causal mask of old versions, and the head, which is the token embedding.
-SKIPPED = ("attn.bias", "attn.masked_bias", "lm_head.weight")
+SKIPPED = (".attn.bias", ".attn.masked_bias", "lm_head.weight")
 PREFIXES = ("_orig_mod.", "module.", "transformer.")
 VOCAB_PADDING = 64  # vocabularies are often padded to a multiple, with ids that no text has
 LAYER_NORM_EPSILON = 1e-5  # PyTorch's default, which our GPT-2 has too
@@ -51,45 +53,40 @@ def has_only(model: nn.Module, block: type[nn.Module]) -> bool:
     )
 
 
-def to_gpt2(weights: Weights, n_layer: int) -> Weights:
-    """Our GPT-2's weights under Hugging Face's names, linear layers transposed.
+def with_layers(names: dict[str, str], n_layer: int) -> dict[str, str]:
+    """`names` such as NAMES, those with {} once for each layer."""
+    return {a.format(i): b.format(i) for i in range(n_layer) for a, b in names.items()}
 
-    Where ours have no biases theirs are zero, since that layout always has them.
-    """
+
+def rename(weights: Weights, names: dict[str, str], n_layer: int) -> Weights:
+    """Our GPT-2's weights under their `names`, with zeros for biases that ours do not have."""
     theirs: Weights = {}
-    for ours, name in _names(n_layer).items():
-        weight = weights[f"{ours}.weight"]
-        theirs[f"transformer.{name}.weight"] = (weight.T if ".c_" in name else weight).contiguous()
-        if name not in ("wte", "wpe"):
+    for ours, name in with_layers(names, n_layer).items():
+        weight = theirs[f"{name}.weight"] = weights[f"{ours}.weight"].cpu().contiguous()
+        if "embedding" not in ours:
             bias = weights.get(f"{ours}.bias")
-            theirs[f"transformer.{name}.bias"] = torch.zeros(len(weight)) if bias is None else bias
+            theirs[f"{name}.bias"] = torch.zeros(len(weight)) if bias is None else bias.cpu()
     return theirs
 
 
-def from_gpt2(weights: Weights, n_layer: int) -> Weights:
-    """Our names for weights under GPT-2's, as Hugging Face or nanoGPT has them; float32."""
-    d = weights["wte.weight"].shape[1]
-    transposed = weights["h.0.attn.c_attn.weight"].shape == (d, 3 * d)
-    ours: Weights = {}
-    for name, theirs in _names(n_layer).items():
-        weight = weights[f"{theirs}.weight"].float()
-        ours[f"{name}.weight"] = weight.T.contiguous() if transposed and ".c_" in theirs else weight
-        if f"{theirs}.bias" in weights:
-            ours[f"{name}.bias"] = weights[f"{theirs}.bias"].float()
-    return ours
+def to_gpt2(weights: Weights, n_layer: int) -> Weights:
+    """Our GPT-2's weights under Hugging Face's names, linear layers transposed."""
+    return {
+        f"transformer.{name}": tensor.t().contiguous() if ".c_" in name else tensor
+        for name, tensor in rename(weights, NAMES, n_layer).items()
+    }
 
 
-def read_pretrained(path: Path, config: ModelConfig, vocab_size: int) -> Weights:
-    """The weights in `path` for a model of `config`, under our names, float32.
+def read_pretrained(file: Path, config: ModelConfig, vocab_size: int) -> Weights:
+    """The weights in `file` for a model of `config`, under our names, float32.
 
-    `path` is a .safetensors file, a folder with a model.safetensors, or nanoGPT's ckpt.pt. Cropped
-    are a longer block_size than the model's, and a vocabulary padded to a multiple of 64. Raises
-    CheckpointError for weights of another shape, with the keys to set.
+    `file` is of safetensors or nanoGPT's ckpt.pt. Cropped are a longer block_size than the model's,
+    and a vocabulary padded to a multiple of 64. Raises CheckpointError for weights of another
+    shape, with the keys to set.
     """
-    file = weights_file(path)
     weights = _read(file)
     if "wte.weight" in weights:
-        weights = _as_ours(file, weights)
+        weights = _from_gpt2(file, weights)
     elif "token_embedding.weight" not in weights:
         raise CheckpointError(f"{file}: its tensors are not those of a GPT-2")
     with without_weights():
@@ -98,11 +95,14 @@ def read_pretrained(path: Path, config: ModelConfig, vocab_size: int) -> Weights
     padded = math.ceil(vocab_size / VOCAB_PADDING) * VOCAB_PADDING
     if len(weights["token_embedding.weight"]) == padded:
         _crop(weights, "token_embedding.weight", vocab_size)
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    expected_shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-    if shapes != expected_shapes:
-        difference = _difference(shapes, expected_shapes, config, vocab_size)
-        raise CheckpointError(f"{file}: {difference}")
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
+    different = shapes.items() ^ {name: tensor.shape for name, tensor in expected.items()}.items()
+    if different:
+        fix = _keys_to_set(shapes, config, vocab_size)
+        if not fix:
+            name = min(name for name, _ in different)
+            fix = f"its tensor {name} does not fit; set model.architecture to that of the weights"
+        raise CheckpointError(f"{file}: {fix}")
     n_head = _n_head(file.parent)
     if n_head not in (None, config.n_head):
         raise CheckpointError(f"{file}: has {n_head} heads; set model.n_head={n_head}")
@@ -110,33 +110,23 @@ def read_pretrained(path: Path, config: ModelConfig, vocab_size: int) -> Weights
 
 
 def pretrained_file(init_from: str, root: Path, cache: Path, mirror: str | None) -> Path:
-    """The weights that train.init_from names: a path from `root`, or Hugging Face's, downloaded."""
-    if init_from not in HUGGING_FACE:
-        return weights_file((root / Path(init_from).expanduser()).resolve())
+    """The file of weights that train.init_from names, which is downloaded if it is Hugging Face's.
+
+    Else it is a file, or a folder that holds one, from `root`. Raises CheckpointError, DataError.
+    """
     name = "model.safetensors"
-    file = HubFile(f"{init_from}/{name}", f"openai-community/{init_from}", name, repo_type="model")
-    return fetch_from_hub(file, cache, mirror)
-
-
-def weights_file(path: Path) -> Path:
-    """The file of weights that `path` names, itself or inside it. Raises CheckpointError."""
+    if init_from in HUGGING_FACE:
+        repo = f"openai-community/{init_from}"
+        return fetch_from_hub(HubFile(f"{init_from}/{name}", repo, name, "model"), cache, mirror)
+    path = (root / Path(init_from).expanduser()).resolve()
     if path.is_dir():
-        path = path / "model.safetensors"
+        path /= name
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: no such file; train.init_from names a folder with a model.safetensors, a "
-            ".safetensors file or a ckpt.pt, or gpt2, gpt2-medium, gpt2-large, gpt2-xl"
+            f"{path}: no such file; train.init_from names a folder with a {name}, a .safetensors "
+            f"file or a ckpt.pt, or {', '.join(HUGGING_FACE)}"
         )
     return path
-
-
-def _names(n_layer: int) -> dict[str, str]:
-    names = dict(TOP_NAMES)
-    for layer in range(n_layer):
-        names |= {
-            f"blocks.{layer}.{ours}": f"h.{layer}.{name}" for ours, name in BLOCK_NAMES.items()
-        }
-    return names
 
 
 def _read(file: Path) -> Weights:
@@ -157,15 +147,25 @@ def _read(file: Path) -> Weights:
     for name, tensor in tensors.items():
         for prefix in PREFIXES:
             name = name.removeprefix(prefix)
-        if not name.endswith(SKIPPED) or name.endswith("c_attn.bias"):
+        if not name.endswith(SKIPPED):
             weights[name] = tensor
     return weights
 
 
-def _as_ours(file: Path, weights: Weights) -> Weights:
+def _from_gpt2(file: Path, weights: Weights) -> Weights:
+    """Our names for weights under GPT-2's, as Hugging Face or nanoGPT has them; float32."""
     layers = (int(name.split(".")[1]) for name in weights if name.startswith("h."))
+    ours: Weights = {}
     try:
-        ours = from_gpt2(weights, n_layer=1 + max(layers, default=-1))
+        d = weights["wte.weight"].shape[1]
+        transposed = weights["h.0.attn.c_attn.weight"].shape == (d, 3 * d)
+        for name, theirs in with_layers(NAMES, 1 + max(layers, default=-1)).items():
+            weight = weights[f"{theirs}.weight"].float()
+            if transposed and ".c_" in theirs:
+                weight = weight.T.contiguous()
+            ours[f"{name}.weight"] = weight
+            if f"{theirs}.bias" in weights:
+                ours[f"{name}.bias"] = weights[f"{theirs}.bias"].float()
     except (KeyError, IndexError) as error:
         raise CheckpointError(f"{file}: lacks the tensor {error}; download it again") from None
     if len(ours) != len(weights):
@@ -187,11 +187,8 @@ def _n_head(folder: Path) -> int | None:
         return None  # a bare file of weights: then params.yaml decides
 
 
-Shapes = dict[str, tuple[int, ...]]
-
-
-def _difference(shapes: Shapes, expected: Shapes, config: ModelConfig, vocab_size: int) -> str:
-    """Which keys to set for weights of `shapes`, or one tensor that fits no key."""
+def _keys_to_set(shapes: dict[str, torch.Size], config: ModelConfig, vocab_size: int) -> str:
+    """Which keys to set for weights of `shapes`; "" where none explains the difference."""
     layers = {name.split(".")[1] for name in shapes if name.startswith("blocks.")}
     their_vocab_size, n_embd = shapes["token_embedding.weight"]
     if their_vocab_size != vocab_size:
@@ -199,20 +196,16 @@ def _difference(shapes: Shapes, expected: Shapes, config: ModelConfig, vocab_siz
             f"was trained with {their_vocab_size} ids, and the tokenizer has {vocab_size}; use the "
             "tokenizer it was trained with (GPT-2's: tokenizer.kind=gpt2)"
         )
+    positions = shapes.get("position_embedding.weight", (config.block_size,))[0]
     theirs = {
         "n_layer": len(layers),
         "n_embd": n_embd,
         "bias": any(name.endswith(".bias") for name in shapes),
+        "block_size": positions,
     }
-    positions = shapes.get("position_embedding.weight", (config.block_size,))[0]
-    if positions < config.block_size:
-        theirs["block_size"] = positions
     changes = [
         f"model.{key}={str(value).lower()}"
         for key, value in theirs.items()
         if value != getattr(config, key)
     ]
-    if changes:
-        return f"is a model of another shape; set {' '.join(changes)}"
-    name = min(name for name, _ in shapes.items() ^ expected.items())
-    return f"its tensor {name} does not fit; set model.architecture to that of the weights"
+    return f"is a model of another shape; set {' '.join(changes)}" if changes else ""

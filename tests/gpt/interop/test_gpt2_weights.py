@@ -14,7 +14,13 @@ from small_training import SmallTraining
 
 from gpt.config import ModelConfig
 from gpt.errors import CheckpointError
-from gpt.interop.gpt2_weights import BLOCK_NAMES, TOP_NAMES, read_pretrained, to_gpt2
+from gpt.interop.gpt2_weights import (
+    NAMES,
+    pretrained_file,
+    read_pretrained,
+    to_gpt2,
+    with_layers,
+)
 from gpt.model import GPT
 from gpt.tokenizers.char import CharTokenizer
 
@@ -41,14 +47,16 @@ def test_reads_the_layout_of_hugging_face(tmp_path: Path, bare: bool) -> None:
         theirs["h.0.attn.bias"] = torch.ones(1, 1, 16, 16)
         theirs["lm_head.weight"] = theirs["wte.weight"].clone()
     save_file(theirs, tmp_path / "model.safetensors")
-    assert are_of(read_pretrained(tmp_path, small_config(), 65), model)
-    assert are_of(read_pretrained(tmp_path / "model.safetensors", small_config(), 65), model)
+    file = pretrained_file(".", tmp_path, tmp_path, None)
+    assert file == pretrained_file("model.safetensors", tmp_path, tmp_path, None)
+    assert are_of(read_pretrained(file, small_config(), 65), model)
 
 
 def test_a_shorter_block_takes_the_first_positions(tmp_path: Path) -> None:
     model = model_of(small_config())
     save_file(to_gpt2(model.state_dict(), 2), tmp_path / "model.safetensors")
-    weights = read_pretrained(tmp_path, small_config(block_size=8), 65)
+    file = tmp_path / "model.safetensors"
+    weights = read_pretrained(file, small_config(block_size=8), 65)
     shorter = GPT(small_config(block_size=8), 65).eval()
     shorter.load_state_dict(weights)
     ids = torch.randint(65, (2, 8), generator=torch.Generator().manual_seed(2))
@@ -58,9 +66,7 @@ def test_a_shorter_block_takes_the_first_positions(tmp_path: Path) -> None:
 
 def nanogpt_weights(model: GPT, vocab_size: int) -> dict[str, torch.Tensor]:
     """As nanoGPT saves a compiled model: not transposed, the vocabulary padded."""
-    names = dict(TOP_NAMES)
-    for layer in range(2):
-        names |= {f"blocks.{layer}.{k}": f"h.{layer}.{v}" for k, v in BLOCK_NAMES.items()}
+    names = with_layers(NAMES, 2)
     theirs = {}
     for name, tensor in model.state_dict().items():
         module, kind = name.rsplit(".", 1)
@@ -109,21 +115,21 @@ def test_weights_of_another_shape_say_which_keys_to_set(
     save_file(to_gpt2(model_of(small_config()).state_dict(), 2), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"n_head": 2}), encoding="utf-8")
     with pytest.raises(CheckpointError, match=message):
-        read_pretrained(tmp_path, small_config(**changes), 65)
+        read_pretrained(tmp_path / "model.safetensors", small_config(**changes), 65)
 
 
 def test_weights_of_another_vocabulary_say_so(tmp_path: Path) -> None:
     save_file(to_gpt2(model_of(small_config()).state_dict(), 2), tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"trained with 65 ids, and the tokenizer has 300"):
-        read_pretrained(tmp_path, small_config(), 300)
+        read_pretrained(tmp_path / "model.safetensors", small_config(), 300)
 
 
 def test_files_without_gpt2s_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no such file; train\.init_from names"):
-        read_pretrained(tmp_path / "none", small_config(), 65)
+        pretrained_file("none", tmp_path, tmp_path, None)
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 100)
     with pytest.raises(CheckpointError, match="not a file of weights"):
-        read_pretrained(tmp_path, small_config(), 65)
+        read_pretrained(tmp_path / "model.safetensors", small_config(), 65)
     (tmp_path / "ckpt.pt").write_bytes(b"\x80\x02}q\x00.")
     with pytest.raises(CheckpointError, match="not a file of weights"):
         read_pretrained(tmp_path / "ckpt.pt", small_config(), 65)
