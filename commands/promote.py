@@ -154,8 +154,11 @@ def save(folder: Path, model: Path) -> None:
         from mlflow.pyfunc import save_model
         from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
 
-        defaults = [("temperature", "double", 0.7), ("max_new_tokens", "long", 200)]
-        defaults.append(("seed", "long", 1337))
+        params = [
+            ParamSpec("temperature", "double", 0.7),
+            ParamSpec("max_new_tokens", "long", 200),
+            ParamSpec("seed", "long", 1337),
+        ]
         save_model(
             folder,
             python_model=str(CODE),
@@ -164,7 +167,7 @@ def save(folder: Path, model: Path) -> None:
             signature=ModelSignature(
                 inputs=Schema([ColSpec("string", "prompt")]),
                 outputs=Schema([ColSpec("string")]),
-                params=ParamSchema([ParamSpec(*default) for default in defaults]),
+                params=ParamSchema(params),
             ),
             # Named here, since MLflow would load the model in a process of its own to find out.
             pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
