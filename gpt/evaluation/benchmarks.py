@@ -27,6 +27,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 
 from gpt.checkpoint import TrainedModel
 from gpt.errors import DataError, unreadable
@@ -183,10 +184,7 @@ def choice_scores(
             )
         sequences.append((kept, scored))
     # Padding comes last, so that causal attention never sees it.
-    longest = max(len(ids) for ids, _ in sequences)
-    inputs_nt = torch.zeros((len(sequences), longest - 1), dtype=torch.int64)
-    for inputs_t, (ids, _) in zip(inputs_nt, sequences, strict=True):
-        inputs_t[: len(ids) - 1] = torch.tensor(ids[:-1])
+    inputs_nt = pad_sequence([torch.tensor(ids[:-1]) for ids, _ in sequences], batch_first=True)
     with trained.device.autocast:
         logits_ntv = trained.model(inputs_nt.to(trained.device.name)).float()
     sums, most_likely = np.empty(len(sequences)), []
