@@ -136,8 +136,7 @@ def _read(file: Path) -> Weights:
             tensors = load_file(file)
         else:
             # nanoGPT's; weights_only lets a pickle hold nothing but tensors and plain values.
-            loaded = torch.load(file, map_location="cpu", weights_only=True)
-            tensors = loaded["model"]
+            tensors = torch.load(file, map_location="cpu", weights_only=True)["model"]
             if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
                 raise ValueError("its model holds more than tensors")
     except Exception as error:  # of a strange file, the readers pass on whatever goes wrong

@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from gpt.checkpoint import TrainedModel
 from gpt.config import OUR_SOURCE, ModelConfig
 from gpt.errors import CheckpointError
 from gpt.files import write_json
-from gpt.interop.gpt2_weights import LAYER_NORM_EPSILON, has_only, to_gpt2
+from gpt.interop.gpt2_weights import LAYER_NORM_EPSILON, Weights, has_only, to_gpt2, with_layers
 from gpt.interop.hf_tokenizer import END_OF_TEXT, hugging_face_tokenizer
 from gpt.model import GPT2Block, ModernBlock
 from gpt.tokenizers.base import line_breaks
@@ -29,8 +28,13 @@ from gpt.tokenizers.base import line_breaks
 REPOSITORY = Path(__file__).resolve().parents[2]
 WRAPPER = "gpt.interop.modeling_repro_gpt"
 RMS_NORM_EPSILON = torch.finfo(torch.float32).eps  # PyTorch's default, which ours have
-
-Weights = dict[str, Tensor]
+NANOCHAT_NAMES = {
+    "token_embedding": "model.embed_tokens",
+    "head": "lm_head",
+    "blocks.{}.attention.proj": "model.layers.{}.self_attn.o_proj",
+    "blocks.{}.mlp.up": "model.layers.{}.mlp.fc1",
+    "blocks.{}.mlp.down": "model.layers.{}.mlp.fc2",
+}
 
 
 def write_hugging_face(trained: TrainedModel, out: Path) -> list[Path]:
@@ -52,27 +56,23 @@ def write_hugging_face(trained: TrainedModel, out: Path) -> list[Path]:
         config = _own(trained)
         code = modelling_code(model.config.source)
     out.mkdir(parents=True, exist_ok=True)
-    for name, text in code.items():
+    texts = {"tokenizer.json": json.dumps(tokenizer, ensure_ascii=False, indent=1), **code}
+    for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8")
     config |= {"vocab_size": model.vocab_size, "dtype": "float32"}
     config |= {"bos_token_id": bos, "eos_token_id": bos, "pad_token_id": None}
     write_json(out / "config.json", config)
     # transformers ask for the format.
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
-    text = json.dumps(tokenizer, ensure_ascii=False, indent=1)
-    (out / "tokenizer.json").write_text(text, encoding="utf-8")
     special = {} if bos is None else {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
-    write_json(
-        out / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "clean_up_tokenization_spaces": False,
-            "model_max_length": model.config.block_size,
-            **special,
-        },
-    )
-    names = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-    return [out / name for name in (*names, *code)]
+    tokenizer_config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": model.config.block_size,
+    }
+    write_json(out / "tokenizer_config.json", tokenizer_config | special)
+    names = ("config.json", "model.safetensors", "tokenizer_config.json", *texts)
+    return [out / name for name in names]
 
 
 def _gpt2(config: ModelConfig) -> dict[str, Any]:
@@ -121,23 +121,15 @@ def nanochat_tensors(weights: Weights, config: ModelConfig) -> Weights:
     """
     size = config.n_embd // config.n_head
     order_k = torch.cat([torch.arange(1, size, 2), torch.arange(0, size, 2)])
-    tensors = {
-        "model.embed_tokens.weight": weights["token_embedding.weight"],
-        "lm_head.weight": weights["head.weight"],
-    }
+    names = with_layers(NANOCHAT_NAMES, config.n_layer)
+    tensors = {f"{theirs}.weight": weights[f"{ours}.weight"] for ours, theirs in names.items()}
     for layer in range(config.n_layer):
-        ours, theirs = f"blocks.{layer}", f"model.layers.{layer}"
-        q_dd, k_dd, v_dd = weights[f"{ours}.attention.qkv.weight"].chunk(3)
+        attention = f"model.layers.{layer}.self_attn"
+        q_dd, k_dd, v_dd = weights[f"blocks.{layer}.attention.qkv.weight"].chunk(3)
         for name, matrix_dd in (("q", q_dd), ("k", k_dd)):
             matrix_hkd = matrix_dd.view(config.n_head, size, config.n_embd)[:, order_k]
-            tensors[f"{theirs}.self_attn.{name}_proj.weight"] = matrix_hkd.flatten(0, 1)
-        tensors[f"{theirs}.self_attn.v_proj.weight"] = v_dd.contiguous()
-        for theirs_name, our_name in (
-            ("self_attn.o_proj", "attention.proj"),
-            ("mlp.fc1", "mlp.up"),
-            ("mlp.fc2", "mlp.down"),
-        ):
-            tensors[f"{theirs}.{theirs_name}.weight"] = weights[f"{ours}.{our_name}.weight"]
+            tensors[f"{attention}.{name}_proj.weight"] = matrix_hkd.flatten(0, 1)
+        tensors[f"{attention}.v_proj.weight"] = v_dd.contiguous()
     return tensors
 
 

@@ -14,13 +14,7 @@ from small_training import SmallTraining
 
 from gpt.config import ModelConfig
 from gpt.errors import CheckpointError
-from gpt.interop.gpt2_weights import (
-    NAMES,
-    pretrained_file,
-    read_pretrained,
-    to_gpt2,
-    with_layers,
-)
+from gpt.interop.gpt2_weights import NAMES, pretrained_file, read_pretrained, to_gpt2, with_layers
 from gpt.model import GPT
 from gpt.tokenizers.char import CharTokenizer
 
