@@ -7,6 +7,8 @@ How the file is read (YAML 1.2, errors of one line) is repro/params.py's.
 
 import difflib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -75,12 +77,12 @@ class DataParams(Config):
             if name not in CORPORA:
                 near = difflib.get_close_matches(name, CORPORA, n=1, cutoff=0.5)
                 hint = f"; did you mean {near[0]}?" if near else f"; choose {', '.join(CORPORA)}"
-                raise ValueError(f"data.corpus {name!r} is not known{hint}")
+                raise ValueError(f"data.corpus = {name!r} is not known{hint}")
         if len(set(self.corpora)) < len(self.corpora):
-            raise ValueError(f"data.corpus {self.corpus} names one twice; give it more weight")
+            raise ValueError(f"data.corpus = {self.corpus} names one twice; give it more weight")
         if self.weights and (len(self.weights) != len(self.corpora) or not min(self.weights) > 0):
             raise ValueError(
-                f"data.weights {self.weights} is not one number above 0 for each of "
+                f"data.weights = {self.weights} is not one number above 0 for each of "
                 f"{', '.join(self.corpora)}; write [] for their sizes"
             )
         return self
@@ -89,7 +91,7 @@ class DataParams(Config):
     def something_is_left_to_train_on(self) -> Self:
         if self.val_fraction + self.test_fraction >= 1.0:
             raise ValueError(
-                f"data.val_fraction {self.val_fraction} + data.test_fraction "
+                f"data.val_fraction + data.test_fraction = {self.val_fraction} + "
                 f"{self.test_fraction} leave nothing to train on; lower one"
             )
         return self
@@ -207,20 +209,14 @@ class Params(Config):
 
 def load(file: str = FILE) -> Params:
     """Reads and checks `file`, relative to the working folder. Raises ParamsError."""
-    try:
-        text = read_text(file)
-    except UserError as error:
-        raise ParamsError(str(error)) from None
-    return parse(text, file)
+    with _params_errors(file):
+        return parse(read_text(file), file)
 
 
 def parse(text: str, file: str = FILE) -> Params:
     """Checks the text of a params file; `file` is named in errors. Raises ParamsError."""
-    try:
-        values = parse_yaml(text, file)
-    except UserError as error:
-        raise ParamsError(str(error)) from None
-    return _checked(values, file)
+    with _params_errors(file):
+        return _resolvable(validate(parse_yaml(text, file), Params, file))
 
 
 def parse_older(text: str, file: str = FILE) -> Params:
@@ -229,12 +225,9 @@ def parse_older(text: str, file: str = FILE) -> Params:
     A key that is no longer known is dropped, and named once on stderr; one that was not known yet
     has the value that is committed today. Raises ParamsError.
     """
-    try:
+    with _params_errors(file):
         older = parse_yaml(text, file)
-        committed = git("show", f"HEAD:{FILE}")
-        today = parse_yaml(committed or read_text(FILE))
-    except UserError as error:
-        raise ParamsError(str(error)) from None
+        today = parse_yaml(git("show", f"HEAD:{FILE}") or read_text(FILE))
     unknown = [key for key in older if key not in Params.model_fields]
     values = {key: older.get(key, today.get(key)) for key in Params.model_fields}
     for section, field in Params.model_fields.items():
@@ -249,7 +242,8 @@ def parse_older(text: str, file: str = FILE) -> Params:
             values[section] = {key: section_then.get(key, defaults.get(key)) for key in known}
     if unknown:
         _tell_unknown(", ".join(unknown))
-    return _checked(values, file)
+    with _params_errors(file):
+        return _resolvable(validate(values, Params, file))
 
 
 @cache
@@ -257,15 +251,20 @@ def _tell_unknown(keys: str) -> None:
     print(f"{keys}: in params of an earlier version, and left out", file=sys.stderr)
 
 
-def _checked(values: dict[str, Any], file: str) -> Params:
+def _resolvable(params: Params) -> Params:
+    params.resolved()
+    return params
+
+
+@contextmanager
+def _params_errors(file: str) -> Iterator[None]:
+    """Turns what repro and pydantic raise of a params file into ParamsError."""
     try:
-        params = validate(values, Params, file)
-        params.resolved()
+        yield
     except UserError as error:
         raise ParamsError(str(error)) from None
     except ValidationError as error:
         raise ParamsError(f"{file}: {first_line(error)}") from None
-    return params
 
 
 def _set_keys(section: BaseModel) -> dict[str, Any]:
@@ -287,7 +286,7 @@ PROJECT = Project(
     name="repro-gpt",
     load=load,
     parse_older=parse_older,
-    faults=(GptError,),
+    faults=(UserError, GptError),
     description=(
         "One run is one experiment; lower evaluate/val/bits_per_byte is better. "
         "Tick two runs and press Compare.\n\n"

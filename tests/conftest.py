@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -168,7 +169,9 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     database = tmp_path_factory.mktemp("store") / "mlflow.db"
     store.quiet_mlflow()
-    store.make_database(database)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what MLflow and SQLAlchemy tell each other
+        store.make_database(database)
     return database
 
 
