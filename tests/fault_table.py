@@ -5,6 +5,7 @@ Written from the tests' own marks; a test compares the page with them.
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -13,6 +14,7 @@ FAULTS = range(1, 28)
 LINE = re.compile(r"^(\| (\d+) \|.*\| )([^|]*)( \|)$", re.M)
 
 
+@cache
 def marked_tests() -> dict[int, set[tuple[str, str, str]]]:
     """{fault: {(file, test, planted defect or "")}}, read from the decorators of the tests."""
     tests_of: dict[int, set[tuple[str, str, str]]] = {fault: set() for fault in FAULTS}
