@@ -1,5 +1,6 @@
 """`gpt compare`: experiments side by side, with a verdict from their seeds."""
 
+import json
 import statistics
 from dataclasses import dataclass
 from typing import Annotated
@@ -20,20 +21,8 @@ class Group:
 
     runs: list[Experiment]
 
-    @property
-    def name(self) -> str:
-        more = f" and {len(self.runs) - 1} more" if len(self.runs) > 1 else ""
-        return self.runs[0].name + more
-
     def by_seed(self) -> dict[int, float]:
         return {run.params.seed: run.bits_per_byte for run in self.runs}
-
-    def mean(self) -> float:
-        return statistics.fmean(self.by_seed().values())
-
-    def stdev(self) -> float | None:
-        values = list(self.by_seed().values())
-        return statistics.stdev(values) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -48,17 +37,14 @@ class Line:
 
 def groups_of(experiments: list[Experiment]) -> list[Group]:
     """The experiments grouped by setting, in the order of their first runs."""
-    groups: list[Group] = []
+    groups: dict[str, Group] = {}
     for experiment in experiments:
-        for group in groups:
-            if group.runs[0].setting() == experiment.setting():
-                # The working folder is often one of the experiments: a seed counts once.
-                if experiment.params.seed not in group.by_seed():
-                    group.runs.append(experiment)
-                break
-        else:
-            groups.append(Group([experiment]))
-    return groups
+        setting = json.dumps(experiment.setting(), sort_keys=True)
+        group = groups.setdefault(setting, Group([]))
+        # The working folder is often one of the experiments: a seed counts once.
+        if experiment.params.seed not in group.by_seed():
+            group.runs.append(experiment)
+    return list(groups.values())
 
 
 def experiments_of(names: list[str]) -> list[Experiment]:
@@ -101,12 +87,12 @@ def table_of(experiments: list[Experiment]) -> list[Line]:
     return lines
 
 
-HEADS = ("experiment", "seeds", "bits/byte", "+-", "difference", "p", "compute", "verdict")
+HEADS = ["experiment", "seeds", "bits/byte", "+-", "difference", "p", "compute", "verdict"]
 
 
 def text_of(lines: list[Line]) -> str:
     """The table for a terminal."""
-    table = [list(HEADS), *(_cells(line) for line in lines)]
+    table = [HEADS, *(_cells(line) for line in lines)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     text = [
         "  ".join(
@@ -128,12 +114,13 @@ def text_of(lines: list[Line]) -> str:
 
 
 def _cells(line: Line) -> list[str]:
-    verdict, stdev = line.verdict, line.group.stdev()
+    verdict, scores = line.verdict, list(line.group.by_seed().values())
+    more = f" and {len(scores) - 1} more" if len(scores) > 1 else ""
     return [
-        line.group.name,
-        str(len(line.group.by_seed())),
-        f"{line.group.mean():.4f}",
-        "" if stdev is None else f"{stdev:.4f}",
+        line.group.runs[0].name + more,
+        str(len(scores)),
+        f"{statistics.fmean(scores):.4f}",
+        f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else "",
         "" if verdict is None else f"{verdict.difference:+.4f}",
         "" if verdict is None or verdict.p is None else f"{verdict.p:.3f} {verdict.test}",
         "" if line.multiplier is None else f"{line.multiplier:.2f}x",

@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from gpt.config import ModelConfig
 from gpt.errors import ParamsError
 from gpt.evaluation.flops import flops_per_token
 from repro.repository import Commit, Files, WorkingFolder, git
@@ -47,27 +46,24 @@ class Experiment:
         """Of the validation split."""
         return float(self.metrics["val"]["bits_per_byte"])
 
-    @property
-    def model(self) -> ModelConfig:
-        return self.params.resolved()[0]
-
     def setting(self) -> dict[str, Any]:
         """The params that decide the model, without the seed."""
         flat = self.params.flat()
         return {k: v for k, v in flat.items() if not k.startswith(NOT_OF_THE_SETTING)}
 
+    @property
+    def flops_per_token(self) -> int:
+        return flops_per_token(self.params.resolved()[0], self.vocab_size)
+
     def flops(self) -> float:
         """FLOPs of the training."""
-        return float(flops_per_token(self.model, self.vocab_size) * self.train["tokens"])
+        return float(self.flops_per_token * self.train["tokens"])
 
     def learning(self) -> list[tuple[float, float]]:
         """(FLOPs spent, validation loss) at each evaluation during training."""
-        evaluations = self.curve.dropna(subset=["val_loss"])
-        per_token = flops_per_token(self.model, self.vocab_size)
-        return [
-            (float(tokens) * per_token, float(loss))
-            for tokens, loss in zip(evaluations["tokens"], evaluations["val_loss"], strict=True)
-        ]
+        evaluations, per_token = self.curve.dropna(subset=["val_loss"]), self.flops_per_token
+        points = zip(evaluations["tokens"], evaluations["val_loss"], strict=True)
+        return [(float(tokens) * per_token, float(loss)) for tokens, loss in points]
 
 
 def names() -> list[str]:

@@ -35,8 +35,6 @@ from stages.params import TOKENIZE_METRICS, Params, load, parse
 
 WARMUP_UPDATES = 3  # slower than the rest: memory is allocated, threads are started
 TIMED_TOKENS = 32  # generated to measure the time per token
-# MLflow loads these when a run begins.
-MLFLOW_MODULES = ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "mlflow.system_metrics")
 CHARACTERS = 65  # vocabulary of `char` before any text is tokenized: about that of English text
 
 app = typer.Typer(add_completion=False)
@@ -50,8 +48,8 @@ class Plan:
     tokens: int
     flops: float
     state_bytes: int
-    seconds: float | None = None  # of the training
-    peak_bytes: int | None = None  # of this process
+    seconds: float = 0.0  # of the training
+    peak_bytes: int = 0  # of this process
     device: str = ""
 
 
@@ -64,10 +62,8 @@ def with_changes(changes: list[str]) -> Params:
             raise ParamsError(f"-S {change}: write -S KEY=VALUE, as in -S model.n_layer=4")
         section, _, name = key.strip().rpartition(".")
         keys = sections.get(section)
-        if isinstance(keys, dict):
-            keys[name] = _yaml_value(value)
-        else:
-            sections[key.strip()] = _yaml_value(value)
+        target, name = (keys, name) if isinstance(keys, dict) else (sections, key.strip())
+        target[name] = _yaml_value(value)
     return parse(json.dumps(sections))  # JSON is YAML
 
 
@@ -120,9 +116,11 @@ def _with_trial(counted: Plan, params: Params, steps: int, seconds: float) -> Pl
     """`counted` with time and memory, from training for `seconds`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what libraries warn of each other
-        # What the stage imports takes memory too.
-        for module in ("stages.train", *(MLFLOW_MODULES if params.runtime.tracking else ())):
-            importlib.import_module(module)
+        # What the stage and a run of MLflow import takes memory too.
+        importlib.import_module("stages.train")
+        if params.tracking:
+            importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
+            importlib.import_module("mlflow.system_metrics")
     shape, config, _ = params.resolved()
     vocab_size, block_size = expected_vocab_size(params), shape.block_size
     device = choose_device(config.device, config.dtype, config.threads)
@@ -130,14 +128,11 @@ def _with_trial(counted: Plan, params: Params, steps: int, seconds: float) -> Pl
     num_ids = 50 * block_size + config.eval_tokens
     ids = np.random.default_rng(0).integers(vocab_size, size=num_ids).astype(np.uint32)
     sizes: dict[str, Any] = {"block_size": block_size, "batch_size": config.batch_size}
-    trainer = Trainer(
-        make_model(shape, vocab_size, params.seed),
-        RandomCrops(ids, seed=params.seed, **sizes),
-        val_batches(ids, tokens=config.eval_tokens, **sizes),
-        config.model_copy(update={"steps": steps}),
-        device,
-        params.seed,
-    )
+    model = make_model(shape, vocab_size, params.seed)
+    train = RandomCrops(ids, seed=params.seed, **sizes)
+    val = val_batches(ids, tokens=config.eval_tokens, **sizes)
+    config = config.model_copy(update={"steps": steps})
+    trainer = Trainer(model, train, val, config, device, params.seed)
     trainer.model.train()
     times = [time.monotonic()]
     for step in range(steps):
@@ -196,12 +191,11 @@ def text_of(plan: Plan, price: float) -> str:
         f"compute     {plan.flops:.3g} FLOPs",
         f"memory      {plan.state_bytes / 1e6:,.0f} MB of weights, gradients and moments",
     ]
-    if plan.seconds is not None and plan.peak_bytes is not None:
+    if plan.seconds:
         lines[-1] += f"; the process {plan.peak_bytes / 1e6:,.0f} MB"
-        rate = plan.flops / plan.seconds
         lines.append(
             f"time        {_duration(plan.seconds)} on this machine under its present load "
-            f"({plan.device}, {rate / 1e9:,.1f} GFLOP/s)"
+            f"({plan.device}, {plan.flops / plan.seconds / 1e9:,.1f} GFLOP/s)"
         )
         if price:
             lines.append(f"cost        {price * plan.seconds / 3600:,.2f}")

@@ -203,7 +203,7 @@ class ProgressBar(Callback):
     def on_evaluation_end(self, trainer: Trainer, val_loss: float) -> None:
         self._shown["val"] = f"{val_loss:.3f}"
         step, last = trainer.progress.step, trainer.config.steps
-        say(f"step {step:>{len(str(last))}} of {last}: validation loss {val_loss:.4f}")
+        tqdm.write(f"step {step:>{len(str(last))}} of {last}: validation loss {val_loss:.4f}")
 
     @property
     def tokens_per_second(self) -> float:
@@ -247,12 +247,7 @@ class Samples(Callback):
         (sample,) = generate(model, self.tokenizer, "", sampling, seed=self.seed)
         self.log(sample.text, f"samples/step_{trainer.progress.step:08d}.txt")
         if self.visible:
-            say(printable(sample.text) + "\n")
-
-
-def say(line: str) -> None:
-    """Prints a line without tearing the progress bar."""
-    tqdm.write(line)
+            tqdm.write(printable(sample.text) + "\n")
 
 
 def describe(trainer: Trainer, num_tokens: int) -> Iterator[str]:
@@ -281,11 +276,7 @@ def training_metrics(trainer: Trainer, curve: TrainingCurve) -> dict[str, Any]:
     progress, model = trainer.progress, trainer.model.config
     losses = [point["train_loss"] for point in curve.points if "train_loss" in point]
     return {
-        "architecture": model.architecture,
-        "n_layer": model.n_layer,
-        "n_head": model.n_head,
-        "n_embd": model.n_embd,
-        "block_size": model.block_size,
+        **model.model_dump(include={"architecture", "n_layer", "n_head", "n_embd", "block_size"}),
         "packing": trainer.config.packing,
         "parameters": count_parameters(trainer.model),
         "steps": progress.step,

@@ -31,6 +31,7 @@ from gpt.tokenizers.base import Tokenizer, line_breaks
 from gpt.tokenizers.file import load_tokenizer
 
 FORMAT = 1
+WEIGHTS = "model.safetensors"
 MAX_JSON_BYTES = 16 * 2**20
 # As safetensors names them; a model of somebody's own may hold a mask or counters.
 DTYPES = {torch.float32: "F32", torch.bool: "BOOL", torch.int64: "I64"}
@@ -101,9 +102,10 @@ def save_model(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, _weights(folder))
+        contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
+        save_file(contiguous, folder / WEIGHTS)
         shutil.copyfile(tokenizer_file, folder / "tokenizer.json")
-        hashes = {"weights_sha256": sha256_of(_weights(folder))}
+        hashes = {"weights_sha256": sha256_of(folder / WEIGHTS)}
         write_json(folder / "config.json", run_config.model_copy(update=hashes).model_dump())
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
@@ -120,7 +122,7 @@ def load_model(folder: Path, source: str = OUR_SOURCE) -> TrainedModel:
     together.
     """
     run_config = _read_run_config(folder / "config.json")
-    weights = _weights(folder)
+    weights = folder / WEIGHTS
     _check_hash(weights, run_config.weights_sha256)
     _check_hash(folder / "tokenizer.json", run_config.tokenizer_sha256)
     tokenizer = load_tokenizer(folder / "tokenizer.json")
@@ -186,10 +188,6 @@ def _read_run_config(path: Path) -> RunConfig:
         raise CheckpointError(
             f"{path}: not a model of format {FORMAT} ({first_line(error)})"
         ) from None
-
-
-def _weights(folder: Path) -> Path:
-    return folder / "model.safetensors"
 
 
 def _check_hash(path: Path, expected: str) -> None:

@@ -35,6 +35,15 @@ def rounded(value: Any) -> Any:
     return round(value, 6) if isinstance(value, float) else value
 
 
+def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Joins the keys of nested dicts by dots: {"model.n_layer": 4, ...}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = prefix + key
+        flat |= flattened(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
+
+
 def sha256_of(path: Path) -> str:
     """Hashes a file, in hexadecimal. Raises OSError if it cannot be read."""
     with path.open("rb") as file:

@@ -5,8 +5,8 @@
     CheckpointManager  saves a Trainer's state at intervals and at a stop, restores the newest
 
 A state is a folder step_00000250 of state.safetensors and state.json, with the sha256 of both in
-manifest.json. It is written under another name, synced and renamed, so that its final name is only
-ever that of a complete one; a damaged one is recognized by its hash, and the one before it is used.
+manifest.json. It is written under another name, synced and renamed, so that only a complete one has
+its final name; a damaged one is recognized by its hash.
 """
 
 import json
@@ -25,11 +25,14 @@ from torch import Tensor
 
 from gpt.checkpoint import DeviceConfig, RunConfig, code_sha256
 from gpt.errors import CheckpointError, DataError
-from gpt.files import read_json, sha256_of, write_json
+from gpt.files import flattened, read_json, sha256_of, write_json
 from gpt.trainer import Callback, StepStats, Trainer
 
 FORMAT = 1
+KEPT_STATES = 2
 STATE_FILES = ("state.safetensors", "state.json")
+# What reading a damaged state raises.
+READ_ERRORS = OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError
 # In a folder of states: the RunConfig that they belong to.
 RUN_CONFIG = "config.json"
 
@@ -44,10 +47,8 @@ class CheckpointStore:
     A lock keeps a second training out: two on one folder would overwrite each other's states.
     """
 
-    def __init__(self, folder: Path, *, keep: int = 2, warn: Callable[[str], None] = print) -> None:
-        self.folder = folder
-        self._keep = keep
-        self._warn = warn
+    def __init__(self, folder: Path, warn: Callable[[str], None] = print) -> None:
+        self.folder, self._warn = folder, warn
         # Outside the folder, so that removing the folder leaves the lock in place.
         self._lock = FileLock(folder.with_suffix(".lock"))
         self._owner = folder.with_suffix(".pid")
@@ -57,30 +58,23 @@ class CheckpointStore:
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
-        except OSError as error:
-            # Timeout is an OSError as well.
-            if not isinstance(error, Timeout):
-                raise self._unwritable(error) from None
+            self._owner.write_text(str(os.getpid()), encoding="utf-8")
+            self.folder.mkdir(exist_ok=True)
+            for leftover in (*self.folder.glob(".writing-*"), self._done):
+                shutil.rmtree(leftover, ignore_errors=True)
+        except Timeout:
             owner = self._owner.read_text(encoding="utf-8") if self._owner.exists() else "unknown"
             raise CheckpointError(
                 f"{self.folder}: the same training is already running as process {owner}; "
                 "wait for it, or end it"
             ) from None
-        try:
-            self._owner.write_text(str(os.getpid()), encoding="utf-8")
-            self.folder.mkdir(exist_ok=True)
-            for leftover in (*self.folder.glob(".writing-*"), self._done):
-                shutil.rmtree(leftover, ignore_errors=True)
         except OSError as error:
             self._lock.release()
-            raise self._unwritable(error) from None
+            raise CheckpointError(
+                f"{self.folder}: training states cannot be written here ({error.strerror}); "
+                "free disk space, or make the folder writable"
+            ) from None
         return self
-
-    def _unwritable(self, error: OSError) -> CheckpointError:
-        return CheckpointError(
-            f"{self.folder}: training states cannot be written here ({error.strerror}); "
-            "free disk space, or make the folder writable"
-        )
 
     def __exit__(self, *_: object) -> None:
         self._owner.unlink(missing_ok=True)
@@ -113,7 +107,7 @@ class CheckpointStore:
             ) from None
         # States of later steps are damaged, or the training would have resumed from them.
         good = [saved for saved in self._saved() if saved <= final]
-        for old in {*self._saved()} - {*good[: self._keep]}:
+        for old in {*self._saved()} - {*good[:KEPT_STATES]}:
             shutil.rmtree(old)
 
     def latest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -128,14 +122,7 @@ class CheckpointStore:
                         raise ValueError(f"{name} is not as it was written")
                 metadata = json.loads((folder / "state.json").read_bytes())
                 return load_file(folder / "state.safetensors"), metadata
-            except (
-                OSError,
-                ValueError,
-                KeyError,
-                TypeError,
-                RecursionError,
-                SafetensorError,
-            ) as error:
+            except READ_ERRORS as error:
                 self._warn(f"{folder}: not used, {error}")
         return None
 
@@ -192,8 +179,7 @@ class CheckpointManager(Callback):
     def on_step_end(self, trainer: Trainer, stats: StepStats) -> None:
         step = trainer.progress.step
         due = bool(self.every_steps) and step % self.every_steps == 0
-        if self.every_seconds and not due:
-            due = time.monotonic() - self._saved_at >= self.every_seconds
+        due |= 0 < self.every_seconds <= time.monotonic() - self._saved_at
         # Signals and clocks are each process's own, and all have to stop and save at one step.
         due, stop = trainer.any_process([due, bool(self.stop)])
         if due or stop:
@@ -241,12 +227,12 @@ def difference_to_others(folder: Path, run_config: RunConfig) -> str:
     Names one difference to the training that differs least. A setting says more than the hash of a
     file that changed with it. Damaged states in `folder` itself were named when they were read.
     """
-    mine = _flat(run_config.model_dump())
+    mine = flattened(run_config.model_dump())
     others: list[tuple[list[str], Path]] = []
     for file in folder.parent.glob(f"*/{RUN_CONFIG}"):
         if file.parent != folder and any(file.parent.glob("step_*")):
             try:
-                theirs = _flat(read_json(file))
+                theirs = flattened(read_json(file))
             except DataError:
                 theirs = {}  # damaged: everything differs
             differences = [
@@ -260,15 +246,6 @@ def difference_to_others(folder: Path, run_config: RunConfig) -> str:
     differences, nearest = min(others, key=lambda training: (len(training[0]), training[1]))
     more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
     return f"a new training: {differences[0]}{more} in the states in {nearest}, which stay there"
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{'model.n_layer': 4, ...}"""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        name = prefix + key
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
 
 
 def _sync(path: Path) -> None:

@@ -51,10 +51,10 @@ def validate(values: dict[str, Any], schema: type[Schema], file: str = FILE) -> 
     try:
         return schema(**values)
     except ValidationError as error:
-        raise UserError(f"{file}: {explain(error, schema)}") from None
+        raise UserError(f"{file}: {_explain(error, schema)}") from None
 
 
-def explain(error: ValidationError, schema: type[BaseModel]) -> str:
+def _explain(error: ValidationError, schema: type[BaseModel]) -> str:
     """One line for the first fault, with the nearest known key or the right spelling."""
     # A misspelt key is both unknown and missing; the unknown one tells more.
     fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
@@ -85,9 +85,8 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> str:
 def _known_keys(schema: type[BaseModel]) -> list[str]:
     keys: list[str] = []
     for section, field in schema.model_fields.items():
-        keys.append(section)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += [f"{section}.{key}" for key in field.annotation.model_fields]
+        sub_keys = getattr(field.annotation, "model_fields", ())
+        keys += [section, *(f"{section}.{key}" for key in sub_keys)]
     return keys
 
 

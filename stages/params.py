@@ -13,16 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import (
-    BaseModel,
-    Field,
-    ValidationError,
-    create_model,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 
 from gpt.config import Config, ModelConfig, TrainConfig, first_line
 from gpt.errors import DataError, GptError, ParamsError
+from gpt.files import flattened
 from gpt.presets import resolve
 from repro.errors import UserError
 from repro.params import FILE, parse_yaml, read_text, validate
@@ -190,7 +185,8 @@ class Params(Config):
 
     def resolved(self) -> tuple[ModelConfig, TrainConfig, dict[str, Any]]:
         """Model and training with the preset filled in, and what was overridden."""
-        return resolve(self.preset, _set_keys(self.model), _set_keys(self.train))
+        overrides = self.model_dump(include={"model", "train"}, exclude_none=True)
+        return resolve(self.preset, overrides["model"], overrides["train"])
 
     def flat(self) -> dict[str, Any]:
         """{'data.corpus': 'verse', ..., 'model.n_layer': 4, ...}, the preset filled in."""
@@ -198,13 +194,7 @@ class Params(Config):
         sections = self.model_dump()
         sections["model"], sections["train"] = model.model_dump(), train.model_dump()
         del sections["runtime"]
-        flat: dict[str, Any] = {}
-        for section, values in sections.items():
-            if isinstance(values, dict):
-                flat |= {f"{section}.{key}": value for key, value in values.items()}
-            else:
-                flat[section] = values
-        return flat
+        return flattened(sections)
 
 
 def load(file: str = FILE) -> Params:
@@ -231,15 +221,12 @@ def parse_older(text: str, file: str = FILE) -> Params:
     unknown = [key for key in older if key not in Params.model_fields]
     values = {key: older.get(key, today.get(key)) for key in Params.model_fields}
     for section, field in Params.model_fields.items():
-        schema = field.annotation
-        if not (isinstance(schema, type) and issubclass(schema, BaseModel)):
-            continue
-        if isinstance(section_then := values[section], dict):
-            known = schema.model_fields
-            unknown += [f"{section}.{key}" for key in section_then if key not in known]
+        known, older_section = getattr(field.annotation, "model_fields", {}), values[section]
+        if known and isinstance(older_section, dict):
+            unknown += [f"{section}.{key}" for key in older_section if key not in known]
             # Blank: the preset decides.
             defaults = {} if section in ("model", "train") else today.get(section, {})
-            values[section] = {key: section_then.get(key, defaults.get(key)) for key in known}
+            values[section] = {key: older_section.get(key, defaults.get(key)) for key in known}
     if unknown:
         _tell_unknown(", ".join(unknown))
     with _params_errors(file):
@@ -265,10 +252,6 @@ def _params_errors(file: str) -> Iterator[None]:
         raise ParamsError(str(error)) from None
     except ValidationError as error:
         raise ParamsError(f"{file}: {first_line(error)}") from None
-
-
-def _set_keys(section: BaseModel) -> dict[str, Any]:
-    return {key: value for key, value in section.model_dump().items() if value is not None}
 
 
 Section = TypeVar("Section", bound=Config)

@@ -1,7 +1,6 @@
 """What a training's curve shows, in words: what went wrong, since when, and what to try.
 
-A pure function of the curve: it reads no files and no models. What is measured while training, the
-columns of the curve, is in gpt/callbacks.py.
+A pure function of the curve, which gpt/callbacks.py measures.
 """
 
 import math
@@ -72,7 +71,7 @@ def _not_learning(val: Series, uniform_loss: float) -> Finding | None:
 
 def _spike(train: Series) -> Finding | None:
     """The point that is highest above those before it."""
-    highest: tuple[float, int, float, float] | None = None
+    spikes = []
     for i in range(SPIKE_WINDOW, len(train)):
         step, loss = train[i]
         before = [loss for _, loss in train[i - SPIKE_WINDOW : i]]
@@ -80,10 +79,10 @@ def _spike(train: Series) -> Finding | None:
         # 1.48 median deviations are one standard deviation of a normal distribution.
         deviation = 1.48 * statistics.median(abs(loss - median) for loss in before)
         if loss - median > max(SPIKE_NATS, SPIKE_DEVIATIONS * deviation):
-            highest = max(highest or (0.0, 0, 0.0, 0.0), (loss - median, step, median, loss))
-    if highest is None:
+            spikes.append((loss - median, step, median, loss))
+    if not spikes:
         return None
-    _, step, median, loss = highest
+    _, step, median, loss = max(spikes)
     after = [loss for later, loss in train if later > step]
     back = after and min(after) <= median
     return Finding(
@@ -148,11 +147,11 @@ def _unfinished(val: Series) -> Finding | None:
 
 def _clipped(clip_rates: Series) -> Finding | None:
     late = [rate for _, rate in clip_rates[len(clip_rates) // 2 :]]
-    if not late or statistics.fmean(late) < ALWAYS_CLIPPED:
+    if not late or (mean := statistics.fmean(late)) < ALWAYS_CLIPPED:
         return None
     return Finding(
         "clipped at nearly every step",
-        f"{statistics.fmean(late):.0%} of the later gradients were clipped to train.grad_clip",
+        f"{mean:.0%} of the later gradients were clipped to train.grad_clip",
         "so that it, and not the loss, sets the length of an update: try half of "
         "train.learning_rate or twice train.grad_clip",
     )

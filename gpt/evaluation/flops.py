@@ -8,8 +8,6 @@ import math
 from gpt.config import ModelConfig, TrainConfig
 from gpt.errors import ParamsError
 
-BYTES = 4  # weights, gradients and moments are float32
-
 
 def flops_per_token(model: ModelConfig, vocab_size: int) -> int:
     """FLOPs of training on one token, forward and backward.
@@ -56,7 +54,7 @@ def steps_of(model: ModelConfig, train: TrainConfig, vocab_size: int, parameters
 def state_bytes(parameters: int, muon_parameters: int = 0) -> int:
     """Bytes of the weights, their gradients, the optimizer's moments and the best weights so far.
 
-    AdamW has two moments per parameter, Muon one. Activations, which grow with batch_size and
-    block_size, are not included.
+    All are float32. AdamW has two moments per parameter, Muon one. Activations, which grow with
+    batch_size and block_size, are not included.
     """
-    return BYTES * (5 * parameters - muon_parameters)
+    return 4 * (5 * parameters - muon_parameters)

@@ -1,15 +1,8 @@
-"""Scoring: the loss of every token of a split, each token exactly once.
+"""Scores every token of a split, each exactly once. The context of a token makes three protocols:
 
-A token's loss depends on the context it is given, so there are three protocols:
-
-    loss         half_block_windows: windows overlap by half a block, so that every token has at
-                 least half a block of context, or all the text before it
-    loss_blocks  block_windows: disjoint blocks, as in some papers; the first tokens of a block have
-                 hardly any context
-    loss_crops   random_crops: blocks at random positions, an estimate of loss_blocks; nanoGPT's
-                 estimate_loss, printed during training
-
-Not here: the uncertainty of a score (bootstrap.py); scores that need no model (baselines.py).
+    loss         half_block_windows: at least half a block of context, or all the text before it
+    loss_blocks  block_windows: disjoint blocks, whose first tokens have hardly any context
+    loss_crops   random_crops: an estimate of loss_blocks, as nanoGPT's estimate_loss
 
 Shapes: b windows, t positions, v vocabulary, n tokens; `ids` has one id more than is scored.
 """
@@ -36,9 +29,8 @@ Span = tuple[int, int]  # start and stop of inputs; targets are one further
 Progress = Callable[[int], object]  # called with the number of tokens that went through the model
 
 CROP_TOKENS = 32_768
-LOG_PROBS_AT_ONCE = (
-    2**24
-)  # elements, 64 MB of float32: all of a batch would be GBs with GPT-2's ids
+# Elements, 64 MB of float32: all of a batch would be GBs with GPT-2's ids.
+LOG_PROBS_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True)
@@ -138,14 +130,16 @@ class Scorer:
 
     def _score_spans(self, ids: Ids, spans: list[Span]) -> Iterator[tuple[Span, TokenScores]]:
         """Each span, in order, and the scores of all its targets."""
-        for batch in self._batches(spans):
-            crops = np.stack([ids[start : stop + 1] for start, stop in batch]).astype(np.int64)
-            scores_bt = [s.cpu().numpy() for s in self._score_batch(torch.from_numpy(crops))]
-            yield from zip(batch, map(TokenScores, *scores_bt), strict=True)
-            self.progress(len(batch) * (batch[0][1] - batch[0][0]))
+        for length, group in groupby(spans, key=lambda span: span[1] - span[0]):
+            equal, size = list(group), max(1, self.batch_tokens // length)
+            for batch in (equal[i : i + size] for i in range(0, len(equal), size)):
+                crops = np.stack([ids[start : stop + 1] for start, stop in batch]).astype(np.int64)
+                scores_bt = [s.cpu().numpy() for s in self._score_batch(torch.from_numpy(crops))]
+                yield from zip(batch, map(TokenScores, *scores_bt), strict=True)
+                self.progress(len(batch) * length)
 
     @torch.no_grad()
-    def _score_batch(self, crops_bt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _score_batch(self, crops_bt: Tensor) -> list[Tensor]:
         """Loss, confidence and correctness of crops_bt[:, 1:], each (b, t - 1)."""
         crops_bt = crops_bt.to(self.device.name)
         targets_bt = crops_bt[:, 1:]
@@ -161,20 +155,10 @@ class Scorer:
             highest_n, most_likely_n = log_probs_nv.max(dim=-1)
             confidence.append(highest_n.exp())
             correct.append(most_likely_n == targets_n)
-        losses_bt = torch.cat(losses).view_as(targets_bt)
-        if losses_bt.isnan().any():
+        scores_bt = [torch.cat(n).view_as(targets_bt) for n in (losses, confidence, correct)]
+        if scores_bt[0].isnan().any():
             raise DataError("the model's loss is NaN; train again with a lower train.learning_rate")
-        return (
-            losses_bt,
-            torch.cat(confidence).view_as(targets_bt),
-            torch.cat(correct).view_as(targets_bt),
-        )
-
-    def _batches(self, spans: list[Span]) -> Iterator[list[Span]]:
-        """Consecutive spans of equal length, about `batch_tokens` tokens per batch."""
-        for length, group in groupby(spans, key=lambda span: span[1] - span[0]):
-            equal, size = list(group), max(1, self.batch_tokens // length)
-            yield from (equal[i : i + size] for i in range(0, len(equal), size))
+        return scores_bt
 
 
 # --- metrics --------------------------------------------------------------------------------------
@@ -223,9 +207,9 @@ def calibration_curve(scores: TokenScores, num_bins: int = 15) -> list[dict[str,
     all tokens. 15 bins as in Guo et al. 2017.
     """
     bin_n = np.minimum((scores.confidence * num_bins).astype(np.int64), num_bins - 1)
-    count = np.bincount(bin_n, minlength=num_bins)
-    confidence = np.bincount(bin_n, weights=scores.confidence, minlength=num_bins)
-    correct = np.bincount(bin_n, weights=scores.correct, minlength=num_bins)
+    count = np.bincount(bin_n)
+    confidence = np.bincount(bin_n, weights=scores.confidence)
+    correct = np.bincount(bin_n, weights=scores.correct)
     return [
         {
             "confidence": float(confidence[bin] / count[bin]),
@@ -254,15 +238,16 @@ def loss_by_class(
 
     A token of several characters has the class of its first one that is not a space.
     """
-    names = [_class_of(tokenizer, token) for token in range(tokenizer.vocab_size)]
-    classes = sorted(set(names))
-    class_n = np.array([classes.index(name) for name in names])[ids[1:]]
-    count = np.bincount(class_n, minlength=len(classes))
-    total = np.bincount(class_n, weights=losses, minlength=len(classes))
+    classes = [_class_of(tokenizer, token) for token in range(tokenizer.vocab_size)]
+    names, class_of_token = np.unique(classes, return_inverse=True)
+    class_n = class_of_token[ids[1:]]
+    count, total = np.bincount(class_n), np.bincount(class_n, weights=losses)
     return {
-        name: {"loss": float(total[i] / count[i]), "share": float(count[i] / len(losses))}
-        for i, name in enumerate(classes)
-        if count[i]
+        str(names[i]): {
+            "loss": float(total[i] / count[i]),
+            "share": float(count[i] / len(losses)),
+        }
+        for i in np.flatnonzero(count)
     }
 
 

@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from scipy import stats
 
@@ -21,14 +22,12 @@ Curve = Sequence[tuple[float, float]]  # (compute spent, validation loss), in th
 class Verdict:
     """`word` is better, worse, within noise, or unknown (fewer than two seeds).
 
-    `difference` is candidate - base, [`low`, `high`] its 95 % confidence interval, `p` the
-    probability of a difference as large by chance, `test` paired or welch; None where unknown.
+    `difference` is candidate - base, `p` the probability of a difference as large by chance, `test`
+    paired or welch; None where unknown.
     """
 
     word: str
     difference: float
-    low: float | None = None
-    high: float | None = None
     p: float | None = None
     test: str | None = None
 
@@ -38,32 +37,22 @@ def compare(base: Mapping[int, float], candidate: Mapping[int, float]) -> Verdic
     common = sorted(base.keys() & candidate.keys())
     difference = statistics.fmean(candidate.values()) - statistics.fmean(base.values())
     if len(common) >= 2:
-        test = "paired"
-        differences = [candidate[seed] - base[seed] for seed in common]
+        test, differences = "paired", [candidate[seed] - base[seed] for seed in common]
         difference = statistics.fmean(differences)
-        if max(differences) == min(differences):
-            return _without_variance(difference, test)
-        result = stats.ttest_rel([candidate[s] for s in common], [base[s] for s in common])
+        constant = len(set(differences)) == 1
     elif len(base) >= 2 and len(candidate) >= 2:
         test = "welch"
-        if len(set(base.values())) == 1 and len(set(candidate.values())) == 1:
-            return _without_variance(difference, test)
-        result = stats.ttest_ind(list(candidate.values()), list(base.values()), equal_var=False)
+        constant = len(set(base.values())) == len(set(candidate.values())) == 1
     else:
         return Verdict("unknown", difference)
-    low, high = result.confidence_interval(1 - LEVEL)
-    word = _word(difference) if result.pvalue < LEVEL else "within noise"
-    return Verdict(word, difference, float(low), float(high), float(result.pvalue), test)
-
-
-def _without_variance(difference: float, test: str) -> Verdict:
-    """The verdict where all seeds agree to the last digit, for which no t-test is defined."""
-    p = 1.0 if difference == 0 else 0.0
-    return Verdict(_word(difference), difference, difference, difference, p, test)
-
-
-def _word(difference: float) -> str:
-    return "within noise" if difference == 0 else "better" if difference < 0 else "worse"
+    if constant:  # to the last digit: no t-test is defined
+        p = 1.0 if difference == 0 else 0.0
+    elif test == "paired":
+        p = stats.ttest_rel([candidate[s] for s in common], [base[s] for s in common]).pvalue
+    else:
+        p = stats.ttest_ind(list(candidate.values()), list(base.values()), equal_var=False).pvalue
+    word = "within noise" if not p < LEVEL else "better" if difference < 0 else "worse"
+    return Verdict(word, difference, float(p), test)
 
 
 def compute_multiplier(base: Curve, candidate: Curve) -> float | None:
@@ -81,14 +70,12 @@ def compute_multiplier(base: Curve, candidate: Curve) -> float | None:
 
 
 def _compute_to(curve: Curve, target: float) -> float:
-    previous: tuple[float, float] | None = None
-    for compute, loss in curve:
+    compute, loss = curve[0]
+    if loss <= target:
+        return compute
+    for (before, above), (compute, loss) in pairwise(curve):
         if loss <= target:
-            if previous is None:
-                return compute
-            before, above = previous
             return before + (compute - before) * (above - target) / (above - loss)
-        previous = compute, loss
     raise AssertionError("both curves reach the target")
 
 
