@@ -327,7 +327,8 @@ class GPT(nn.Module):
         if start + t > self.config.block_size:
             raise ValueError(f"{start + t} positions; block_size is {self.config.block_size}")
         x_btd = self.embed(ids_bt, start, cache)
-        x_btd = F.dropout(x_btd, self.config.dropout, self.training)
+        if self.training:
+            x_btd = F.dropout(x_btd, self.config.dropout)
         rope = self.cos_sin(start, t) if self.rotary else None
         for layer, block in enumerate(self.blocks):
             if self.recompute and self.training:
