@@ -207,3 +207,9 @@ def test_no_test_module_imports_another() -> None:
                 names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
                 imported = [name for name in names if name.rpartition(".")[2].startswith("test_")]
                 assert not imported, f"{file.name}: shared code stands in a module without test_"
+
+
+def test_dvc_finds_no_pipeline_but_ours() -> None:
+    command = [sys.executable, "-m", "dvc", "stage", "list", "--all", "--name-only"]
+    listed = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    assert listed.stdout.split() == list(STAGES), "see .dvcignore"
