@@ -21,8 +21,8 @@ import pandas as pd
 import yaml
 
 from commands.submission import STAGES, params_of, stated_scores
-from gpt.checkpoint import DeviceConfig, load_model
-from gpt.device import choose_device
+from gpt.checkpoint import load_model
+from gpt.device import Device, choose_device
 from gpt.errors import ParamsError, SubmissionError
 from repro import repository
 from repro.repository import WorkingFolder
@@ -108,7 +108,7 @@ def _within_noise(folder: Path, here: Path, noise: float) -> str:
     )
 
 
-def _run(params: Params, device: DeviceConfig, folder: Path, say: Callable[[str], None]) -> Path:
+def _run(params: Params, device: Device, folder: Path, say: Callable[[str], None]) -> Path:
     """Runs the stages in `folder`, from the corpus to the scores, on the kind of device given."""
     used: dict[str, Any] = {"device": device.name, "dtype": device.dtype}
     try:

@@ -37,16 +37,6 @@ MAX_JSON_BYTES = 16 * 2**20
 DTYPES = {torch.float32: "F32", torch.bool: "BOOL", torch.int64: "I64"}
 
 
-class DeviceConfig(Config):
-    """What computed the weights: a gpt.device.Device in config.json."""
-
-    name: str = Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")
-    dtype: Literal["float32", "bfloat16"]
-    threads: int = Field(gt=0, le=1024)
-    cpu_capability: str
-    torch: str
-
-
 class RunConfig(Config):
     """config.json: exactly what the weights depend on, resolved, and nothing else."""
 
@@ -57,7 +47,7 @@ class RunConfig(Config):
     seed: int
     data: dict[str, Any]
     code_sha256: str
-    device: DeviceConfig
+    device: Device
     tokenizer_sha256: str
     # Of the weights that train.init_from names.
     pretrained_sha256: str = ""
@@ -168,7 +158,7 @@ def _untrained(run_config: RunConfig, tokenizer: Tokenizer, weights: Path, num_t
         return make_model(shape, run_config.vocab_size, line_breaks=line_breaks(tokenizer))
 
 
-def _device(config: DeviceConfig) -> Device:
+def _device(config: Device) -> Device:
     try:
         return choose_device(config.name, config.dtype, config.threads)
     except ParamsError:

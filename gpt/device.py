@@ -6,24 +6,22 @@ used again when it is scored and sampled. `Device.apply` alone has a side effect
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
+from pydantic import Field
 
-from gpt.config import ModelConfig, TrainConfig
+from gpt.config import Config, ModelConfig, TrainConfig
 from gpt.errors import ParamsError, TrainingError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class Device:
+class Device(Config):
     """A resolved device. `dtype` is the precision of matmuls; weights are float32."""
 
-    name: str
-    dtype: str
-    threads: int
+    name: str = Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")
+    dtype: str = Field(pattern=r"^(float32|bfloat16)$")
+    threads: int = Field(gt=0, le=1024)
     cpu_capability: str
     torch: str
 
@@ -32,9 +30,6 @@ class Device:
         torch.set_num_threads(self.threads)
         if self.name.startswith("cuda"):
             torch.set_float32_matmul_precision("high")
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     @property
     def autocast(self) -> AbstractContextManager[None]:

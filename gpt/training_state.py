@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gpt.checkpoint import DeviceConfig, RunConfig, code_sha256
+from gpt.checkpoint import RunConfig, code_sha256
 from gpt.errors import CheckpointError, DataError
 from gpt.files import flattened, read_json, sha256_of, write_json
 from gpt.trainer import Callback, StepStats, Trainer
@@ -138,43 +138,32 @@ class CheckpointStore:
 
 @dataclass
 class CheckpointManager(Callback):
-    """Saves the trainer's state at intervals and at a stop; use it as a context manager.
+    """Saves the trainer's state at intervals and at a stop.
 
     Register it as the last callback, so that it saves what the others have counted. Once `stop` has
     an entry, as a signal handler writes, it saves the state after the update and raises Stopped.
-    The main process reads and writes; the others are sent what it read.
+    The main process reads and writes; the others have no `store` and are sent what it read.
     """
 
     trainer: Trainer
-    folder: Path
+    store: CheckpointStore | None
     run_config: RunConfig
     every_steps: int
     every_seconds: int
-    stop: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        self._store = CheckpointStore(self.folder) if self.trainer.is_main_process else None
-        self._saved_at = time.monotonic()
-
-    def __enter__(self) -> "CheckpointManager":
-        if self._store:
-            self._store.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._store:
-            self._store.__exit__(*error)
+    stop: Sequence[str]
+    _saved_at: float = field(default_factory=time.monotonic)
 
     def restore_latest(self) -> None:
         """Resumes from the newest state, in every process, and says so; or says why not."""
-        state = self.trainer.broadcast(self._store.latest() if self._store else None)
+        store = self.store
+        state = self.trainer.broadcast(store.latest() if store else None)
         if state is not None:
             self.trainer.load_state(*state)
             print(f"resuming from step {self.trainer.progress.step}")
-        elif self._store and (difference := difference_to_others(self.folder, self.run_config)):
+        elif store and (difference := difference_to_others(store.folder, self.run_config)):
             print(difference)
-        if self._store:
-            write_json(self.folder / RUN_CONFIG, self.run_config.model_dump())
+        if store:
+            write_json(store.folder / RUN_CONFIG, self.run_config.model_dump())
 
     def on_step_end(self, trainer: Trainer, stats: StepStats) -> None:
         step = trainer.progress.step
@@ -184,19 +173,14 @@ class CheckpointManager(Callback):
         due, stop = trainer.any_process([due, bool(self.stop)])
         if due or stop:
             state = trainer.state()
-            if self._store:
-                self._store.save(step, *state)
+            if self.store:
+                self.store.save(step, *state)
             self._saved_at = time.monotonic()
         if stop:
             reason = self.stop[0] if self.stop else "stopped with another process"
             raise Stopped(
                 f"{reason} after step {step}, state saved; run the same command to resume"
             )
-
-    def remove(self) -> None:
-        """Deletes the states; the training is done."""
-        if self._store:
-            self._store.remove()
 
 
 def run_config_of(
@@ -215,7 +199,7 @@ def run_config_of(
         seed=trainer.seed,
         data={"corpus": tokens["corpus"], **hashes},
         code_sha256=code_sha256(code),
-        device=DeviceConfig(**trainer.device.as_dict()),
+        device=trainer.device,
         tokenizer_sha256=sha256_of(tokenizer_file),
         pretrained_sha256=sha256_of(pretrained) if pretrained else "",
     )

@@ -6,7 +6,7 @@ bits from its states under .cache/train of the main repository, which it removes
 """
 
 import math
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 
 from gpt import batches, callbacks
@@ -20,7 +20,7 @@ from gpt.model_source import count_parameters, make_model
 from gpt.tokenizers.base import Tokenizer, line_breaks
 from gpt.tokenizers.file import load_tokenizer
 from gpt.trainer import Trainer
-from gpt.training_state import CheckpointManager, Stopped, run_config_of
+from gpt.training_state import CheckpointManager, CheckpointStore, Stopped, run_config_of
 from repro import processes, repository
 from repro.errors import Interrupted
 from repro.lockfile import code_files
@@ -46,7 +46,9 @@ def train(params: Params, run: Run) -> None:
         trainer.callbacks = [callbacks.DeadUnits(curve), callbacks.UpdateRatio(curve), curve]
         folder = repository.scratch() / "train" / run_config.fingerprint()
         intervals = runtime.checkpoint_every, runtime.checkpoint_seconds
-        with CheckpointManager(trainer, folder, run_config, *intervals, stop) as checkpoints:
+        store = CheckpointStore(folder) if trainer.is_main_process else None
+        with store or nullcontext():
+            checkpoints = CheckpointManager(trainer, store, run_config, *intervals, stop)
             checkpoints.restore_latest()
             with closing(callbacks.ProgressBar(trainer)) as bar:
                 sampling = params.seed, runtime.sample_tokens, runtime.sample_every
@@ -59,14 +61,14 @@ def train(params: Params, run: Run) -> None:
                 if speed := bar.tokens_per_second:
                     run.log_metrics({"time/tokens_per_second": round(speed, 1)}, step=0)
             weights = trainer.kept_weights()
-            if trainer.is_main_process:
+            if store:
                 save_model(MODEL, weights, TOKENIZER, run_config)
                 curve.write_csv(CURVE)
                 metrics = callbacks.training_metrics(trainer, curve)
                 write_json(TRAIN_METRICS, {"preset": params.preset, **metrics})
                 print_findings(trainer, curve)
                 if not runtime.keep_scratch:
-                    checkpoints.remove()
+                    store.remove()
 
 
 def build_trainer(

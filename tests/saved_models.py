@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpt.checkpoint import DeviceConfig, RunConfig, save_model
+from gpt.checkpoint import RunConfig, save_model
 from gpt.config import ModelConfig, TrainConfig
+from gpt.device import Device
 from gpt.files import write_json
 from gpt.model import GPT
 from gpt.tokenizers.char import CharTokenizer
@@ -32,9 +33,7 @@ def saved_model(folder: Path, seed: int = 0) -> GPT:
         seed=seed,
         data={"corpus": "own", "train": "0" * 64},
         code_sha256="0" * 64,
-        device=DeviceConfig(
-            name="cpu", dtype="float32", threads=1, cpu_capability="any", torch="any"
-        ),
+        device=Device(name="cpu", dtype="float32", threads=1, cpu_capability="any", torch="any"),
         tokenizer_sha256=sha256(tokenizer_file),
     )
     save_model(folder, model.state_dict(), tokenizer_file, config)

@@ -2,7 +2,7 @@
 
 import torch
 
-from gpt.checkpoint import DeviceConfig, RunConfig, TrainedModel
+from gpt.checkpoint import RunConfig, TrainedModel
 from gpt.config import ModelConfig, TrainConfig
 from gpt.device import choose_device
 from gpt.model import GPT
@@ -47,7 +47,7 @@ def small_trained_model(config: ModelConfig, tokenizer: Tokenizer) -> TrainedMod
         seed=3,
         data={},
         code_sha256="0" * 64,
-        device=DeviceConfig(**device.as_dict()),
+        device=device,
         tokenizer_sha256="0" * 64,
     )
     return TrainedModel(small_model(config, tokenizer), tokenizer, run_config, device)

@@ -10,8 +10,9 @@ import torch
 from pipeline_clone import Clone, stages_run
 from saved_models import TOKENIZER, change_config, saved_model, sha256
 
-from gpt.checkpoint import DeviceConfig, RunConfig, load_model, save_model
+from gpt.checkpoint import RunConfig, load_model, save_model
 from gpt.config import ModelConfig, TrainConfig
+from gpt.device import Device
 from gpt.errors import CheckpointError, ParamsError
 from gpt.files import write_json
 from gpt.generation import Sampling, generate
@@ -64,9 +65,7 @@ def saved(folder: Path, source: Path) -> torch.nn.Module:
         seed=3,
         data={"train": "0" * 64},
         code_sha256="0" * 64,
-        device=DeviceConfig(
-            name="cpu", dtype="float32", threads=1, cpu_capability="any", torch="any"
-        ),
+        device=Device(name="cpu", dtype="float32", threads=1, cpu_capability="any", torch="any"),
         tokenizer_sha256=sha256(tokenizer_file),
     )
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
