@@ -24,7 +24,7 @@ from gpt.config import OUR_SOURCE, ModelConfig
 from gpt.decoding.decoder import KVCacheDecoder
 from gpt.device import choose_device
 from gpt.errors import DataError, ParamsError
-from gpt.evaluation.flops import flops_per_token, state_bytes, steps_of, tokens_of
+from gpt.evaluation.flops import flops_per_token, state_bytes, steps_of, tokens_per_step
 from gpt.files import read_json
 from gpt.model import GPT
 from gpt.model_source import count_parameters, make_model, without_weights
@@ -99,7 +99,7 @@ def plan(params: Params, seconds: float) -> Plan:
         matrices = model.parameter_groups().hidden_matrices
         muon_parameters = sum(matrix.numel() for matrix, _ in matrices)
     steps = steps_of(shape, config, vocab_size, parameters)
-    tokens = tokens_of(shape, config.model_copy(update={"steps": steps}))
+    tokens = steps * tokens_per_step(shape, config)
     flops = float(tokens * flops_per_token(shape, vocab_size))
     counted = Plan(parameters, tokens, flops, state_bytes(parameters, muon_parameters))
     return _with_trial(counted, params, steps, seconds) if seconds and steps else counted

@@ -19,7 +19,7 @@ from commands.experiments import Experiment
 from commands.plan import expected_vocab_size, with_changes
 from commands.root import at_root, fail
 from gpt.errors import DataError, ParamsError
-from gpt.evaluation.flops import flops_per_token, tokens_of
+from gpt.evaluation.flops import flops_per_token, tokens_per_step
 from gpt.evaluation.scaling_laws import PowerLaw, fit_power_law
 
 PLOT = Path("scaling.png")
@@ -47,9 +47,8 @@ def queue_commands(
         params = with_changes(size_changes)
         if flops:
             model, train, _ = params.resolved()
-            tokens_per_step = tokens_of(model, train.model_copy(update={"steps": 1}))
             per_token = flops_per_token(model, expected_vocab_size(params))
-            steps = max(1, round(flops / (tokens_per_step * per_token)))
+            steps = max(1, round(flops / (tokens_per_step(model, train) * per_token)))
             size_changes.append(f"train.steps={steps}")
         overrides = [word for change in size_changes for word in ("-S", change)]
         name = f"{PREFIX}{key.removeprefix('n_')}-{size}"

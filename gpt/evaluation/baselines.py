@@ -109,7 +109,7 @@ def _count(ids: Indices, num_train: int, vocab_size: int, max_order: int) -> lis
     predecessors = np.concatenate([np.arange(num_train), np.arange(len(ids) - num_train)])
     for n in range(1, max_order + 1):
         ends = np.flatnonzero(predecessors >= n - 1)
-        context = shorter[ends - 1] if n > 1 else np.zeros(len(ends), dtype=np.int64)
+        context = shorter[ends - 1]
         pairs = context * vocab_size + ids[ends]
         unique, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
         at = np.full(len(ids), -1, dtype=np.int64)

@@ -22,9 +22,8 @@ def flops_per_token(model: ModelConfig, vocab_size: int) -> int:
     return 3 * 2 * (weights + attention)
 
 
-def tokens_of(model: ModelConfig, train: TrainConfig) -> int:
-    """Tokens that a training sees, repetitions included."""
-    return train.steps * train.batch_size * train.gradient_accumulation * model.block_size
+def tokens_per_step(model: ModelConfig, train: TrainConfig) -> int:
+    return train.batch_size * train.gradient_accumulation * model.block_size
 
 
 def steps_of(model: ModelConfig, train: TrainConfig, vocab_size: int, parameters: int) -> int:
@@ -47,8 +46,7 @@ def steps_of(model: ModelConfig, train: TrainConfig, vocab_size: int, parameters
         tokens /= flops_per_token(model, vocab_size)
     if math.isinf(tokens):
         raise ParamsError(f"train.budget = {train.budget}: is infinite; write a smaller number")
-    tokens_per_step = tokens_of(model, train.model_copy(update={"steps": 1}))
-    return max(1, math.ceil(tokens / tokens_per_step))
+    return max(1, math.ceil(tokens / tokens_per_step(model, train)))
 
 
 def state_bytes(parameters: int, muon_parameters: int = 0) -> int:

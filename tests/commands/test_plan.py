@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from commands.cli import app
 from commands.plan import model_to_count, plan, with_changes
 from gpt.config import ModelConfig
-from gpt.evaluation.flops import tokens_of
+from gpt.evaluation.flops import tokens_per_step
 from gpt.model import GPT
 from gpt.model_source import count_parameters
 from gpt.presets import PRESETS, resolve
@@ -41,7 +41,7 @@ def test_parameters_are_those_of_the_model(changes: dict[str, Any]) -> None:
 def test_every_preset_can_be_planned() -> None:
     for preset in PRESETS:
         shape, config, _ = resolve(preset, {}, {})
-        assert count_parameters(model_to_count(shape, 65)) > 0 < tokens_of(shape, config)
+        assert count_parameters(model_to_count(shape, 65)) > 0 < tokens_per_step(shape, config)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_plan_reads_changes_as_dvc_does(trial: TrialRepository) -> None:
     assert (shape.n_layer, config.learning_rate, config.batch_size) == (5, 3e-4, 12)
     planned = plan(params, seconds=0)
     assert planned.parameters == count_parameters(model_to_count(shape, 65))
-    assert planned.tokens == tokens_of(shape, config) == 2000 * 12 * 64
+    assert planned.tokens == 2000 * tokens_per_step(shape, config) == 2000 * 12 * 64
     assert planned.seconds == 0
 
 
