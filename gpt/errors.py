@@ -1,12 +1,4 @@
-"""What can go wrong through a user's input, as one tree of errors.
-
-    GptError
-    ├── ParamsError       a value in params.yaml or on the command line
-    ├── DataError         a corpus, a text file, a download, a token file
-    ├── TokenizerError    text that cannot be encoded, a broken tokenizer.json
-    ├── CheckpointError   a model or checkpoint that is broken or does not belong here
-    ├── TrainingError     a training that cannot continue (non-finite loss, out of memory)
-    └── SubmissionError   a submission to a competition that is inconsistent
+"""What can go wrong through a user's input, as one tree of errors with GptError at its root.
 
 The message is one line, `where = value: what is wrong; what to do`. It may quote a file of somebody
 else: control characters are escaped, and its length is limited. Faults of our own stay plain Python

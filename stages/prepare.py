@@ -89,8 +89,8 @@ def prepare(params: Params, run: Run) -> None:
         fraction = shared_ngrams(CORPUS, name, parallel.cores())
         if fraction is not None:
             metrics[name]["ngrams_also_in_train"] = round(fraction, 6)
-    left_out = manifest.get("left_out", {})
-    write_json(PREPARE_METRICS, metrics | ({"left_out": left_out} if left_out else {}))
+    left_out = {"left_out": manifest["left_out"]} if "left_out" in manifest else {}
+    write_json(PREPARE_METRICS, metrics | left_out)
     print_summary(manifest, metrics)
 
 

@@ -5,11 +5,6 @@ by word through the *set* of derivations that agree with the text so far, each w
 that the text can be read in one way only. An option's weight is its mass times the mass of all ways
 to end the line on ten syllables with alternating stress; what cannot be completed is not offered.
 So nothing is sampled and rejected, and -log2 P(this very text) is a sum over the choices.
-
-    Options    what may come next: keys with weights
-    Grammar    the compiled rules: start(symbol), options(state, ...), after(options, chosen)
-
-Not here: the scenes and speeches of a play, and who chooses (play.py, parser.py).
 """
 
 import math
@@ -202,13 +197,11 @@ class Grammar:
         """Returns what may follow in `state` after `position` syllables; see `after`."""
         needs = _NOTHING
         for stack, _ in state:
-            if stack is not None:
-                needs |= stack.needs
+            needs |= stack.needs if stack else _NOTHING
         key = (state, position, _masked(context, needs))
-        table = self._tables.get(key)
-        if table is None:
-            table = self._tables[key] = self._build(*key)
-        return table
+        if key not in self._tables:
+            self._tables[key] = self._build(*key)
+        return self._tables[key]
 
     def after(self, options: Options, chosen: int) -> tuple[State, int]:
         """Returns the state and the syllables so far after the option with index `chosen`."""
@@ -222,8 +215,9 @@ class Grammar:
         stated: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
         for rule in re.split(r"\n+(?=\S)", text.strip()):
             name, _, body = rule.partition(" = ")
-            for kind in SUBJECTS if "#" in name else ("",):
-                stated[name.replace("#", kind)] = alternatives = []
+            symbol, template, kinds = name.partition("#")
+            for kind in kinds or SUBJECTS if template else ("",):
+                stated[symbol + kind] = alternatives = []
                 for alternative in body.replace("#", kind).split(" | "):
                     match = re.match(r"\s*(\d+): (.*)", alternative, re.DOTALL)
                     weight, symbols = (match[1], match[2]) if match else ("1", alternative)

@@ -8,17 +8,8 @@ categories claim ("hopes") goes to the first. How classes make lines: grammar.py
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from verse.morphology import (
-    IRREGULAR,
-    SIBILANTS,
-    longer,
-    starts_with_vowel_sound,
-    with_ed,
-    with_er,
-    with_ing,
-    with_ly,
-    with_s,
-)
+from verse import morphology as inflection
+from verse.morphology import IRREGULAR, SIBILANTS, longer
 from verse.words import (
     FEMALE_NAMES,
     FUNCTION_WORDS,
@@ -37,8 +28,6 @@ class WordClass:
 
     `key` names it ("<N|sw|c>"); `weights(topic)` are the integer weights of `words`.
     """
-
-    __slots__ = ("_base", "category", "key", "pattern", "topics", "vowel", "weight", "words")
 
     def __init__(self, key: str, category: str, pattern: str, vowel: bool) -> None:
         self.key, self.category, self.pattern, self.vowel = key, category, pattern, vowel
@@ -92,7 +81,7 @@ class Lexicon:
         word, category, pattern, topic, rank = base
         if word in self.class_of:
             return
-        vowel = starts_with_vowel_sound(word)
+        vowel = inflection.starts_with_vowel_sound(word)
         key = f"<{category}|{pattern}|{'v' if vowel else 'c'}>"
         if key not in self.classes:
             self.classes[key] = WordClass(key, category, pattern, vowel)
@@ -173,15 +162,15 @@ class Lexicon:
             self._inflect_verb(base, "VT" if category == "VT" else "VI")
         elif category in ("A", "AL", "AR"):
             if category == "AL":
-                self._add_form(base, "AV", with_ly(word, pattern))
+                self._add_form(base, "AV", inflection.with_ly(word, pattern))
             comparable = pattern == "s" or (pattern == "sw" and word.endswith("y"))
             if comparable and not base.category.endswith("="):
-                self._add_form(base, "AC", with_er(word, pattern, "er"))
-                self._add_form(base, "AE", with_er(word, pattern, "est"))
+                self._add_form(base, "AC", inflection.with_er(word, pattern, "er"))
+                self._add_form(base, "AE", inflection.with_er(word, pattern, "est"))
 
     def _inflect_noun(self, base: BaseWord, kind: str) -> None:
         word, pattern = base.word, base.pattern
-        plural = with_s(word, pattern)
+        plural = inflection.with_s(word, pattern)
         if word in PLURALS:
             plural = PLURALS[word], longer(pattern) if word == "fish" else pattern
         if plural[0]:
@@ -192,11 +181,11 @@ class Lexicon:
 
     def _inflect_verb(self, base: BaseWord, kind: str) -> None:
         word, pattern = base.word, base.pattern
-        self._add_form(base, f"{kind}S", with_s(word, pattern))
-        self._add_form(base, f"{kind}G", with_ing(word, pattern))
+        self._add_form(base, f"{kind}S", inflection.with_s(word, pattern))
+        self._add_form(base, f"{kind}G", inflection.with_ing(word, pattern))
         forms = IRREGULAR.get(word)
         if forms is None:
-            self._add_form(base, f"{kind}D", with_ed(word, pattern))
+            self._add_form(base, f"{kind}D", inflection.with_ed(word, pattern))
             return
         for form, tense in zip(forms, "D" if len(forms) == 1 else "PN", strict=True):
             is_longer = form == "wedded" or (form.endswith("en") and form != "seen")

@@ -1,7 +1,7 @@
 """How much of a text that a model wrote is verse: known words, metre, rhyme."""
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from verse.grammar import METRE_SYLLABLES
 from verse.lexicon import LEXICON, WORDS
@@ -12,25 +12,23 @@ _COUPLET_MARK = "[Coming forward]"
 _WORD = re.compile(r"'?[A-Za-z](?:['-]?[A-Za-z])*")
 
 
-@dataclass(frozen=True)
-class VerseScores:
-    """How much of a text is verse; fractions are in [0, 1], None if there is nothing to count.
+class VerseCounts(NamedTuple):
+    """What `assess` counts in a text.
 
-    `known_words`: fraction of the `words` in spoken lines that are in the lexicon.
-    `metrical_lines`: fraction of the `lines` within one syllable of the metre.
-    `rhymed_couplets`: fraction of the `couplets`, which "[Coming forward]" marks, that rhyme.
+    `words` of spoken lines, and those in the lexicon; spoken `lines`, and those within one syllable
+    of the metre; `couplets`, which "[Coming forward]" marks, and those that rhyme.
     """
 
-    words: int
-    known_words: float | None
-    lines: int
-    metrical_lines: float | None
-    couplets: int
-    rhymed_couplets: float | None
+    words: int = 0
+    known_words: int = 0
+    lines: int = 0
+    metrical_lines: int = 0
+    couplets: int = 0
+    rhymed_couplets: int = 0
 
 
-def assess(text: str) -> VerseScores:
-    """Scores `text`, cut anywhere and of any quality.
+def assess(text: str) -> VerseCounts:
+    """Counts in `text`, cut anywhere and of any quality, what is verse.
 
     The first and the last line may be cut and are left out. The syllables of a word that is not in
     the lexicon are estimated from its groups of vowels.
@@ -49,34 +47,22 @@ def assess(text: str) -> VerseScores:
         elif line == _COUPLET_MARK and all(spoken[i + 1 : i + 3]) and i + 2 < len(lines):
             couplets += 1
             rhymed += _rhyme(lines[i + 1], lines[i + 2])
-    count = sum(spoken)
-    return VerseScores(
-        words=words,
-        known_words=known / words if words else None,
-        lines=count,
-        metrical_lines=metrical / count if count else None,
-        couplets=couplets,
-        rhymed_couplets=rhymed / couplets if couplets else None,
-    )
+    return VerseCounts(words, known, sum(spoken), metrical, couplets, rhymed)
 
 
-def pooled_metrics(scores: list[VerseScores]) -> dict[str, int | float | None]:
-    """The counts and fractions of all texts as one, rounded; None if there is nothing to count."""
-
-    def pooled(fraction: str, count: str) -> float | None:
-        pairs = [(getattr(score, fraction), getattr(score, count)) for score in scores]
-        known = [(value, weight) for value, weight in pairs if value is not None]
-        total = sum(weight for _, weight in known)
-        return round(sum(v * w for v, w in known) / total, 6) if total else None
-
-    return {
-        "words": sum(score.words for score in scores),
-        "known_words": pooled("known_words", "words"),
-        "lines": sum(score.lines for score in scores),
-        "metrical_lines": pooled("metrical_lines", "lines"),
-        "couplets": sum(score.couplets for score in scores),
-        "rhymed_couplets": pooled("rhymed_couplets", "couplets"),
-    }
+def pooled_metrics(counts: list[VerseCounts]) -> dict[str, int | float | None]:
+    """Totals of several texts, and the fractions of these totals; None if there is none."""
+    total = VerseCounts(*map(sum, zip(*counts, strict=True)))
+    metrics: dict[str, int | float | None] = {}
+    for counted, verse in (
+        ("words", "known_words"),
+        ("lines", "metrical_lines"),
+        ("couplets", "rhymed_couplets"),
+    ):
+        size = getattr(total, counted)
+        fraction = round(getattr(total, verse) / size, 6) if size else None
+        metrics |= {counted: size, verse: fraction}
+    return metrics
 
 
 def known_form(word: str) -> str:

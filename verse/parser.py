@@ -24,6 +24,8 @@ def information_bits(text: str) -> float:
     """
     reader = Reader(text)
     PlayGrammar(reader).play()
+    if reader.position != len(text):
+        reader.refuse("the end")
     return math.fsum(reader.bits)
 
 
@@ -39,7 +41,7 @@ class Reader:
         matches = self._match_literal(options) if options.literal else self._match_token(options)
         if not matches:
             expected = ", ".join(repr(key) for key in options.keys[:8])
-            self._refuse(expected + (", ..." if len(options.keys) > 8 else ""))
+            self.refuse(expected + (", ..." if len(options.keys) > 8 else ""))
         if len(matches) > 1:
             raise AssertionError(f"can be read as {[options.keys[i] for i in matches]}")
         self.bits.append(options.bits[matches[0]])
@@ -47,12 +49,12 @@ class Reader:
 
     def _match_literal(self, options: Options) -> list[int]:
         text, position = self._text, self.position
-        matches = []
-        for i, key in enumerate(options.keys):
-            after = text[position + len(key) : position + len(key) + 1]
-            if text.startswith(key, position) and not (key[-1].isalpha() and after.isalpha()):
-                matches.append(i)
-        return matches
+        return [
+            i
+            for i, key in enumerate(options.keys)
+            if text.startswith(key, position)
+            and not (key[-1].isalpha() and text[position + len(key) :][:1].isalpha())
+        ]
 
     def _match_token(self, options: Options) -> list[int]:
         match = _TOKEN.match(self._text, self.position)
@@ -72,14 +74,10 @@ class Reader:
 
     def say(self, text: str) -> None:
         if not self._text.startswith(text, self.position):
-            self._refuse(repr(text))
+            self.refuse(repr(text))
         self.position += len(text)
 
-    def end(self) -> None:
-        if self.position != len(self._text):
-            self._refuse("the end")
-
-    def _refuse(self, expected: str) -> None:
+    def refuse(self, expected: str) -> None:
         line = self._text.count("\n", 0, self.position) + 1
         here = self._text[self.position : self.position + 20]
         raise NotVerse(f"line {line}: {here!r} where the grammar expects {expected}")

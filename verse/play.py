@@ -1,12 +1,9 @@
 """Writing a play: title, scenes, speeches, a couplet; every choice is sampled and its bits counted.
 
 The grammar of a play is written once, as code that asks a chooser. A `Writer` samples from
-counter-based random bits and keeps the text; parser.py's `Reader` is given the text and recognizes
-the option that it continues with. Both add log2(total / weight), so -log2 P(this very text) is
-known when writing and obtained again from the text alone, and the two cannot drift apart.
-
-    play = write_play(seed=0, index=0)
-    parser.information_bits(play.text) == play.information_bits
+counter-based random bits and keeps the text; parser.py's `Reader` recognizes the option that a
+given text continues with. So -log2 P(this very text), which is known when writing, is obtained
+again from the text alone.
 """
 
 import hashlib
@@ -16,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from typing import Protocol
 
 from verse.grammar import DONE, METRE_SYLLABLES, Context, Grammar, Options
@@ -30,6 +28,7 @@ ANY_WORD = "<any word>"
 # Weights of another scene and of the end, by the number of the scene.
 _MORE_SCENES = {4: (1, 1), 5: (1, 2), 6: (1, 9)}
 _NAMES = {name: name.upper() for name in LEXICON.gender_of_name}
+_NAME_OF = {heading: name for name, heading in _NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,6 @@ class Chooser(Protocol):
 
     def say(self, text: str) -> None:
         """Continues with `text`, which leaves no choice."""
-
-    def end(self) -> None:
-        """Ends the text."""
 
 
 class Writer:
@@ -97,9 +93,6 @@ class Writer:
         self.texts.append(text)
         self.position += len(text)
 
-    def end(self) -> None:
-        """Nothing to check: the text ends where the grammar does."""
-
 
 @cache
 def compiled_grammar() -> Grammar:
@@ -123,13 +116,8 @@ def _closing_words(first: str, topic: str) -> Options:
 
 
 @cache
-def _literal(keys: tuple[str, ...], weights: tuple[int, ...]) -> Options:
-    return Options(keys, weights, literal=True)
-
-
-@cache
-def _tokens(keys: tuple[str, ...], weights: tuple[int, ...]) -> Options:
-    return Options(keys, weights)
+def _options(keys: tuple[str, ...], weights: tuple[int, ...], literal: bool = False) -> Options:
+    return Options(keys, weights, literal=literal)
 
 
 def without_words(options: Options, forbidden: Sequence[str]) -> Options:
@@ -154,15 +142,14 @@ class PlayGrammar:
         self.recent: deque[tuple[int, str, str]] = deque()  # start, all but the last word, it
         self.recent_starts: Counter[str] = Counter()
 
-    def _pick(self, keys: Sequence[str], weights: Sequence[int]) -> str:
-        key = keys[self.chooser.choose(_literal(tuple(keys), tuple(weights)))]
+    def _pick(self, keys: Sequence[str], weights: Sequence[int] = ()) -> str:
+        options = _options(tuple(keys), tuple(weights or [1] * len(keys)), literal=True)
+        key = keys[self.chooser.choose(options)]
         self.chooser.say(key)
         return key
 
-    def _pick_name(self, names: Sequence[str], weights: Sequence[int] = ()) -> str:
-        keys = [_NAMES[name] for name in names]
-        key = self._pick(keys, weights or [1] * len(keys))
-        return names[keys.index(key)]
+    def _pick_name(self, names: Sequence[str]) -> str:
+        return _NAME_OF[self._pick([_NAMES[name] for name in names])]
 
     def play(self) -> None:
         """The title, then scenes until FINIS."""
@@ -170,25 +157,23 @@ class PlayGrammar:
         say("THE ")
         self._pick(("TRAGEDY", "COMEDY", "HISTORY"), (3, 2, 1))
         say(" OF ")
-        names = list(_NAMES)
-        first = self._pick_name(names)
+        first = self._pick_name(list(_NAMES))
         say(" AND ")
-        self._pick_name([name for name in names if name != first])
+        self._pick_name([name for name in _NAMES if name != first])
         say("\n\n")
-        for scene in range(1, 1_000_000):
+        for scene in count(1):
             # Three scenes at least; from the fourth on, each may be the one that is not played.
             if scene <= 3:
                 say("SCENE. ")
             elif self._pick(("SCENE. ", "FINIS.\n"), _MORE_SCENES[min(scene, 6)]) != "SCENE. ":
                 break
             self.scene()
-        self.chooser.end()
 
     def scene(self) -> None:
         """A setting, which gives the topic, those who enter, speeches, a couplet."""
         say = self.chooser.say
         topic_of = {setting: topic for topic in TOPICS for setting in SETTINGS[topic].split("|")}
-        self.topic = topic_of[self._pick(list(topic_of), [1] * len(topic_of))]
+        self.topic = topic_of[self._pick(list(topic_of))]
         say("\n\nEnter ")
         self.cast, self.speaker, self.addressed = [], "", ""
         joined = ""
@@ -226,22 +211,17 @@ class PlayGrammar:
             say(".\n\n")
             return True
         if key == "Exit ":
-            name = self._pick_name(self.cast)
-            self.cast.remove(name)
-            if name == self.speaker:
-                self.speaker = ""
-            if name == self.addressed:
-                self.addressed = ""
+            leaver = self._pick_name(self.cast)
+            self.cast.remove(leaver)
+            self.speaker = "" if self.speaker == leaver else self.speaker
+            self.addressed = "" if self.addressed == leaver else self.addressed
             say(".\n\n")
             return True
         if key == "[":
-            sounds = SOUNDS[self.topic].split("|")
-            self._pick(sounds, [1] * len(sounds))
+            self._pick(SOUNDS[self.topic].split("|"))
             say("]\n\n")
             return True
-        previous = self.speaker
-        self.speaker = speakers[keys.index(key)]
-        self.addressed = previous
+        self.addressed, self.speaker = self.speaker, speakers[keys.index(key)]
         say("\n")
         return self.speech(speeches)
 
@@ -249,29 +229,27 @@ class PlayGrammar:
         """What the speaker says; False if it was the couplet."""
         say = self.chooser.say
         symbol = "SENTENCE"
-        marked = _tokens(("[", ANY_WORD), (3, 17) if speeches < 10 else (2, 3))
+        marked = _options(("[", ANY_WORD), (3, 17) if speeches < 10 else (2, 3))
         if marked.keys[self.chooser.choose(marked)] == "[":
             say("[")
             listeners = [name for name in self.cast if name != self.speaker]
             kinds = ["Aside", *("To " + _NAMES[name] for name in listeners), "Coming forward"]
-            close = 0 if speeches < 10 else 12 if speeches < 13 else 60
-            weights = [4, *(4 for _ in listeners), close]
-            kind = self._pick(kinds[: None if close else -1], weights[: None if close else -1])
+            weights = [4] * (len(kinds) - 1) + [12 if speeches < 13 else 60]
+            offered = len(kinds) - (speeches < 10)
+            kind = self._pick(kinds[:offered], weights[:offered])
             say("]\n")
             if kind == "Coming forward":
                 symbol = "COUPLET"
             is_addressed = kind.startswith("To ")
             self.addressed = listeners[kinds.index(kind) - 1] if is_addressed else ""
         spoken_of = ""
-        sentences = 0
-        more = True
-        while more:
+        for sentences in count(1):
             spoken_of = self.sentence(symbol, spoken_of)
-            sentences += 1
             if symbol == "COUPLET":
                 break
-            ending = _tokens(("/", ANY_WORD), (2, 3) if sentences < 4 else (3, 1))
-            more = ending.keys[self.chooser.choose(ending)] != "/"
+            ending = _options(("/", ANY_WORD), (2, 3) if sentences < 4 else (3, 1))
+            if ending.keys[self.chooser.choose(ending)] == "/":
+                break
         say("\n")
         return symbol != "COUPLET"
 
@@ -317,7 +295,7 @@ class PlayGrammar:
     def _offered(self, key: str, rhyme: str) -> Options:
         """Returns the words of class `key` that may be here; `rhyme` must be rhymed with if any."""
         if key.startswith("<NAME|"):
-            return _tokens((self.addressed,), (1,))
+            return _options((self.addressed,), (1,))
         return _closing_words(rhyme, self.topic) if rhyme else class_words(key, self.topic)
 
     def _word(self, key: str, position: int, rhyme: str, forbidden: Sequence[str]) -> str:

@@ -3,8 +3,8 @@
 One symbol per line: "NAME = weight: symbols | weight: symbols". Small letters and punctuation stand
 for themselves, "/" ends a line. Capitals name another symbol or a class of the lexicon (".c"/".v":
 only words that start with a consonant/vowel sound). "word?m" may be used if the man or woman last
-spoken of in this speech is a man (f: a woman). "#" makes one rule for each kind of subject: m he,
-f she, n it, p they, i, u thou, w we.
+spoken of in this speech is a man (f: a woman). "#" makes one rule for each kind of subject (m he,
+f she, n it, p they, i, u thou, w we), "#mfn" only for m, f and n.
 """
 
 GRAMMAR = """
@@ -80,49 +80,26 @@ VP# = 6: FT# OBJ# | 5: MOD# VT0 OBJ# | 4: HAVE# VTX OBJ# | 3: MOD# VI LATER | 3:
  | 3: BE# LIKENESS | 2: BE# VTX by OBJ | 2: BE# VIG LATER | 1: HAVE# VIX LATER
  | 2: NOT# not VT0 OBJ# | 1: MOD# never VT0 OBJ# | 2: FT# OBJ# PLACE | 2: MOD# VT0 OBJ# PLACE
 VPTH# = 3: FT# OBJTH | 2: HAVE# VTX OBJTH | 3: MOD# VT0 OBJTH
-FTm = 3: VTS | 1: VTD | 1: VTP
-FTf = 3: VTS | 1: VTD | 1: VTP
-FTn = 3: VTS | 1: VTD | 1: VTP
-FTp = 3: VT0 | 1: VTD | 1: VTP
-FTi = 3: VT0 | 1: VTD | 1: VTP
-FTw = 3: VT0 | 1: VTD | 1: VTP
-FIm = 3: VIS | 1: VID | 1: VIP
-FIf = 3: VIS | 1: VID | 1: VIP
-FIn = 3: VIS | 1: VID | 1: VIP
-FIp = 3: VI | 1: VID | 1: VIP
-FIi = 3: VI | 1: VID | 1: VIP
-FIw = 3: VI | 1: VID | 1: VIP
-MODm = MOD3
-MODf = MOD3
-MODn = MOD3
-MODp = MOD0
-MODi = MOD0
-MODw = MOD0
+FT#mfn = 3: VTS | 1: VTD | 1: VTP
+FT#piw = 3: VT0 | 1: VTD | 1: VTP
+FI#mfn = 3: VIS | 1: VID | 1: VIP
+FI#piw = 3: VI | 1: VID | 1: VIP
+MOD#mfn = MOD3
+MOD#piw = MOD0
 MODu = 4: dost | 4: shalt | 3: wilt | 3: canst | 3: must | 1: didst
 MOD3 = 4: doth | 4: shall | 4: will | 3: must | 2: may | 2: can | 1: would | 1: should | 1: did
 MOD0 = 2: do | 4: shall | 4: will | 3: must | 2: may | 2: can | 1: would | 1: could | 1: did
-NOTm = NOT3
+NOT#mfn = NOT3
+NOT#piw = NOT0
 NOT3 = 3: doth | 3: shall | 3: will | 2: must | 1: may | 1: should
 NOT0 = 2: do | 3: shall | 3: will | 2: must | 1: may | 1: would
-HAVEm = 4: hath | 1: had
-NOTf = NOT3
-HAVEf = 4: hath | 1: had
-NOTn = NOT3
-HAVEn = 4: hath | 1: had
-NOTp = NOT0
-HAVEp = 4: have | 1: had
-NOTi = NOT0
-HAVEi = 4: have | 1: had
-NOTw = NOT0
-HAVEw = 4: have | 1: had
+HAVE#mfn = 4: hath | 1: had
+HAVE#piw = 4: have | 1: had
 NOTu = 3: dost | 3: shalt | 2: wilt
 HAVEu = hast
-BEm = 4: is | 1: was
-BEf = 4: is | 1: was
-BEn = 4: is | 1: was
-BEp = 4: are | 1: were
+BE#mfn = 4: is | 1: was
+BE#pw = 4: are | 1: were
 BEi = 4: am | 1: was
-BEw = 4: are | 1: were
 BEu = art
 VTX = 3: VTD | 2: VTN
 VIX = 3: VID | 2: VIN

@@ -38,8 +38,7 @@ _CODES = np.array(
 def shared_ngrams(corpus: Path, split: str, processes: int = 1) -> float | None:
     """Returns the fraction of the distinct 8-grams of `split` that are in train; None: none."""
     held_out, bits = np.empty(0, np.uint64), 0
-    hash_all = partial(_sampled_ngrams, 0)
-    for hashes in ordered_map(hash_all, _batches(read_chunks(corpus, split)), processes):
+    for hashes in ordered_map(ngrams, _batches(read_chunks(corpus, split)), processes):
         held_out = np.union1d(held_out, _sample(hashes, bits))
         while len(held_out) > MAX_HELD_OUT:
             bits += 1

@@ -1,14 +1,6 @@
-"""Public files: from a folder that mirrors them, from the cache, or from the network.
+"""Public files: from a folder that mirrors them (GPT_MIRROR), from the cache, or from the network.
 
-    Download   a file at a URL, which has a pinned sha256
-    HubFile    a file of a repository on the Hugging Face hub. huggingface_hub downloads it: it
-               resumes after a broken connection (a new run starts the file again), keeps each
-               finished file, and obeys HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE
-
-A mirror (GPT_MIRROR) serves the files that it has without a network. No file gets its name before
-its bytes are verified.
-
-Not here: what is in the files (sources.py).
+No file gets its name before its bytes are verified. What is in the files: sources.py.
 """
 
 import errno
@@ -32,7 +24,7 @@ PARALLEL_DOWNLOADS = 4  # more is unkind to a public server
 
 @dataclass(frozen=True)
 class Download:
-    """`file` is its name in a mirror and in the cache."""
+    """A file at a URL with a pinned sha256; `file` is its name in a mirror and in the cache."""
 
     file: str
     url: str
@@ -41,7 +33,10 @@ class Download:
 
 @dataclass(frozen=True)
 class HubFile:
-    """The file `path` of a repository; `file` is its name in a mirror."""
+    """The file `path` of a repository on the Hugging Face hub; `file` is its name in a mirror.
+
+    huggingface_hub downloads it, and obeys HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE.
+    """
 
     file: str
     repo: str

@@ -9,8 +9,6 @@
 
 A long document is several consecutive lines of the same `doc`, so that no reader needs more than a
 chunk in memory. The manifest of the tokens, tokens.json, lists its shards in the same way.
-
-Not here: writing it (writer.py), and where texts come from (sources.py).
 """
 
 import hashlib

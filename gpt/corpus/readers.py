@@ -6,8 +6,6 @@
 
 The suffix decides. At most one document of a table, or one chunk of any other file, is in memory.
 The encoding is UTF-8 everywhere; anything else is refused with its file and byte.
-
-Not here: which files are read, and what becomes of the documents (sources.py).
 """
 
 import codecs
@@ -43,23 +41,13 @@ def in_memory(name: str, text: str, information_bits: float | None = None) -> Do
     return Document(name, lambda: iter([text]), information_bits)
 
 
-def is_text(path: Path) -> bool:
-    """Whether this module reads files with the suffix of `path`."""
-    return _suffix(path) in (*PLAIN_SUFFIXES, *TABLES)
-
-
-def is_table(path: Path) -> bool:
-    """Whether a file has a document in each row, so that counting them takes reading it."""
-    return _suffix(path) in TABLES
-
-
 def read_documents(path: Path, name: str, column: str) -> Iterator[Document]:
     """Yields the documents of a file, called `name`, or `name:row` in a table.
 
     `column` holds the text of a table. Raises DataError, naming the file and the byte or row, for
     content that does not fit the suffix.
     """
-    rows = TABLES.get(_suffix(path))
+    rows = TABLES.get(suffix_of(path))
     if rows is None:
         yield Document(name, partial(read_text, path))
         return
@@ -108,20 +96,20 @@ def read_text(path: Path) -> Iterator[str]:
         raise unreadable(path, error) from None
 
 
-def read_separated(path: Path, separator: str, name: str) -> Iterator[Document]:
+def read_separated(path: Path, separator: str) -> Iterator[Document]:
     """Yields the documents between `separator` in a text file, without line breaks around them."""
     number, rest = 0, ""
     for chunk in read_text(path):
         *texts, rest = (rest + chunk).split(separator)
         for text in texts:
             number += 1
-            yield in_memory(f"{name}:{number}", text.strip("\n"))
+            yield in_memory(f"{path.stem}:{number}", text.strip("\n"))
     if rest.strip():
-        yield in_memory(f"{name}:{number + 1}", rest.strip("\n"))
+        yield in_memory(f"{path.stem}:{number + 1}", rest.strip("\n"))
 
 
-def _suffix(path: Path) -> str:
-    """'.jsonl' of a.jsonl and of a.jsonl.gz."""
+def suffix_of(path: Path) -> str:
+    """Returns '.jsonl' for a.jsonl and for a.jsonl.gz."""
     suffix = path.suffix.lower()
     return Path(path.stem).suffix.lower() if suffix in COMPRESSIONS else suffix
 

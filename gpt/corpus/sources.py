@@ -2,8 +2,6 @@
 
 The functions here make one of files: a single text, a list of names, stories, tables, or the user's
 own file or folder. At most one document is in memory, besides lists of names and of files.
-
-Not here: getting the files (downloads.py), reading them (readers.py), splitting (splitting.py).
 """
 
 import fnmatch
@@ -11,18 +9,12 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from gpt.corpus.readers import (
-    Document,
-    in_memory,
-    is_table,
-    is_text,
-    read_documents,
-    read_separated,
-    read_text,
-)
+from gpt.corpus import readers
+from gpt.corpus.readers import Document, in_memory, read_documents, read_separated, read_text
 from gpt.errors import DataError, unreadable
 from gpt.files import sha256_of, sha256_of_all
 
@@ -73,8 +65,7 @@ def stories(paths: list[Path], sha256: str) -> Source:
     """Returns the stories of TinyStories, which <|endoftext|> separates."""
 
     def documents() -> Iterator[Document]:
-        for path in paths:
-            yield from read_separated(path, "<|endoftext|>", path.stem)
+        return chain.from_iterable(read_separated(path, "<|endoftext|>") for path in paths)
 
     return Source(None, documents, {"sha256": sha256})
 
@@ -83,8 +74,7 @@ def tables(paths: list[Path], sha256: str) -> Source:
     """Returns the rows of tables, whose text is in the column `text`."""
 
     def documents() -> Iterator[Document]:
-        for path in paths:
-            yield from read_documents(path, path.stem, "text")
+        return chain.from_iterable(read_documents(path, path.stem, "text") for path in paths)
 
     return Source(None, documents, {"sha256": sha256, "shards": len(paths)})
 
@@ -126,8 +116,9 @@ def own_text(
         for name, file in paths.items():
             yield from read_documents(file, name, column)
 
-    count = None if any(is_table(file) for file in paths.values()) else len(paths)
-    return Source(count, documents, {"sha256": actual, **counts})
+    # Only reading tells how many documents a table has.
+    has_table = any(readers.suffix_of(file) in readers.TABLES for file in paths.values())
+    return Source(None if has_table else len(paths), documents, {"sha256": actual, **counts})
 
 
 def _files_below(folder: Path, pattern: str) -> tuple[dict[str, Path], int]:
@@ -143,12 +134,10 @@ def _files_below(folder: Path, pattern: str) -> tuple[dict[str, Path], int]:
     for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths += [Path(parent, name) for name in names if not name.startswith(".")]
-    matches: dict[str, Path] = {}
-    for path in sorted(paths):
-        if pattern != "*" or is_text(path):
-            name = _name(path, folder)
-            if fnmatch.fnmatchcase(name, pattern):
-                matches[name] = path
+    known = (*readers.PLAIN_SUFFIXES, *readers.TABLES)
+    texts = [path for path in sorted(paths) if pattern != "*" or readers.suffix_of(path) in known]
+    named = {_name(path, folder): path for path in texts}
+    matches = {name: path for name, path in named.items() if fnmatch.fnmatchcase(name, pattern)}
     return matches, len(paths) - len(matches)
 
 

@@ -1,9 +1,5 @@
 """Splitting: sources become a corpus of training, validation and test documents.
 
-    write_corpus     one or several sources -> data/corpus
-    split_corpus     one source: first a plan of what is used and which documents are held out
-                     (plan_split), then write_by_document or write_contiguous
-
 If documents are left out, cut or counted, planning reads the source once; the plan keeps 16 bytes
 of each document, and nothing else here grows with the text.
 """
@@ -84,7 +80,7 @@ def write_corpus(
     with CorpusWriter(folder) as writer:
         for name, source in sources.items():
             if mixed:
-                writer.begin(name)
+                writer.corpus = name
                 source = with_prefix(name, source)
             results.append(split_corpus(source, writer, **options))
         metadata: dict[str, Any] = {

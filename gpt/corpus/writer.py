@@ -18,7 +18,8 @@ CHUNK_CHARACTERS = 2**18  # of at most four bytes each in UTF-8, so a chunk is a
 class CorpusWriter:
     """Writes a corpus chunk by chunk; memory does not grow with it.
 
-    The manifest comes last, so that a folder with corpus.json is a complete corpus.
+    The manifest comes last, so that a folder with corpus.json is a complete corpus. What follows a
+    change of `corpus`, the name of a source, goes into shards of its own.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -26,17 +27,13 @@ class CorpusWriter:
         for old in folder.glob("*.jsonl"):
             old.unlink()
         self.folder = folder
-        self._corpus = ""
+        self.corpus = ""
         self._splits = {split: _SplitWriter(folder, split) for split in SPLITS}
-
-    def begin(self, corpus: str) -> None:
-        """Starts the source `corpus`: what follows goes into shards of its own."""
-        self._corpus = corpus
 
     def write(self, split: str, doc: str, text: str) -> None:
         """Appends `text` to the document `doc` of `split`; a document's chunks are consecutive."""
         for start in range(0, len(text), CHUNK_CHARACTERS):
-            self._splits[split].write(doc, text[start : start + CHUNK_CHARACTERS], self._corpus)
+            self._splits[split].write(doc, text[start : start + CHUNK_CHARACTERS], self.corpus)
 
     def add_information(self, split: str, bits: float) -> None:
         """Adds -log2 P(text) of a document of `split` whose distribution is known."""

@@ -1,15 +1,11 @@
-"""The interface of every tokenizer.
-
-    CharTokenizer   one id per character of the corpus, sorted (65 on Shakespeare)     char.py
-    ByteTokenizer   one id per byte of UTF-8; encodes every text                       byte_level.py
-    BPETokenizer    bytes, and the merges that byte pair encoding learned              byte_level.py
-    GPT2Tokenizer   BPE with GPT-2's 50,257 ids                                        byte_level.py
+"""The interface of every tokenizer: char.py and byte_level.py have them.
 
 Encoding is lossless: decode(encode(text)) == text. If a corpus has more than one document, one more
 id, `bos`, precedes each document and ends the split. It is not a character: no text encodes to it
 (`<|endoftext|>` is thirteen characters like any others), and it decodes to nothing.
 """
 
+import codecs
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -22,14 +18,20 @@ from gpt.types import Ids
 FORMAT = 1  # of tokenizer.json, see file.py
 
 
-class StreamingDecoder(Protocol):
-    """Decodes one id at a time."""
+class StreamingDecoder:
+    """Decodes one id at a time; `tokens` are the UTF-8 bytes of each id."""
+
+    def __init__(self, tokens: list[bytes]) -> None:
+        self._tokens = tokens
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, token: int) -> str:
         """Returns the characters that `token` completes, possibly none."""
+        return self._decoder.decode(self._tokens[token])
 
     def flush(self) -> str:
         """Returns U+FFFD for an incomplete character, as `decode` does, or nothing."""
+        return self._decoder.decode(b"", final=True)
 
 
 class Tokenizer(Protocol):

@@ -3,7 +3,6 @@
 Uses vocabularies only; bpe_training.py learns one from text, gpt2_vocab.py reads GPT-2's.
 """
 
-import codecs
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -55,7 +54,7 @@ class _ByteTokenTable:
         return b"".join([self._tokens[token] for token in checked]).decode(errors="replace")
 
     def streaming_decoder(self) -> StreamingDecoder:
-        return _ByteStream(self._tokens)
+        return StreamingDecoder(self._tokens)
 
     def token_bytes(self) -> NDArray[np.int64]:
         return np.array([len(token) for token in self._tokens], dtype=np.int64)
@@ -72,10 +71,6 @@ class ByteTokenizer(_ByteTokenTable):
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[Ids]:
         return [self.encode(text) for text in texts]
-
-    def decode(self, ids: Ids | list[int]) -> str:
-        checked = checked_ids(ids, self.vocab_size)
-        return checked[checked < 256].astype(np.uint8).tobytes().decode(errors="replace")
 
     def spec(self) -> dict[str, Any]:
         return {"format": FORMAT, "kind": "byte", "has_bos": self.bos is not None}
@@ -136,7 +131,7 @@ class BPETokenizer(_ByteTokenTable):
     def spec(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
-            "kind": "bpe",
+            "kind": self.kind,
             "pattern": self.pattern,
             "tokens": [token.decode("latin-1") for token in self._ranks],
             "has_bos": self.bos is not None,
@@ -154,18 +149,4 @@ class GPT2Tokenizer(BPETokenizer):
             self.bos = None
 
     def spec(self) -> dict[str, Any]:
-        spec = super().spec() | {"kind": "gpt2"}
-        del spec["pattern"]
-        return spec
-
-
-class _ByteStream:
-    def __init__(self, tokens: list[bytes]) -> None:
-        self._tokens = tokens
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def feed(self, token: int) -> str:
-        return self._decoder.decode(self._tokens[token])
-
-    def flush(self) -> str:
-        return self._decoder.decode(b"", final=True)
+        return {key: value for key, value in super().spec().items() if key != "pattern"}

@@ -69,7 +69,7 @@ class CharTokenizer:
         return self._code_points[checked].tobytes().decode("utf-32-le")
 
     def streaming_decoder(self) -> StreamingDecoder:
-        return _CharStream(self)
+        return StreamingDecoder([*map(str.encode, self.characters), b""])
 
     def token_bytes(self) -> NDArray[np.int64]:
         sizes = [len(c.encode()) for c in self.characters]
@@ -82,17 +82,6 @@ class CharTokenizer:
             "characters": self.characters,
             "has_bos": self.bos is not None,
         }
-
-
-class _CharStream:
-    def __init__(self, tokenizer: CharTokenizer) -> None:
-        self._texts = list(tokenizer.characters) + [""] * (tokenizer.bos is not None)
-
-    def feed(self, token: int) -> str:
-        return self._texts[token]
-
-    def flush(self) -> str:
-        return ""
 
 
 def distinct_characters(texts: Iterable[str]) -> str:

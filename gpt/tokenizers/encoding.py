@@ -29,7 +29,6 @@ from gpt.types import Ids
 FORMAT = 1
 BATCH_CHARACTERS = 2**20  # encoded at once, for each thread
 COUNT_IDS = 2**16  # counted at once: NumPy casts them to eight bytes each, which should stay cached
-READ_IDS = 2**24  # read at once from a file that was encoded ahead
 
 MEASURED_BYTES = 2**23  # enough to compare two tokenizers
 # In training, below which the embedding of an id stays little more than noise.
@@ -87,7 +86,8 @@ def encode_corpus(
         encoded = job.encoded_ahead(ahead_folder, tokenizer)
         if encoded.exists():
             shutil.move(encoded, path)
-            num_ids = sum(map(len, _counted(_read_ids(path), counts[job.split])))
+            ids = np.load(path, mmap_mode="r", allow_pickle=False)
+            num_ids = sum(map(len, _counted([ids], counts[job.split])))
             progress(num_ids)
         else:
             arrays = _counted(prefetch(encode_shard(job, tokenizer)), counts[job.split])
@@ -96,11 +96,8 @@ def encode_corpus(
         entry = {"file": job.file, "tokens": num_ids, "sha256": sha256_of(path)}
         files[job.split].append(source | entry)
     splits = {split: _split_manifest(files[split], manifest["splits"][split]) for split in SPLITS}
-    weights = {"weights": manifest["weights"]} if "weights" in manifest else {}
-    write_json(
-        tokens / "tokens.json",
-        {"format": FORMAT, "corpus": manifest["corpus"], "splits": splits, **weights},
-    )
+    description = {key: manifest[key] for key in ("corpus", "weights") if key in manifest}
+    write_json(tokens / "tokens.json", {"format": FORMAT, **description, "splits": splits})
     return splits, counts["train"]
 
 
@@ -204,12 +201,6 @@ def rare_ids_warning(train_counts: NDArray[np.int64]) -> str:
         "split, too rarely to be learned; use more text, or tokenizer.kind=bpe and "
         f"tokenizer.vocab_size={max(512, 2 ** frequent.bit_length() // 2)}"
     )
-
-
-def _read_ids(path: Path) -> Iterator[Ids]:
-    ids = np.load(path, mmap_mode="r", allow_pickle=False)
-    for start in range(0, len(ids), READ_IDS):
-        yield ids[start : start + READ_IDS]
 
 
 def _counted(arrays: Iterable[Ids], counts: NDArray[np.int64]) -> Iterator[Ids]:

@@ -64,10 +64,6 @@ _SPEC: TypeAdapter[_Spec | _WordSpec] = TypeAdapter(
 )
 
 
-class _InvalidSpec(Exception):
-    """A file of the right form that does not describe a tokenizer."""
-
-
 def load_tokenizer(path: Path) -> Tokenizer:
     """Reads a tokenizer.json. Raises TokenizerError if it is missing or damaged."""
     try:
@@ -86,26 +82,27 @@ def load_tokenizer(path: Path) -> Tokenizer:
         ) from None
     except ValidationError as error:
         raise TokenizerError(f"{path}: not a tokenizer file ({first_line(error)})") from None
-    except _InvalidSpec as error:
+    except ValueError as error:
         raise TokenizerError(f"{path}: not a tokenizer file ({error})") from None
 
 
 def _tokenizer_of(spec: _Spec) -> Tokenizer:
+    """Raises ValueError for a spec of the right form that does not describe a tokenizer."""
     if isinstance(spec, _ByteSpec):
         return ByteTokenizer(has_bos=spec.has_bos)
     if isinstance(spec, _CharSpec):
         if len(set(spec.characters)) != len(spec.characters):
-            raise _InvalidSpec("a character occurs twice")
+            raise ValueError("a character occurs twice")
         return CharTokenizer(spec.characters, has_bos=spec.has_bos)
     try:
         tokens = [token.encode("latin-1") for token in spec.tokens]
     except UnicodeEncodeError as error:
-        raise _InvalidSpec(f"a token has a character above U+00FF: {error.object[:20]!r}") from None
+        raise ValueError(f"a token has a character above U+00FF: {error.object[:20]!r}") from None
     known = set(tokens)
     if len(known) != len(tokens) or b"" in known:
-        raise _InvalidSpec("a token is empty or occurs twice")
+        raise ValueError("a token is empty or occurs twice")
     if any(bytes([byte]) not in known for byte in range(256)):
-        raise _InvalidSpec("not every byte is a token, so some texts have no ids")
+        raise ValueError("not every byte is a token, so some texts have no ids")
     if isinstance(spec, _GPT2Spec):
         return GPT2Tokenizer(tokens, has_bos=spec.has_bos)
     return BPETokenizer(tokens, spec.pattern, has_bos=spec.has_bos)

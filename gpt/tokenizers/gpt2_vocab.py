@@ -18,9 +18,8 @@ GPT2_VOCAB = Download(
 
 
 def find_gpt2_vocab(folders: Iterable[Path], mirror: str | None) -> bytes | None:
-    """Reads vocab.bpe from tiktoken's cache `folders` or a local mirror; None if none holds it."""
-    local_mirror = [Path(mirror) / "tiktoken"] if mirror and "://" not in mirror else []
-    for folder in [*folders, *local_mirror]:
+    """Reads vocab.bpe from tiktoken's cache `folders` or `mirror`; None if none holds it."""
+    for folder in [*folders, *([Path(mirror) / "tiktoken"] if mirror else [])]:
         try:
             content = (folder / GPT2_FILE).read_bytes()
         except OSError:
@@ -32,8 +31,7 @@ def find_gpt2_vocab(folders: Iterable[Path], mirror: str | None) -> bytes | None
 
 def load_gpt2_vocab(folders: Iterable[Path], cache: Path, mirror: str | None) -> bytes:
     """Finds vocab.bpe or downloads it to `cache`. Raises TokenizerError if that fails."""
-    content = find_gpt2_vocab(folders, mirror)
-    if content is not None:
+    if content := find_gpt2_vocab(folders, mirror):
         return content
     try:
         return fetch(GPT2_VOCAB, cache, mirror).read_bytes()

@@ -191,7 +191,7 @@ def test_separated_documents_come_whole_however_they_are_read(
         patch.setattr(readers, "READ_BYTES", size)
         path = Path(folder, "a.txt")
         path.write_text("\n<|end|>\n".join(stories) + "\n<|end|>\n", encoding="utf-8")
-        documents = readers.read_separated(path, "<|end|>", "a")
+        documents = readers.read_separated(path, "<|end|>")
         expected = path.read_text(encoding="utf-8").split("<|end|>")[:-1]
         assert ["".join(story.chunks()) for story in documents] == [s.strip("\n") for s in expected]
 
