@@ -30,9 +30,9 @@ class Line:
     """A line of the table: a group, and how it compares with the first one."""
 
     group: Group
-    changes: str
-    verdict: Verdict | None
-    multiplier: float | None
+    changes: str = ""
+    verdict: Verdict | None = None
+    multiplier: float | None = None
 
 
 def groups_of(experiments: list[Experiment]) -> list[Group]:
@@ -65,11 +65,10 @@ def table_of(experiments: list[Experiment]) -> list[Line]:
     """One line per setting; the first is the base of the comparison. Raises ParamsError."""
     base, *candidates = groups_of(experiments)
     setting = base.runs[0].setting()
-    lines = [Line(base, "", None, None)]
+    lines = [Line(base)]
     for group in candidates:
-        changed = {
-            key: value for key, value in group.runs[0].setting().items() if value != setting[key]
-        }
+        theirs = group.runs[0].setting()
+        changed = {key: value for key, value in theirs.items() if value != setting[key]}
         if "data.corpus" in changed:
             raise ParamsError(
                 f"{group.runs[0].name}: its corpus is {changed['data.corpus']}, that of "
@@ -105,7 +104,7 @@ def text_of(lines: list[Line]) -> str:
         if line.changes:
             text[i] += f"  ({line.changes})"
     text += ["", "compute: times less than the first needs, for the lowest loss that both reach"]
-    if any(line.verdict is not None and line.verdict.word == "unknown" for line in lines):
+    if any(cells[-1] == "unknown" for cells in table):
         text.append(
             "unknown: a verdict takes two seeds or more, "
             "dvc exp run --queue -S seed=1,2,3 -S ... && dvc queue start"
@@ -114,18 +113,16 @@ def text_of(lines: list[Line]) -> str:
 
 
 def _cells(line: Line) -> list[str]:
-    verdict, scores = line.verdict, list(line.group.by_seed().values())
+    scores = list(line.group.by_seed().values())
     more = f" and {len(scores) - 1} more" if len(scores) > 1 else ""
-    return [
-        line.group.runs[0].name + more,
-        str(len(scores)),
-        f"{statistics.fmean(scores):.4f}",
-        f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else "",
-        "" if verdict is None else f"{verdict.difference:+.4f}",
-        "" if verdict is None or verdict.p is None else f"{verdict.p:.3f} {verdict.test}",
-        "" if line.multiplier is None else f"{line.multiplier:.2f}x",
-        "base" if verdict is None else verdict.word,
-    ]
+    stdev = f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
+    name = line.group.runs[0].name + more
+    cells = [name, str(len(scores)), f"{statistics.fmean(scores):.4f}", stdev]
+    if line.verdict is None:
+        return [*cells, "", "", "", "base"]
+    p = "" if line.verdict.p is None else f"{line.verdict.p:.3f} {line.verdict.test}"
+    multiplier = "" if line.multiplier is None else f"{line.multiplier:.2f}x"
+    return [*cells, f"{line.verdict.difference:+.4f}", p, multiplier, line.verdict.word]
 
 
 @app.command("compare")

@@ -1,7 +1,9 @@
 """gpt compare: experiments by setting, with verdicts from their seeds."""
 
 import json
+import os
 import subprocess
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from typer.testing import CliRunner
 
 from commands.cli import app
 from commands.compare import experiments_of, table_of, text_of
+
+SECONDS = count(1_800_000_000)
 
 
 @pytest.fixture
@@ -25,8 +29,10 @@ def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialRepository:
 
 def git(*arguments: str) -> str:
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    # Experiments are listed in the order of their commits, which may fall into one second.
+    env = os.environ | {"GIT_COMMITTER_DATE": f"{next(SECONDS)} +0000"}
     done = subprocess.run(
-        ["git", *identity, *arguments], check=True, capture_output=True, text=True
+        ["git", *identity, *arguments], check=True, capture_output=True, text=True, env=env
     )
     return done.stdout.strip()
 
