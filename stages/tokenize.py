@@ -14,9 +14,9 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from gpt.corpus.manifest import SPLITS, read_chunks, read_manifest
+from gpt.corpus.manifest import SPLITS, read_chunks
 from gpt.errors import GptError, ParamsError
-from gpt.files import write_json
+from gpt.files import read_json, write_json
 from gpt.tokenizers.base import Tokenizer
 from gpt.tokenizers.bpe_training import train_bpe
 from gpt.tokenizers.byte_level import BPETokenizer, ByteTokenizer, GPT2Tokenizer
@@ -46,7 +46,7 @@ from stages.params import (
 
 def make_tokenizer(options: TokenizerParams) -> Tokenizer:
     """Builds the tokenizer: `char` from the whole corpus, as peers do, `bpe` from "train" alone."""
-    has_bos = read_manifest(CORPUS)["documents"] > 1
+    has_bos = read_json(CORPUS / "corpus.json")["documents"] > 1
     match options.kind:
         case "byte":
             return ByteTokenizer(has_bos=has_bos)

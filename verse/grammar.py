@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import Any, NamedTuple
 
 from verse.lexicon import LEXICON
@@ -101,8 +101,6 @@ _Entry = tuple[str, tuple[int, ...], int]  # option key, end positions, mass wit
 
 class _Terminal:
     """A symbol for words, as entries; some are offered in some contexts only."""
-
-    __slots__ = ("_entries", "_offered", "needs", "symbol")
 
     def __init__(self, symbol: str) -> None:
         self.symbol = symbol
@@ -264,9 +262,7 @@ class Grammar:
         if symbol not in self._needs:
             needs = _NOTHING
             for _, symbols in self._rules[symbol]:
-                for child in symbols:
-                    if child == "/":
-                        break
+                for child in takewhile(lambda child: child != "/", symbols):
                     needs |= self._symbol_needs(child)
             self._needs[symbol] = needs
         return self._needs[symbol]

@@ -65,12 +65,8 @@ class Reader:
         if token not in class_of and self.position and self._text[self.position - 1] == "\n":
             token = token.lower()
         index = options.index
-        matches = [index[token]] if token in index else []
-        if token in class_of:
-            for key in (class_of[token].key, ANY_WORD):
-                if key in index:
-                    matches.append(index[key])
-        return matches
+        keys = [token, class_of[token].key, ANY_WORD] if token in class_of else [token]
+        return [index[key] for key in keys if key in index]
 
     def say(self, text: str) -> None:
         if not self._text.startswith(text, self.position):

@@ -40,11 +40,6 @@ class Shard:
     corpus: str = ""
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Reads corpus.json, which only a complete corpus has. Raises DataError without it."""
-    return read_json(folder / "corpus.json")
-
-
 def split_entry(manifest: Path, split: str) -> dict[str, Any]:
     """Returns what a manifest states of a split, its sha256 included. Raises DataError."""
     splits = read_json(manifest).get("splits")

@@ -6,10 +6,8 @@
 
 The vocabulary starts with the 256 bytes. The most frequent pair of neighbouring ids becomes a new
 id, then the next one, until the vocabulary is full (Sennrich et al. 2016, on bytes as in GPT-2).
-Text is first split into pre-tokens, roughly words, and no token crosses from one to the next.
-
-It keeps all pre-tokens in memory. The pipeline trains with rustbpe, which learns the same merges (a
-test compares them), and encodes with tiktoken.
+Text is first split into pre-tokens, roughly words, and no token crosses from one to the next. The
+pipeline trains with rustbpe, which learns the same merges, and encodes with tiktoken.
 """
 
 from collections import Counter, defaultdict

@@ -1,8 +1,5 @@
 """Encoding a corpus: shards of text in, .npy files of ids and their manifest tokens.json out.
 
-    encode_corpus    all shards, for the stage
-    encode_ahead     every n-th shard, on other machines before the stage, which then takes them
-
 Streams: memory does not grow with the corpus. Not here: which tokenizer (stages/tokenize.py).
 """
 
@@ -19,9 +16,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt.corpus.manifest import SPLITS, Shard, read_manifest, read_shard, shards_of
+from gpt.corpus.manifest import SPLITS, Shard, read_shard, shards_of
 from gpt.corpus.parallel import cores, prefetch
-from gpt.files import sha256_of, write_json
+from gpt.files import read_json, sha256_of, write_json
 from gpt.tokenizers.base import Tokenizer
 from gpt.tokenizers.chunking import rechunk
 from gpt.types import Ids
@@ -74,7 +71,7 @@ def encode_corpus(
     Returns what tokens.json says of each split, and how often each id occurs in the training split,
     (vocab_size,).
     """
-    manifest = read_manifest(corpus)
+    manifest = read_json(corpus / "corpus.json")
     tokens.mkdir(parents=True, exist_ok=True)
     for old in tokens.glob("*.npy"):
         old.unlink()

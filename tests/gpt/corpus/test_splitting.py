@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from small_corpus import joined, source_of, written
 
 from gpt.corpus import sources, splitting
-from gpt.corpus.manifest import SPLITS, read_manifest
+from gpt.corpus.manifest import SPLITS
 from gpt.corpus.readers import Document
 from gpt.corpus.sources import Source
 from gpt.corpus.splitting import Filters
 from gpt.corpus.writer import CorpusWriter
 from gpt.errors import DataError
+from gpt.files import read_json
 
 
 def table(path: Path, rows: list[str], column: str = "text") -> None:
@@ -138,7 +139,8 @@ def test_a_byte_limit_gives_the_longest_beginning_of_whole_characters(
 
 def test_a_byte_limit_bounds_the_bytes_of_the_corpus(tmp_path: Path) -> None:
     written(tmp_path, source_of(*["é" * 50] * 40), max_bytes=1001)
-    assert sum(entry["bytes"] for entry in read_manifest(tmp_path)["splits"].values()) == 1000
+    splits = read_json(tmp_path / "corpus.json")["splits"]
+    assert sum(entry["bytes"] for entry in splits.values()) == 1000
 
 
 def test_what_a_filter_leaves_out_is_counted_by_its_reason(tmp_path: Path) -> None:
@@ -146,7 +148,7 @@ def test_what_a_filter_leaves_out_is_counted_by_its_reason(tmp_path: Path) -> No
     chunks = written(tmp_path, source_of(*texts), val_fraction=0.34, drop_duplicates=True)
     kept = sorted(text for split in SPLITS for _, text in chunks[split])
     assert kept == sorted(["a", "bb", "ccc", "dddd", "é€"])
-    manifest = read_manifest(tmp_path)
+    manifest = read_json(tmp_path / "corpus.json")
     assert manifest["left_out"] == {"empty": 1, "duplicate": 2}
     assert manifest["documents"] == 5
 
@@ -154,7 +156,7 @@ def test_what_a_filter_leaves_out_is_counted_by_its_reason(tmp_path: Path) -> No
 def test_without_a_filter_only_empty_documents_are_left_out(tmp_path: Path) -> None:
     for count in (2, 20):
         written(tmp_path, source_of("", *(f"text {n}" for n in range(count))))
-        manifest = read_manifest(tmp_path)
+        manifest = read_json(tmp_path / "corpus.json")
         assert (manifest["left_out"], manifest["documents"]) == ({"empty": 1}, count)
 
 
@@ -177,7 +179,7 @@ def test_duplicates_are_found_across_the_digests_that_are_merged_later(
 
 def test_duplicates_are_gone_before_the_split(tmp_path: Path) -> None:
     written(tmp_path, source_of(*(f"text {n % 50}" for n in range(200))), drop_duplicates=True)
-    splits = read_manifest(tmp_path)["splits"]
+    splits = read_json(tmp_path / "corpus.json")["splits"]
     assert [splits[split]["documents"] for split in SPLITS] == [45, 5, 0]
     assert splits["val"]["documents_also_in_train"] == 0
 

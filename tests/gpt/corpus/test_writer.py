@@ -8,11 +8,12 @@ import pytest
 from small_corpus import joined, source_of, written
 
 from gpt.corpus import sources
-from gpt.corpus.manifest import SPLITS, read_chunks, read_manifest
+from gpt.corpus.manifest import SPLITS, read_chunks
 from gpt.corpus.readers import Document
 from gpt.corpus.sources import Source
 from gpt.corpus.writer import CorpusWriter
 from gpt.errors import DataError
+from gpt.files import read_json
 
 
 @pytest.mark.fault(17)
@@ -84,5 +85,5 @@ def test_information_adds_up_over_the_documents_of_a_split(tmp_path: Path) -> No
             yield Document(str(n), lambda: iter(["text"]), information_bits=float(2**n))
 
     chunks = written(tmp_path, Source(20, documents))
-    for split, entry in read_manifest(tmp_path)["splits"].items():
+    for split, entry in read_json(tmp_path / "corpus.json")["splits"].items():
         assert entry.get("information_bits", 0) == sum(2 ** int(doc) for doc, _ in chunks[split])
