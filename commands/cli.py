@@ -14,6 +14,7 @@ COMMANDS = {  # name: (module that has it in its `app`, help)
     "ui": ("commands.runs", "Open MLflow's pages: one run per experiment, missing ones added."),
     "compare": ("commands.compare", "Which experiment is better, beyond the noise of seeds."),
     "plan": ("commands.plan", "What a training takes, before it starts."),
+    "sample": ("commands.sample", "Print text as the model generates it."),
     "scaling": ("commands.scaling", "How the loss falls as models grow."),
     "promote": ("commands.promote", "Make an experiment MLflow's champion, if it is better."),
     "report": ("commands.report", "Write one page of the present result: report.html."),

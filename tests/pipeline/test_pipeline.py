@@ -128,16 +128,19 @@ def test_metrics_plots_and_experiments_can_be_shown(built: Clone) -> None:
     assert "Loss while training" in page
 
 
-def test_sampling_by_hand_prints_the_text_and_touches_no_file(built: Clone) -> None:
+def test_gpt_sample_prints_the_text_and_touches_no_file(built: Clone) -> None:
     words = ["--prompt", "The sea", "--max-new-tokens", "20", "--num-samples", "2"]
-    first, second = (built.run(sys.executable, "-m", "stages.sample", *words) for _ in range(2))
+    command = (sys.executable, "-m", "commands.cli", "sample", *words)
+    first, second = (built.run(*command) for _ in range(2))
     assert first.startswith("The sea") and len(first) > 40
     assert first == second
     assert built.git("status", "--porcelain") == ""
 
 
-def test_sampling_by_hand_refuses_an_impossible_option_in_one_line(built: Clone) -> None:
-    output = built.run(sys.executable, "-m", "stages.sample", "--temperature", "-1", check=False)
+def test_gpt_sample_refuses_an_impossible_option_in_one_line(built: Clone) -> None:
+    output = built.run(
+        sys.executable, "-m", "commands.cli", "sample", "--temperature", "-1", check=False
+    )
     assert built.code == 2
     assert output.count("\n") == 1 and "sample.temperature" in output
 

@@ -6,22 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 from small_training import SmallTraining
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
+from commands.sample import app as command
 from gpt.config import ModelConfig
 from gpt.decoding.beam_search import beam_search
 from gpt.generation import Sampling, beam_generate, generate
 from gpt.model import GPT
 from gpt.tokenizers.byte_level import ByteTokenizer
 from gpt.tokenizers.char import CharTokenizer
-from stages.sample import by_hand
 
 TOKENIZER = CharTokenizer("\nabc", has_bos=False)
-command = typer.Typer()
-command.command()(by_hand)
 ARCHITECTURES = ["original", "gpt2", "modern"]
 
 
