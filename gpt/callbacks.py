@@ -62,8 +62,8 @@ class TrainingCurve(Callback):
     def on_step_end(self, trainer: Trainer, stats: StepStats) -> None:
         self.loss_sum += stats.loss
         self.norm_sum += stats.grad_norm
-        self.clipped += 0 < trainer.config.grad_clip < stats.grad_norm
         config, step = trainer.config, trainer.progress.step
+        self.clipped += 0 < config.grad_clip < stats.grad_norm
         every = max(1, config.steps // CURVE_POINTS)
         if step % every == 0:
             learning_rate = lr_multiplier(step - 1, config) * config.learning_rate

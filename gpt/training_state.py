@@ -188,7 +188,7 @@ def run_config_of(
     tokens: dict[str, Any],
     tokenizer_file: Path,
     code: Iterable[Path],
-    pretrained: Path | None = None,
+    pretrained: Path | None,
 ) -> RunConfig:
     """What the weights of `trainer` will depend on; `tokens` is their manifest, tokens.json."""
     hashes = {split: metadata["sha256"] for split, metadata in tokens["splits"].items()}
