@@ -1,8 +1,7 @@
 """Stage `train`: train the GPT and keep its best weights.  python -m stages.train
 
 Reads data/tokens and the params `preset`, `model`, `train`, `seed`. Writes data/model,
-metrics/train.json and metrics/curves/train.csv. Killed and started again, it resumes to the same
-bits from its states under .cache/train of the main repository, which it removes at the end.
+metrics/train.json and metrics/curves/train.csv. Killed and started again, it resumes bit for bit.
 """
 
 import math
@@ -94,8 +93,7 @@ def build_trainer(
     tokens = batches.manifest(TOKENS)
     train_ids = batches.open_tokens(TOKENS, "train", vocab_size)
     val_ids = batches.open_tokens(TOKENS, "val", vocab_size)
-    sources = batches.weighted_sources(tokens)
-    shape = block_size, params.seed, tokenizer.bos
+    sources, shape = batches.weighted_sources(tokens), (block_size, params.seed, tokenizer.bos)
     train_batches = batches.make_batches(train_ids, sources, config, *shape)
     evaluated = {"tokens": config.eval_tokens, "batch_size": config.batch_size}
     val_batches = batches.val_batches(val_ids, block_size=block_size, **evaluated)

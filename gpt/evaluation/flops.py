@@ -23,6 +23,7 @@ def flops_per_token(model: ModelConfig, vocab_size: int) -> int:
 
 
 def tokens_per_step(model: ModelConfig, train: TrainConfig) -> int:
+    """Tokens of one update, over all micro-steps and processes."""
     return train.batch_size * train.gradient_accumulation * model.block_size
 
 
