@@ -15,26 +15,25 @@ BLOCK = 6
 
 
 def sample_counts(
-    theirs: Any, count: int = 2000, logits_v: Tensor = LOGITS, **changes: Any
+    theirs: Any,
+    count: int = 2000,
+    logits_v: Tensor = LOGITS,
+    hint: str = "choose fails at options that it should take",
+    **changes: Any,
 ) -> Counter[int]:
-    """Counts how often each id was chosen in `count` calls."""
-    settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | changes
-    generator = torch.Generator().manual_seed(5)
-    return Counter(
-        int(theirs.choose(logits_v.clone(), generator=generator, **settings)) for _ in range(count)
-    )
-
-
-def counts_or_hint(theirs: Any, hint: str, **changes: Any) -> Counter[int]:
-    """`sample_counts`, with `hint` for an error in PyTorch."""
+    """Counts how often each id was chosen in `count` calls; `hint` is for an error in PyTorch."""
+    options = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | changes
+    rng = torch.Generator().manual_seed(5)
     with hint_on(hint, RuntimeError, IndexError, ZeroDivisionError, ValueError):
-        return sample_counts(theirs, **changes)
+        return Counter(
+            int(theirs.choose(logits_v.clone(), generator=rng, **options)) for _ in range(count)
+        )
 
 
 @CHECKS.check("temperature 0 takes the most likely id")
 def greedy(theirs: Any) -> None:
     no_special_case = "temperature 0 is not a special case: dividing by it gives inf and nan"
-    counts = counts_or_hint(theirs, no_special_case, count=20, temperature=0.0)
+    counts = sample_counts(theirs, 20, hint=no_special_case, temperature=0.0)
     if set(counts) == {4}:
         raise Wrong("at temperature 0 the least likely id is taken, not the most likely")
     if set(counts) != {0}:
@@ -47,13 +46,13 @@ def likely(theirs: Any) -> None:
         "there are no probabilities to sample from: softmax makes them of logits, and top_k=0 and "
         "top_p=1 keep all of them"
     )
-    counts = counts_or_hint(theirs, no_probs)
+    counts = sample_counts(theirs, hint=no_probs)
     for token, prob in enumerate(LOGITS.softmax(-1).tolist()):
         frequency = counts[token] / 2000
         if abs(frequency - prob) <= 0.05:
             continue
         # Without top-p, which would cut after an id whose probability is 1 or more.
-        without_top_p = counts_or_hint(theirs, no_probs, top_p=1e9)
+        without_top_p = sample_counts(theirs, hint=no_probs, top_p=1e9)
         if max(without_top_p.values()) < 2 * min(without_top_p[token] for token in range(5)):
             raise Wrong(
                 "the softmax is on the wrong axis, or there is none: all five ids are equally "
@@ -65,7 +64,7 @@ def likely(theirs: Any) -> None:
             f"samples do not follow the probabilities: at temperature 1 id {token} should come "
             f"{prob:.0%} of the time, and came {frequency:.0%}; is there a softmax before sampling?"
         )
-    if counts_or_hint(theirs, no_probs, logits_v=LOGITS.flip(0)).most_common(1)[0][0] != 4:
+    if sample_counts(theirs, hint=no_probs, logits_v=LOGITS.flip(0)).most_common(1)[0][0] != 4:
         raise Wrong(
             "an index of the sorted list is taken for an id: of logits -2, -1, 0, 1, 2 the most "
             "likely is id 4, though it comes first when sorted"
@@ -103,10 +102,10 @@ def top_k(theirs: Any) -> None:
     # Not k = 1 first: if that keeps no id, there is only an error to report.
     for k in (2, 3, 1):
         empty = f"top-k is off by one: top_k={k} keeps no id to sample"
-        kept = set(counts_or_hint(theirs, empty, top_k=k, temperature=2.0))
+        kept = set(sample_counts(theirs, hint=empty, top_k=k, temperature=2.0))
         if kept == set(range(k)):
             continue
-        without_top_p = counts_or_hint(theirs, empty, top_k=k, top_p=1e9, temperature=2.0)
+        without_top_p = sample_counts(theirs, hint=empty, top_k=k, top_p=1e9, temperature=2.0)
         if set(without_top_p) == set(range(k)):
             raise Wrong(
                 f"top-p drops the id that reaches p: top_k={k} with top_p=1, which should keep "
@@ -121,7 +120,7 @@ def top_k(theirs: Any) -> None:
             hint = "top-k keeps the least likely"
         raise Wrong(f"{hint}: top_k={k} kept ids {sorted(kept)}, and should {list(range(k))}")
     above = "a top_k above the vocabulary should keep all of it: there are 5 ids, and top_k=99"
-    if set(counts_or_hint(theirs, above, top_k=99, temperature=5.0)) != set(range(5)):
+    if set(sample_counts(theirs, hint=above, top_k=99, temperature=5.0)) != set(range(5)):
         raise Wrong(above)
 
 
@@ -130,7 +129,7 @@ def top_p(theirs: Any) -> None:
     # Probabilities 0.64, 0.23, 0.09, 0.03, 0.01.
     for p, count in ((0.7, 2), (0.9, 3), (0.5, 1)):
         empty = f"top-p drops the id that reaches p: top_p={p} keeps no id to sample"
-        kept = set(counts_or_hint(theirs, empty, top_p=p))
+        kept = set(sample_counts(theirs, hint=empty, top_p=p))
         if kept != set(range(count)):
             hint = "top-p keeps the wrong ids"
             if kept == set(range(5)):
@@ -187,19 +186,18 @@ def continuation(ids: list[int], count: int) -> list[int]:
     return ids + [(ids[-1] + 1 + n) % 10 for n in range(count)]
 
 
-AXES = "v is the last axis, and t the one before"
 # Mistakes in taking the next id's logits from (b, t, v), where it should be [0, -1].
-LOGIT_MISTAKES: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
-    ("the logits of the first position are taken", lambda x_btv: x_btv[0, 0]),
-    (f"the wrong axis is indexed: {AXES}", lambda x_btv: x_btv[0, :, -1]),
-    (
-        f"the wrong axis is indexed: {AXES}",
+AXES = "v is the last axis, and t the one before"
+LOGIT_MISTAKES: dict[str, list[Callable[[Tensor], Tensor]]] = {
+    "the logits of the first position are taken": [lambda x_btv: x_btv[0, 0]],
+    f"the wrong axis is indexed: {AXES}": [
+        lambda x_btv: x_btv[0, :, -1],
         lambda x_btv: nn.functional.one_hot(x_btv[0].argmax(0)[-1], 10),
-    ),
-    (f"the softmax is on the wrong axis: {AXES}", lambda x_btv: x_btv.softmax(1)[0, -1]),
-    ("the largest logits of all positions are taken", lambda x_btv: x_btv[0].amax(0)),
-    ("the logits of all positions are added up", lambda x_btv: x_btv[0].sum(0)),
-)
+    ],
+    f"the softmax is on the wrong axis: {AXES}": [lambda x_btv: x_btv.softmax(1)[0, -1]],
+    "the largest logits of all positions are taken": [lambda x_btv: x_btv[0].amax(0)],
+    "the logits of all positions are added up": [lambda x_btv: x_btv[0].sum(0)],
+}
 
 
 def logit_mistake(theirs: Any) -> str:
@@ -208,14 +206,15 @@ def logit_mistake(theirs: Any) -> str:
     texts = [generate(theirs, Counting(), list(ids), 3, temperature=0.0) for ids in prompts]
     if texts == [continuation(ids, 3) for ids in prompts]:
         return "the logits do not reach the sampling unchanged: is a softmax applied twice?"
-    for hint, logits_of in LOGIT_MISTAKES:
-        expected = []
-        for prompt in prompts:
-            ids = list(prompt)
-            for _ in range(3):
-                ids.append(int(logits_of(Counting()(torch.tensor([ids]))).argmax()))
-            expected.append(ids)
-        if texts == expected:
+
+    def continued(prompt: list[int], logits_of: Callable[[Tensor], Tensor]) -> list[int]:
+        ids = list(prompt)
+        for _ in range(3):
+            ids.append(int(logits_of(Counting()(torch.tensor([ids]))).argmax()))
+        return ids
+
+    for hint, wrong in LOGIT_MISTAKES.items():
+        if any(texts == [continued(ids, logits_of) for ids in prompts] for logits_of in wrong):
             return f"{hint}; the last position predicts the next id"
     return "the wrong ids are chosen: the logits of the last position predict the next id"
 

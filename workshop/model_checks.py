@@ -1,7 +1,7 @@
 """The checks of `gpt workshop check 2`: model.py, property by property, against gpt/model.py."""
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from workshop import model_mistakes
 from workshop.checking import Checklist, Wrong, hint_on
 
 CHECKS = Checklist("model.py")
+Module = TypeVar("Module", bound=nn.Module)
 CONFIG = ModelConfig(n_layer=2, n_head=2, n_embd=16, block_size=12, init_std=0.02)
 VOCAB_SIZE = 65
 TOLERANCE = 1e-4
@@ -23,8 +24,8 @@ ALWAYS_DROPPED = (
 )
 
 
-def share_weights(mine: Any, reference: nn.Module) -> None:
-    """Sets the same fixed weights in both modules, by name, large enough for a mistake to show."""
+def same_weights(mine: Any, reference: Module) -> tuple[Any, Module]:
+    """Both modules with the same fixed weights, by name, large enough for a mistake to show."""
     module = type(mine).__name__
     # A tied matrix may have its other name first.
     named = mine.named_parameters(remove_duplicate=False)
@@ -37,8 +38,7 @@ def share_weights(mine: Any, reference: nn.Module) -> None:
             raise Wrong(f"{name} of your {module} is {shapes[name]}, not {tuple(parameter.shape)}")
         nn.init.normal_(parameter, 0.0, 0.4, generator=generator)
     mine.load_state_dict(reference.state_dict(), strict=False)
-    mine.eval()
-    reference.eval()
+    return mine.eval(), reference.eval()
 
 
 def forward(mine: Any, x: Tensor) -> Tensor:
@@ -58,9 +58,7 @@ def hidden_states() -> Tensor:
 
 
 def attentions(theirs: Any) -> tuple[Any, ours.CausalSelfAttention]:
-    mine, reference = theirs.CausalSelfAttention(CONFIG), ours.CausalSelfAttention(CONFIG)
-    share_weights(mine, reference)
-    return mine, reference
+    return same_weights(theirs.CausalSelfAttention(CONFIG), ours.CausalSelfAttention(CONFIG))
 
 
 def attention_mistake(theirs: Any, unknown: str) -> Wrong:
@@ -103,28 +101,25 @@ def future(theirs: Any) -> None:
             "it to attend to? A softmax over nothing but -inf is nan",
         )
     changed = [int(t) for t in ((before - after).abs().amax(-1)[0] > 1e-6).nonzero()[:, 0]]
+    first = min(changed, default=token)
+    unknown = f"when token {token} changed, positions {changed} did; all from it on should"
     if token not in changed:
-        raise attention_mistake(
-            theirs,
+        unknown = (
             f"position {token} does not attend to itself: it did not change when token {token} "
-            "did. Is the mask off by one?",
+            "did. Is the mask off by one?"
         )
-    if min(changed) == token - 1:
-        raise attention_mistake(
-            theirs,
-            f"the mask is off by one: position {token - 1} changed when token {token} did; it sees "
-            "one token ahead, the very one it is to predict",
+    elif first == token - 1:
+        unknown = (
+            f"the mask is off by one: position {first} changed when token {token} did; it sees "
+            "one token ahead, the very one it is to predict"
         )
-    if min(changed) < token:
-        raise attention_mistake(
-            theirs,
-            f"your attention sees the future: position {changed[0]} changed when token {token} "
-            "did; check the mask",
+    elif first < token:
+        unknown = (
+            f"your attention sees the future: position {first} changed when token {token} did; "
+            "check the mask"
         )
     if changed != list(range(token, 10)):
-        raise attention_mistake(
-            theirs, f"when token {token} changed, positions {changed} did; all from it on should"
-        )
+        raise attention_mistake(theirs, unknown)
 
 
 @CHECKS.check("the attention weights of a position sum to 1")
@@ -166,8 +161,7 @@ def scale(theirs: Any) -> None:
 @CHECKS.check("the MLP is up, GELU, down")
 @torch.no_grad()
 def mlp(theirs: Any) -> None:
-    mine, reference = theirs.MLP(CONFIG), ours.MLP(CONFIG, gelu)
-    share_weights(mine, reference)
+    mine, reference = same_weights(theirs.MLP(CONFIG), ours.MLP(CONFIG, gelu))
     x_btd = hidden_states()
     y_btd = forward(mine, x_btd.clone())
 
@@ -189,9 +183,7 @@ def mlp(theirs: Any) -> None:
 
 
 def blocks(theirs: Any) -> tuple[Any, ours.GPT2Block]:
-    mine, reference = theirs.Block(CONFIG), ours.GPT2Block(CONFIG)
-    share_weights(mine, reference)
-    return mine, reference
+    return same_weights(theirs.Block(CONFIG), ours.GPT2Block(CONFIG))
 
 
 @CHECKS.check("a block adds to the residual stream and does not replace it")
@@ -238,9 +230,7 @@ def block(theirs: Any) -> None:
 
 
 def gpts(theirs: Any) -> tuple[Any, ours.GPT]:
-    mine, reference = theirs.GPT(CONFIG, VOCAB_SIZE), ours.GPT(CONFIG, VOCAB_SIZE)
-    share_weights(mine, reference)
-    return mine, reference
+    return same_weights(theirs.GPT(CONFIG, VOCAB_SIZE), ours.GPT(CONFIG, VOCAB_SIZE))
 
 
 def some_ids(t: int = 12) -> Tensor:
@@ -268,17 +258,14 @@ def logits_shape(theirs: Any) -> None:
 
 @CHECKS.check("head and token embedding are one matrix")
 def tied(theirs: Any) -> None:
-    mine = theirs.GPT(CONFIG, VOCAB_SIZE)
-    reference = ours.GPT(CONFIG, VOCAB_SIZE)
+    mine, reference = theirs.GPT(CONFIG, VOCAB_SIZE), ours.GPT(CONFIG, VOCAB_SIZE)
     count = sum(parameter.numel() for parameter in mine.parameters())
-    heads = [
-        name
+    has_head = any(
+        tuple(parameter.shape) == (VOCAB_SIZE, CONFIG.n_embd) and "embedding" not in name
         for name, parameter in mine.named_parameters()
-        if tuple(parameter.shape) == (VOCAB_SIZE, CONFIG.n_embd) and "embedding" not in name
-    ]
+    )
     expected = sum(parameter.numel() for parameter in reference.parameters())
-    matrix = VOCAB_SIZE * CONFIG.n_embd
-    if count == expected + matrix or (count > expected and heads):
+    if count == expected + VOCAB_SIZE * CONFIG.n_embd or (count > expected and has_head):
         raise Wrong(
             f"the weights are not tied: your model has {count:,} parameters, {count - expected:,} "
             "more than the reference. The head is the matrix of token_embedding, without a bias"
@@ -373,14 +360,12 @@ def gradients(theirs: Any) -> None:
         try:
             loss.backward()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
-            if "inplace" in str(error):
-                raise Wrong(
-                    "the stream is changed in place, and its gradients need what it was: write "
-                    "x = x + branch(...), not x += branch(...)"
-                ) from error
             raise Wrong(
-                "nothing can be learned: the logits have no gradients to the weights; is there a "
-                "no_grad, a detach or an item in forward?"
+                "the stream is changed in place, and its gradients need what it was: write "
+                "x = x + branch(...), not x += branch(...)"
+                if "inplace" in str(error)
+                else "nothing can be learned: the logits have no gradients to the weights; is "
+                "there a no_grad, a detach or an item in forward?"
             ) from error
     parameters = dict(mine.named_parameters(remove_duplicate=False))
     for name, parameter in reference.named_parameters():

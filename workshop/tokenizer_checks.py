@@ -1,7 +1,7 @@
 """The checks of `gpt workshop check 1`: tokenizer.py."""
 
 from collections import Counter
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any
 
 from gpt.tokenizers import bpe_reference as bpe
@@ -141,10 +141,7 @@ def merges(theirs: Any) -> None:
     expected = bpe.train({SONG.encode(): 1}, 256 + 9)  # no other pair occurs twice
     learned = [tuple(pair) for pair in theirs.train_bpe(SONG, 256 + len(expected))]
     if learned != expected:
-        i = next(
-            (i for i, (a, b) in enumerate(zip(learned, expected, strict=False)) if a != b),
-            min(len(learned), len(expected)),
-        )
+        i = next(i for i, (a, b) in enumerate(zip_longest(learned, expected)) if a != b)
         raise Wrong(
             f"merge {i} of {SONG[:20]!r}... should be {expected[i : i + 1]}, and is "
             f"{learned[i : i + 1]}: the new id is 256 + its number, and counting starts again "
@@ -161,10 +158,12 @@ def merges(theirs: Any) -> None:
     accented = "été, été"
     expected = bpe.train({accented.encode(): 1}, 256 + 3)  # no other pair occurs twice
     if [tuple(pair) for pair in theirs.train_bpe(accented, 300)] != expected:
-        raise Wrong(
-            f"train_bpe does not begin with bytes: {accented!r} is {len(accented)} characters and "
-            f"{len(accented.encode())} bytes (text.encode())"
-        )
+        raise Wrong(f"train_bpe {not_bytes(accented)}")
+
+
+def not_bytes(text: str) -> str:
+    sizes = f"{len(text)} characters and {len(text.encode())} bytes"
+    return f"does not begin with bytes: {text!r} is {sizes} (text.encode())"
 
 
 @CHECKS.check("decoding byte pairs gives the text again, from fewer ids")
@@ -196,23 +195,22 @@ DECODED_SINGLY = (
 
 def check_encoding(theirs: Any, text: str, learned: list[Any], ids: list[int]) -> None:
     """Raises Wrong if `ids` are not the bytes of `text`, merged in the order of `learned`."""
-    expected = list(text.encode())
-    for number, pair in enumerate(learned):
-        expected = list(theirs.merge(expected, pair, 256 + number))
+
+    def encoded(first_id: int) -> list[int]:
+        merged = list(text.encode())
+        for new_id, pair in enumerate(learned, first_id):
+            merged = list(theirs.merge(merged, pair, new_id))
+        return merged
+
+    expected = encoded(256)
     if ids == expected:
         return
     if ids == list(text.encode()):
         raise Wrong("the merges were not used: there are as many ids as bytes")
-    off_by_one = list(text.encode())
-    for number, pair in enumerate(learned):
-        off_by_one = list(theirs.merge(off_by_one, pair, 257 + number))
-    if ids == off_by_one:
+    if ids == encoded(257):
         raise Wrong("encode_bpe is off by one: the first new id is 256, since bytes are 0 to 255")
     if not text.isascii():
-        raise Wrong(
-            f"encode_bpe does not begin with bytes: {text!r} is {len(text)} characters and "
-            f"{len(text.encode())} bytes (text.encode())"
-        )
+        raise Wrong(f"encode_bpe {not_bytes(text)}")
     raise Wrong(
         f"the merges are applied in the wrong order: {text[:20]!r}... should begin with the ids "
         f"{expected[:4]}, and yours with {ids[:4]}; the pair that was learned first goes first"

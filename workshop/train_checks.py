@@ -110,26 +110,28 @@ def loss(theirs: Any) -> None:
     def mean_of(log_probs_btv: Tensor, targets_bt: Tensor = targets_bt) -> float:
         return float(-log_probs_btv.gather(-1, targets_bt[..., None]).mean())
 
-    mistakes = (
-        ("the loss is not averaged: it is the sum over all targets", expected * 6),
-        ("the loss is averaged over b alone: divide by all b x t targets", expected * 3),
-        ("the loss is averaged over t alone: divide by all b x t targets", expected * 2),
-        ("the loss has the wrong sign: it is minus the logarithm", -expected),
-        ("the loss is in bits: take the natural logarithm", expected / math.log(2)),
-        ("the loss is e to the power of what it should be (perplexity)", math.exp(expected)),
-        (
-            "the softmax is done twice: F.cross_entropy takes logits, not probabilities",
-            mean_of(logits_btv.softmax(-1).log_softmax(-1)),
+    mistakes = {
+        "the loss is not averaged: it is the sum over all targets": expected * 6,
+        "the loss is averaged over b alone: divide by all b x t targets": expected * 3,
+        "the loss is averaged over t alone: divide by all b x t targets": expected * 2,
+        "the loss has the wrong sign: it is minus the logarithm": -expected,
+        "the loss is in bits: take the natural logarithm": expected / math.log(2),
+        "the loss is e to the power of what it should be (perplexity)": math.exp(expected),
+        "the softmax is done twice: F.cross_entropy takes logits, not probabilities": mean_of(
+            logits_btv.softmax(-1).log_softmax(-1)
         ),
-        ("the softmax is on the wrong axis: v is the last", mean_of(logits_btv.log_softmax(1))),
-        ("the softmax is on the wrong axis: v is the last", mean_of(logits_btv.log_softmax(0))),
-        ("the logarithm is missing: the loss is -ln(p)", mean_of(logits_btv.softmax(-1))),
-        (
-            "the targets are shifted twice: get_batch has moved them already",
-            mean_of(logits_btv[:, :-1].log_softmax(-1), targets_bt[:, 1:]),
+        "the softmax is on the wrong axis: v is the last, not t": mean_of(
+            logits_btv.log_softmax(1)
         ),
-    )
-    for hint, value in mistakes:
+        "the softmax is on the wrong axis: v is the last, not b": mean_of(
+            logits_btv.log_softmax(0)
+        ),
+        "the logarithm is missing: the loss is -ln(p)": mean_of(logits_btv.softmax(-1)),
+        "the targets are shifted twice: get_batch has moved them already": mean_of(
+            logits_btv[:, :-1].log_softmax(-1), targets_bt[:, 1:]
+        ),
+    }
+    for hint, value in mistakes.items():
         if abs(actual - value) < 1e-4:
             raise Wrong(f"{hint}. It should be {expected:.4f}, and is {actual:.4f}")
     raise Wrong(f"the loss should be {expected:.4f}, and is {actual:.4f}: F.cross_entropy")
@@ -154,34 +156,29 @@ def schedule(theirs: Any) -> None:
     if equal(rates, expected):
         return
     late = [cosine(step / steps) for step in range(warmup, steps)]
-    mistakes = (
-        ("the learning rate never changes", len(set(rates)) == 1),
-        (
-            "the warm-up is off by one, and the first step moves nothing",
-            equal(rates[:warmup], [peak * step / warmup for step in range(warmup)]),
+    mistakes = {
+        "the learning rate never changes": len(set(rates)) == 1,
+        "the warm-up is off by one, and the first step moves nothing": equal(
+            rates[:warmup], [peak * step / warmup for step in range(warmup)]
         ),
-        ("the warm-up is missing or wrong", equal(rates[warmup:], falling)),
-        (
-            "the learning rate does not fall after the warm-up",
-            equal(rates, [min(rate, peak) for rate in rising]),
+        "the warm-up is missing or wrong": equal(rates[warmup:], falling),
+        "the learning rate does not fall after the warm-up": equal(
+            rates, [min(rate, peak) for rate in rising]
         ),
-        ("the cosine starts at step 0, not after the warm-up", equal(rates, warming + late)),
-        (
-            "the cosine is not halved: 1 + cos runs from 2 to 0",
-            equal(rates[warmup:], [2 * rate - end for rate in falling]),
+        "the cosine starts at step 0, not after the warm-up": equal(rates, warming + late),
+        "the cosine is not halved: 1 + cos runs from 2 to 0": equal(
+            rates[warmup:], [2 * rate - end for rate in falling]
         ),
-        (
-            "the cosine falls to 0, not to `end`",
-            equal(rates[warmup:], [(rate - end) * peak / (peak - end) for rate in falling]),
+        "the cosine falls to 0, not to `end`": equal(
+            rates[warmup:], [(rate - end) * peak / (peak - end) for rate in falling]
         ),
-        (
-            "the warm-up is a step too long, and goes beyond the peak: steps are counted from 0",
-            equal(rates, [*warming, rising[warmup], *falling[1:]]),
+        "the warm-up is a step too long, and goes beyond the peak: steps are counted from 0": equal(
+            rates, [*warming, rising[warmup], *falling[1:]]
         ),
-        ("the cosine is wrong", equal(rates[:warmup], warming)),
-        ("the learning rate is wrong", True),
-    )
-    hint = next(hint for hint, applies in mistakes if applies)
+        "the cosine is wrong": equal(rates[:warmup], warming),
+        "the learning rate is wrong": True,
+    }
+    hint = next(hint for hint, made in mistakes.items() if made)
     step = next(step for step in range(steps) if abs(rates[step] - expected[step]) >= 1e-8)
     raise Wrong(
         f"{hint}: at step {step} of {steps} the learning rate should be {expected[step]:.6f}, and "

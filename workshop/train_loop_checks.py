@@ -1,6 +1,7 @@
 """The checks of `gpt workshop check 3`, continued: validation and the training loop of train.py."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,18 +45,26 @@ def ids_of(n: int = 400) -> Tensor:
     return ids_n
 
 
-def run_training(theirs: Any, model: nn.Module, **changes: Any) -> tuple[list[float], float]:
+def run_training(
+    theirs: Any, model: nn.Module, on_update: Callable[..., None] | None = None, **changes: Any
+) -> list[float]:
+    """The losses of a training; `on_update` gets the optimizer before each of its updates."""
     settings = {"batch_size": 4, "block_size": BLOCK, **RATES} | changes
     generator = torch.Generator().manual_seed(1)
-    result = theirs.train(model, ids_of(), generator=generator, **settings)
+    hook = register_optimizer_step_pre_hook(on_update or (lambda *_: None))
+    try:
+        result = theirs.train(model, ids_of(), generator=generator, **settings)
+    finally:
+        hook.remove()
     if not isinstance(result, tuple) or len(result) != 2:
         raise Wrong("train should return two things: the list of losses, and the validation loss")
-    losses, val_loss = result
+    losses = result[0]
     if any(isinstance(loss, Tensor) for loss in losses):
         raise Wrong(
             "the losses are tensors, each of which keeps its whole graph in memory: loss.item()"
         )
-    return [float(loss) for loss in losses], float(val_loss)
+    float(result[1])
+    return [float(loss) for loss in losses]
 
 
 def validation_loss(theirs: Any, model: Spy, ids_n: Tensor) -> float:
@@ -73,13 +82,12 @@ def validation(theirs: Any) -> None:
     model.train()
     ids_n = torch.arange(3 * BLOCK + 3) % 10
     actual = validation_loss(theirs, model, ids_n)
-    modes = list(model.modes)
-    if any(training for training, _ in modes):
+    if any(training for training, _ in model.modes):
         raise Wrong(
             "eval mode is forgotten: the model was in training mode during validation, so dropout "
             "was on"
         )
-    if any(gradients for _, gradients in modes):
+    if any(gradients for _, gradients in model.modes):
         raise Wrong("gradients were on during validation: use torch.no_grad()")
     if not model.training:
         raise Wrong("training mode is not restored: after validation the training continues")
@@ -149,11 +157,7 @@ def zeroed(theirs: Any) -> None:
 
     weight.register_hook(lambda gradient: new_norms.append(float(gradient.norm())))  # type: ignore[no-untyped-call]
     weight.register_post_accumulate_grad_hook(on_backward)  # type: ignore[no-untyped-call]
-    hook = register_optimizer_step_pre_hook(on_update)
-    try:
-        run_training(theirs, model, steps=12)
-    finally:
-        hook.remove()
+    run_training(theirs, model, on_update, steps=12)
     names = [name for name, _ in events]
     if "backward" not in names:
         raise Wrong("backward is missing: without it there are no gradients to move the weights by")
@@ -191,11 +195,7 @@ def updates(theirs: Any) -> None:
         norms.append(math.sqrt(sum(float(g.norm()) ** 2 for g in existing)))
         largest.append(max((float(g.abs().max()) for g in existing), default=0.0))
 
-    hook = register_optimizer_step_pre_hook(on_update)
-    try:
-        run_training(theirs, Spy(scale=50.0), grad_clip=0.5)
-    finally:
-        hook.remove()
+    run_training(theirs, Spy(scale=50.0), on_update, grad_clip=0.5)
     if len(rates) != RATES["steps"]:
         raise Wrong(f"{RATES['steps']} steps made {len(rates)} updates")
     if any(optimizer is not optimizers[0] for optimizer in optimizers):
@@ -237,7 +237,7 @@ def updates(theirs: Any) -> None:
 @CHECKS.check("it learns")
 def learns(theirs: Any) -> None:
     model = Spy()
-    losses, _ = run_training(theirs, model, steps=200, peak=0.05)
+    losses = run_training(theirs, model, steps=200, peak=0.05)
     if len(losses) != 200:
         raise Wrong(f"200 steps should give 200 losses, not {len(losses)}")
     model.eval()
