@@ -1,6 +1,7 @@
 """`gpt submit`, `gpt verify`, `gpt leaderboard`: poems that compete, each with its submission."""
 
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from commands.root import at_root
 from commands.submission import NAME, Submission, submit, verify
 from gpt.errors import GptError, SubmissionError
 from gpt.generation import printable
+from repro.errors import UserError
 from stages.params import SampleParams, check, load
 
 Refusal = tuple[str, str]  # folder, reason
@@ -91,18 +93,16 @@ def leaderboard(
 ) -> tuple[list[tuple[str, Submission]], list[Refusal]]:
     """The submissions in `folder`, one folder each, that hold together, and those that do not.
 
-    The best first: by bits per byte, within each corpus. Raises SubmissionError where there is
-    none at all.
+    The best first: by bits per byte, within each corpus. Raises SubmissionError without any.
     """
-    ranked: list[tuple[str, Submission]] = []
-    refused: list[Refusal] = []
+    ranked, refused = list[tuple[str, Submission]](), list[Refusal]()
     folders = sorted(path.parent for path in folder.glob(f"*/{NAME}"))
     if not folders:
         raise SubmissionError(f"{folder}: holds no folder with a {NAME}")
     for entry in folders:
         try:
             ranked.append((entry.name, check(entry)))
-        except GptError as error:
+        except (GptError, UserError) as error:
             refused.append((entry.name, str(error)))
     ranked.sort(key=lambda pair: (pair[1].hashes["corpus"], pair[1].scores["bits_per_byte"]))
     return ranked, refused
@@ -111,16 +111,13 @@ def leaderboard(
 def table(ranked: list[tuple[str, Submission]], refused: list[Refusal]) -> str:
     """The leaderboard as text: ranks within each corpus, then what was refused, and why."""
     lines: list[str] = []
-    corpus, rank = "", 0
-    for name, submission in ranked:
-        if submission.hashes["corpus"] != corpus:
-            corpus, rank = submission.hashes["corpus"], 0
-            lines.append(f"corpus {corpus[:8]}: bits per byte, as stated")
-        rank += 1
-        text = submission.poem[len(submission.decoding.prompt) :].strip()
-        line, score = _plain(text.partition("\n")[0])[:40], submission.scores["bits_per_byte"]
-        author = _plain(submission.author)
-        lines.append(f"{rank:3}  {score:.4f}  {author:20}  {_plain(name):20}  {line}")
+    for corpus, entries in groupby(ranked, lambda pair: pair[1].hashes["corpus"]):
+        lines.append(f"corpus {corpus[:8]}: bits per byte, as stated")
+        for rank, (name, submission) in enumerate(entries, 1):
+            text = submission.poem[len(submission.decoding.prompt) :].strip()
+            line, score = _plain(text.partition("\n")[0])[:40], submission.scores["bits_per_byte"]
+            author = _plain(submission.author)
+            lines.append(f"{rank:3}  {score:.4f}  {author:20}  {_plain(name):20}  {line}")
     if refused:
         lines.append("refused:")
         lines += [f"     {_plain(name)}: {reason}" for name, reason in refused]

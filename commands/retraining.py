@@ -1,10 +1,9 @@
 """`gpt verify --retrain`: trains a submission's model again, from nothing but its params.
 
-The stages run in a folder of their own, with this code, and no saved state or cache: where the
-weights came from elsewhere, others come out. On the same kind of machine the bits have to be the
-same. On another kind they cannot be; there the curve, and the score of the weights on the corpus
-made here, have to be those of this recipe within the noise of seeds, for which a second training
-with another seed is needed.
+The stages run in a folder of their own, with this code, and no saved state or cache. On the same
+kind of machine the bits have to be the same. On another kind, the curve and the score of the
+weights on the corpus made here have to agree within the noise of seeds; a second training with
+another seed measures it.
 """
 
 import os
@@ -14,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 from typing import Any
 
 import numpy as np
@@ -65,10 +65,9 @@ def retrain(folder: Path, say: Callable[[str], None] = print) -> str:
 
 def curve_distance(ours: Path, theirs: Path) -> tuple[float, float]:
     """Root mean square and largest difference of the validation losses in two folders, in nats."""
-    curves = [
-        pd.read_csv(folder / CURVE)[["step", "val_loss"]].dropna() for folder in (ours, theirs)
-    ]
-    merged = curves[0].merge(curves[1], on="step", how="outer")
+    columns = ["step", "val_loss"]
+    first, second = (pd.read_csv(path / CURVE)[columns].dropna() for path in (ours, theirs))
+    merged = first.merge(second, on="step", how="outer")
     difference = (merged["val_loss_x"] - merged["val_loss_y"]).to_numpy(dtype=np.float64)
     if np.isnan(difference).any():
         raise SubmissionError(f"{theirs / CURVE}: evaluated at other steps than the params say")
@@ -142,17 +141,8 @@ def _stage(stage: str, folder: Path) -> None:
     environment[MIRROR] = repository.location(MIRROR) or str(repository.scratch() / "downloads")
     tiktoken = repository.location("TIKTOKEN_CACHE_DIR")
     environment["TIKTOKEN_CACHE_DIR"] = tiktoken or str(repository.scratch() / "tiktoken")
-    done = subprocess.run(
-        [sys.executable, "-m", f"stages.{stage}"],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
+    command = [sys.executable, "-m", f"stages.{stage}"]
+    done = subprocess.run(command, cwd=folder, env=environment, stdout=PIPE, stderr=STDOUT)
     if done.returncode:
-        last = (done.stdout.strip().splitlines() or ["no output"])[-1]
+        last = (done.stdout.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
         raise SubmissionError(f"{stage} failed when it was run again: {last}")

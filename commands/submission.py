@@ -12,6 +12,7 @@ train again (commands/retraining.py).
 
 import shutil
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,8 +127,7 @@ def submit(
     if folder.exists():
         raise SubmissionError(f"{folder}: is there already; move it, or name another with --out")
     trained = load_model(MODEL)
-    head = git("rev-parse", "HEAD")
-    commit = head.decode().strip() if head else None
+    commit = (git("rev-parse", "HEAD") or b"").decode().strip() or None
     check_lineage(Path(), trained, commit)
     decoding = decoding_of(sample)
     candidates = generate_candidates(trained, decoding, sample.num_samples)
@@ -213,16 +213,12 @@ def verify(folder: Path) -> Submission:
     texts = generate_candidates(trained, submission.decoding, len(submission.candidates))
     for index, (theirs, ours) in enumerate(zip(submission.candidates, texts, strict=True)):
         if theirs != ours:
+            differ = next(i for i, (a, b) in enumerate(zip_longest(theirs, ours)) if a != b)
             raise SubmissionError(
                 f"{where}: candidate {index} is not what the model writes with these settings and "
-                f"this seed; they differ from character {_common_prefix(theirs, ours)} on"
+                f"this seed; they differ from character {differ} on"
             )
     return submission
-
-
-def _common_prefix(a: str, b: str) -> int:
-    differ = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
-    return next(differ, min(len(a), len(b)))
 
 
 def read(folder: Path) -> Submission:
@@ -263,7 +259,7 @@ def _check_lock(folder: Path, commit: str | None) -> None:
     """Checks params.yaml, this code and the files in `folder` against dvc.lock."""
     where, lock, files = folder / "dvc.lock", _lock(folder), WorkingFolder()
     # As they were written: an earlier version's have keys that this one does not know.
-    values = _values(folder)
+    values = parse_yaml(_params_text(folder), str(folder / "params.yaml"))
     specs = read_yaml(files, "dvc.yaml")["stages"]
     made: dict[str, str] = {}
     for stage in STAGES:
@@ -295,16 +291,11 @@ def _check_lock(folder: Path, commit: str | None) -> None:
 
 def params_of(folder: Path) -> Params:
     """params.yaml of a submission, which an earlier version may have written."""
-    path = folder / "params.yaml"
-    return parse_older(path.read_bytes().decode(errors="replace"), str(path))
+    return parse_older(_params_text(folder), str(folder / "params.yaml"))
 
 
-def _values(folder: Path) -> dict[str, Any]:
-    path = folder / "params.yaml"
-    try:
-        return parse_yaml(path.read_bytes().decode(errors="replace"), str(path))
-    except UserError as error:
-        raise SubmissionError(str(error)) from None
+def _params_text(folder: Path) -> str:
+    return (folder / "params.yaml").read_bytes().decode(errors="replace")
 
 
 class _Entry(BaseModel):

@@ -35,8 +35,7 @@ def imported_files(root: Path, file: str) -> set[str]:
 
 
 def closure(root: Path, file: str, exempt: Sequence[str] = ()) -> list[str]:
-    """`file` and all it imports directly or not, sorted; `exempt` files and their imports are
-    not."""
+    """`file` and all it imports, directly or not, sorted, without `exempt` files and theirs."""
     reached: set[str] = set()
     waiting = [file]
     while waiting:
@@ -68,10 +67,6 @@ def _settings(root: Path) -> dict[str, Any]:
 def write_code_deps(root: Path) -> None:
     """Replaces the .py files in each stage's deps; other deps and all comments stay."""
     templates = _settings(root).get("templates", {})
-    deps = {
-        name: [templates.get(path, path) for path in files]
-        for name, files in code_deps(root).items()
-    }
     lines: list[str] = []
     section = ""
     for line in (root / "dvc.yaml").read_text(encoding="utf-8").split("\n"):
@@ -83,10 +78,10 @@ def write_code_deps(root: Path) -> None:
             lines.append(line)
     # Data first, then code: the list goes in behind the last dep that is not code.
     text = "\n".join(lines)
-    for name, files in deps.items():
+    for name, files in code_deps(root).items():
         block = re.compile(rf"(\n  {name}:\n(?:    .*\n)*?    deps:\n(?:      - .*\n)*)")
         if match := block.search(text):
-            listed = "".join(f"      - {file}\n" for file in files)
+            listed = "".join(f"      - {templates.get(file, file)}\n" for file in files)
             text = text[: match.end()] + listed + text[match.end() :]
     (root / "dvc.yaml").write_text(text, encoding="utf-8")
 

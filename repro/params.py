@@ -119,16 +119,12 @@ for _tag, _pattern, _first in (
     )
 
 
-# YAML 1.1 would read a leading 0 as octal, and 1:30 as base 60.
-def _integer(loader: Any, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))
-
-
 def _float(loader: Any, node: yaml.ScalarNode) -> float:
     return float(loader.construct_scalar(node).replace(".inf", "inf").replace(".nan", "nan"))
 
 
-Yaml12.add_constructor("tag:yaml.org,2002:int", _integer)
+# YAML 1.1 would read a leading 0 as octal, and 1:30 as base 60.
+Yaml12.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
 Yaml12.add_constructor("tag:yaml.org,2002:float", _float)
 
 

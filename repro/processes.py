@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
@@ -75,7 +75,9 @@ def process_group(device: str, timeout_seconds: int) -> Iterator[tuple[int, int]
             )
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "nccl"
-    if _may_meet_old_addresses():
+    # torchrun keeps one store for all restarts, and gloo's addresses in it name no attempt.
+    shared_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if shared_store and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
         print(
             "warning: restarted processes may try to reach the previous ones, and fail; start "
             "torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (docs/scale.md)"
@@ -96,15 +98,6 @@ def process_group(device: str, timeout_seconds: int) -> Iterator[tuple[int, int]
 
 def _started_by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
-
-
-def _may_meet_old_addresses() -> bool:
-    """Whether restarted processes use the store of those before them.
-
-    torchrun keeps one for all restarts, and gloo's addresses in it have no number of the attempt.
-    """
-    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    return shared and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
 
 
 def _run_as_one_of_several(
@@ -174,7 +167,9 @@ def _launch(name: str, processes: int) -> int:
         final = [code for code in FINAL if code in codes.values()]
         if final:
             return final[0]
-        rank, cause = _first_to_end(codes)
+        # One that lost its peer ended later, though its end may have been noticed earlier.
+        rank = min(codes, key=lambda rank: (codes[rank] == PEER_LOST, rank))
+        cause = f"signal {-codes[rank]}" if codes[rank] < 0 else f"code {codes[rank]}"
         then = "all restart from the last saved state" if attempt < RESTARTS else "given up"
         print(f"{name}: process {rank} ended by {cause}; {then}", file=sys.stderr)
     return 1
@@ -184,13 +179,3 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _first_to_end(codes: Mapping[int, int]) -> tuple[int, str]:
-    """From the exit codes by rank: which process ended first, and what ended it.
-
-    One that lost its peer ended later, though its end may have been noticed earlier.
-    """
-    rank = min(codes, key=lambda rank: (codes[rank] == PEER_LOST, rank))
-    code = codes[rank]
-    return rank, f"signal {-code}" if code < 0 else f"code {code}"

@@ -19,6 +19,7 @@ from typing import Any
 from repro import repository
 from repro.lockfile import Pipeline
 from repro.project import Params
+from repro.repository import WorkingFolder
 
 Point = tuple[str, int, float]  # name, step, value
 
@@ -63,12 +64,11 @@ def curves(pipeline: Pipeline, stage: str) -> list[Point]:
 
 def pages(pipeline: Pipeline, stage: str) -> dict[str, bytes]:
     """Pictures and texts to show with the run: {'pictures/loss.png': b'...'}."""
-    contents = {
-        path.partition("/")[2]: pipeline.files.read(path)
+    return {
+        path.partition("/")[2]: content
         for path in pipeline.outs_in_git(stage)
-        if path.endswith((".png", ".md"))
+        if path.endswith((".png", ".md")) and (content := pipeline.files.read(path)) is not None
     }
-    return {path: content for path, content in contents.items() if content is not None}
 
 
 def samples(pipeline: Pipeline) -> dict[str, list[Any]]:
@@ -96,15 +96,10 @@ def _cached(pipeline: Pipeline, path: str) -> bytes | None:
 
 
 def _cache_file(md5: str) -> bytes | None:
-    name = f"files/md5/{md5[:2]}/{md5[2:]}"
-    try:
-        return (repository.root() / ".dvc/cache" / name).read_bytes()
-    except OSError:
-        pass
-    try:
-        return (_shared_cache(repository.root()) / name).read_bytes()
-    except OSError:
-        return None
+    name, disk = f"files/md5/{md5[:2]}/{md5[2:]}", WorkingFolder()
+    main = repository.root()
+    content = disk.read(str(main / ".dvc/cache" / name))
+    return content if content is not None else disk.read(str(_shared_cache(main) / name))
 
 
 @cache

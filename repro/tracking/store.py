@@ -82,11 +82,10 @@ class Store:
 
     def search(self, condition: str, limit: int = 1) -> list[Any]:
         """The newest runs that meet a condition in MLflow's filter language."""
-        return list(
-            self.client.search_runs(
-                [self.experiment], condition, order_by=["start_time DESC"], max_results=limit
-            )
+        runs = self.client.search_runs(
+            [self.experiment], condition, order_by=["start_time DESC"], max_results=limit
         )
+        return list(runs)
 
 
 def quiet_mlflow() -> None:
@@ -148,10 +147,9 @@ def check_database(database: Path) -> None:
     """Raises OSError at once where it cannot be written: MLflow would retry for minutes."""
     # mode=rw: by default SQLite would put an empty database where one has been deleted.
     name = f"{database.as_uri()}?mode=rw"
+    options: dict[str, Any] = {"timeout": PATIENCE, "isolation_level": None, "uri": True}
     try:
-        with closing(
-            sqlite3.connect(name, timeout=PATIENCE, isolation_level=None, uri=True)
-        ) as opened:
+        with closing(sqlite3.connect(name, **options)) as opened:
             opened.execute("BEGIN IMMEDIATE")
             opened.execute("ROLLBACK")
     except sqlite3.Error as error:

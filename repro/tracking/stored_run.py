@@ -27,12 +27,7 @@ class StoredRun:
 
     @classmethod
     def begin(
-        cls,
-        store: Store,
-        files: Files,
-        params: Params,
-        tags: dict[str, str],
-        at: int | None = None,
+        cls, store: Store, files: Files, params: Params, tags: dict[str, str], at: int | None = None
     ) -> "StoredRun":
         """A new run with all params and the files that define it, as of `at` (ms) or now."""
         from mlflow.entities import Param
@@ -50,13 +45,10 @@ class StoredRun:
     def put_file(self, path: str, content: bytes | None) -> None:
         if content is None:
             return
-        if not path.endswith(".png"):
-            self.client.log_text(self.id, content.decode(errors="replace"), path)
-            return
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / Path(path).name
             file.write_bytes(content)
-            self.client.log_artifact(self.id, str(file), str(Path(path).parent))
+            self.client.log_artifact(self.id, str(file), path.rpartition("/")[0] or None)
 
     def write(self, points: list[Point]) -> None:
         """Sends points of curves, but no step that the run has already."""
@@ -70,9 +62,7 @@ class StoredRun:
 
     def replace(self, values: dict[str, float], tags: dict[str, str] | None = None) -> None:
         """Sends figures that have no steps, of which the latest counts; and tags."""
-        new = [
-            (name, 0, value) for name, value in values.items() if self.metrics.get(name) != value
-        ]
+        new = [(name, 0, v) for name, v in values.items() if self.metrics.get(name) != v]
         self._send(new, tags or {})
 
     def _send(self, points: list[Point], tags: dict[str, str]) -> None:
