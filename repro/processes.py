@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
@@ -167,9 +167,7 @@ def _launch(name: str, processes: int) -> int:
         final = [code for code in FINAL if code in codes.values()]
         if final:
             return final[0]
-        # One that lost its peer ended later, though its end may have been noticed earlier.
-        rank = min(codes, key=lambda rank: (codes[rank] == PEER_LOST, rank))
-        cause = f"signal {-codes[rank]}" if codes[rank] < 0 else f"code {codes[rank]}"
+        rank, cause = _first_to_end(codes)
         then = "all restart from the last saved state" if attempt < RESTARTS else "given up"
         print(f"{name}: process {rank} ended by {cause}; {then}", file=sys.stderr)
     return 1
@@ -179,3 +177,10 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _first_to_end(codes: Mapping[int, int]) -> tuple[int, str]:
+    """From the exit codes by rank: which process ended first, and what ended it."""
+    # One that lost its peer ended later, though its end may have been noticed earlier.
+    rank = min(codes, key=lambda rank: (codes[rank] == PEER_LOST, rank))
+    return rank, f"signal {-codes[rank]}" if codes[rank] < 0 else f"code {codes[rank]}"
