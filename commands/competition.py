@@ -74,7 +74,7 @@ def verify_submission(
         if retrain:
             print(retraining.retrain(folder))
         else:
-            print("this is no proof that the weights were trained so; --retrain is, and trains")
+            print("this does not prove that the weights came from this training; --retrain does")
 
 
 @app.command("leaderboard")
@@ -93,7 +93,8 @@ def leaderboard(
 ) -> tuple[list[tuple[str, Submission]], list[Refusal]]:
     """The submissions in `folder`, one folder each, that hold together, and those that do not.
 
-    The best first: by bits per byte, within each corpus. Raises SubmissionError without any.
+    The best first: by bits per byte, within each corpus. Raises SubmissionError if there are
+    none.
     """
     ranked, refused = list[tuple[str, Submission]](), list[Refusal]()
     folders = sorted(path.parent for path in folder.glob(f"*/{NAME}"))

@@ -197,7 +197,7 @@ class RandomCrops:
 
 
 class Epochs:
-    """Every token once before any comes again: an epoch, then the next.
+    """No token twice in an epoch, and all but one or two blocks of tokens once.
 
     An epoch cuts the text into consecutive blocks, from an offset of its own, and visits them in an
     order of its own. As many random crops would miss a third of the text and read another part

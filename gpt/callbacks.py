@@ -156,7 +156,7 @@ class DeadUnits(Callback):
 
     def on_evaluation_begin(self, trainer: Trainer) -> None:
         self._peaks = {}
-        # A model of somebody's own (model.source) may not name them: then the column stays blank.
+        # A user's own model (model.source) may not name them: then the column stays blank.
         layers: list[nn.Module] = getattr(trainer.model, "mlp_down_projections", list)()
         self._hooks = [layer.register_forward_pre_hook(self._update_peak) for layer in layers]
 

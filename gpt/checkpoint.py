@@ -33,7 +33,7 @@ from gpt.tokenizers.file import load_tokenizer
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 MAX_JSON_BYTES = 16 * 2**20
-# As safetensors names them; a model of somebody's own may hold a mask or counters.
+# As safetensors names them; a user's own model may hold a mask or counters.
 DTYPES = {torch.float32: "F32", torch.bool: "BOOL", torch.int64: "I64"}
 
 

@@ -9,11 +9,10 @@ Three architectures; each block can be read by itself:
               and keys, squared ReLU, branches that start at zero
 
 `original` and `gpt2` share one matrix between token embedding and head; `modern` has its own head.
-Optional inputs (n-grams, position in the line) are in extra_embeddings.py. The formulas below are
-PyTorch's own; kernels/cpu.py has faster forms of some. Not here: the loss's gradient and the
-update (trainer.py), choosing the next token (generation.py).
+Optional inputs (n-grams, position in the line) are in extra_embeddings.py; kernels/cpu.py has
+faster forms of some formulas. Not here: the update (trainer.py), choosing tokens (generation.py).
 
-Shapes are those of gpt/__init__.py; c is half a head, n_embd for `original`'s positions.
+Shapes are those of gpt/__init__.py; c is half of a head's size, for `original` half of n_embd.
 """
 
 import math
@@ -223,7 +222,7 @@ class GPT2Block(nn.Module):
 
 
 class ModernBlock(nn.Module):
-    """Pre-norm, with norms that have no weights: each branch starts as nothing added."""
+    """Pre-norm, with norms that have no weights; each branch initially adds zero."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -244,8 +243,8 @@ class ModernBlock(nn.Module):
 
 BLOCKS = {"original": OriginalBlock, "gpt2": GPT2Block, "modern": ModernBlock}
 
-# In a longer call, the first of a process, the second thread's part of cos or sin may come from a
-# kernel of low accuracy (docs/reliability.md).
+# If the first cos or sin of a process is a longer call, the part of its second thread may be
+# inaccurate (docs/reliability.md), so that tables are computed in chunks of this size.
 MAX_ONE_THREAD_NUMEL = 1024
 
 
@@ -287,9 +286,7 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(self.make_block(config) for _ in range(config.n_layer))
         self.head = nn.Linear(d, vocab_size, bias=False) if self.rotary else None
         self.compute_position_tables()
-        self.recompute = (
-            False  # a block's activations in the backward pass, instead of storing them
-        )
+        self.recompute = False  # True: recompute a block's activations in the backward pass
         self.init_weights(torch.Generator().manual_seed(seed))
 
     def make_block(self, config: ModelConfig) -> nn.Module:
@@ -314,7 +311,7 @@ class GPT(nn.Module):
             self.head.weight.zero_()
 
     def forward(self, ids_bt: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Logits (b, t, v) of the token after each of `ids_bt` (b, t), int64; else as below."""
+        """Logits (b, t, v) of the token after each of `ids_bt` (b, t), int64; see hidden_states."""
         return self.unembed(self.hidden_states(ids_bt, cache))
 
     def hidden_states(self, ids_bt: Tensor, cache: KVCache | None = None) -> Tensor:

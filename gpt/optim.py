@@ -169,10 +169,10 @@ def make_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """AdamW (Loshchilov & Hutter 2019) for all parameters, or AdamW and Muon.
 
-    With train.optimizer = muon, Muon trains `model.parameter_groups().hidden_matrices`, in bfloat16
-    as its author has it where `bfloat16`. Matrices and embeddings decay, norms and biases do not.
-    Each param group states its peak learning rate as `peak_lr`. Raises ParamsError where the model
-    does not name its matrices.
+    With train.optimizer = muon, Muon trains `model.parameter_groups().hidden_matrices`; if
+    `bfloat16`, its Newton-Schulz iteration runs in bfloat16, as in Jordan's code. Matrices and
+    embeddings decay, norms and biases do not. Each param group states its peak learning rate as
+    `peak_lr`. Raises ParamsError if the model does not name its matrices.
     """
     matrices = _hidden_matrices(model) if config.optimizer == "muon" else []
     in_muon = {id(parameter) for parameter, _ in matrices}

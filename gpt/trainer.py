@@ -6,8 +6,9 @@
     lr_multiplier       the learning rate's schedule
     Callback            what a stage adds: the curve, samples, saved states (gpt/callbacks.py)
 
-Batches and dropout masks are functions of (seed, step, micro-step), and nothing else is random: an
-evaluation, a saved state or a sample between two updates leaves every later bit as it was.
+Batches are functions of (seed, step, micro-step), and so are dropout masks, except where several
+processes divide a micro-batch. Nothing else is random: an evaluation, a saved state or a sample
+between two updates leaves every later bit as it was.
 
 Not here: files, params, tracking, signals (stages/train.py); several processes, which train with a
 DistributedTrainer (gpt/distributed.py).
@@ -96,7 +97,7 @@ class Trainer:
         self.callbacks = list(callbacks)
         self.progress = Progress()
         self.micro_steps = range(config.gradient_accumulation)
-        self.sequences = slice(None)  # of each micro-batch: all
+        self.sequences = slice(None)  # those of a micro-batch that this process computes
         self.wrapped_model = self._wrap_model()
         self.parameters = list(self.model.parameters())
         self.optimizers = make_optimizers(
@@ -319,8 +320,9 @@ class Trainer:
 def lr_multiplier(step: int, config: TrainConfig) -> float:
     """Learning rate at `step` as a fraction of its peak, in (0, 1].
 
-    Linear warm-up, (step + 1) / (warmup_steps + 1), so that step 0 already learns; one longer than
-    the run ends with it. Then `config.schedule`, not below min_learning_rate:
+    Linear warm-up, (step + 1) / (warmup_steps + 1), so that step 0 already learns; it is cut to the
+    length of the run. Then `config.schedule`, down to min_learning_rate / learning_rate, a ratio
+    that Muon's rate shares:
 
         cosine        half a cosine (Loshchilov & Hutter 2017), as in nanoGPT
         linear        a straight line

@@ -15,8 +15,10 @@ from torch import Tensor
 # Measured (docs/decisions.md, "CPU kernels"); they change speed, and values only by rounding.
 MAX_DENSE_ATTENTION_POSITIONS = 128  # up to here dense matmuls beat PyTorch's blockwise kernel
 MIN_KERNEL_NUMEL = 2**15  # below, the calls cost more than the arithmetic
-RECOMPUTE_NUMEL = 2**23  # from 32 MB of float32 on, GELU is recomputed in backward, not stored,
-RECOMPUTE_CHUNK_NUMEL = 2**16  # in chunks of 256 kB, which stay in the CPU's cache
+RECOMPUTE_NUMEL = (
+    2**23
+)  # from here on (32 MB of float32) GELU is recomputed in backward, not stored
+RECOMPUTE_CHUNK_NUMEL = 2**16  # recomputed in chunks of 256 kB, which stay in the CPU's cache
 
 
 def prefers_dense_attention(q_bhte: Tensor, k_bhse: Tensor, dropout: float) -> bool:
@@ -36,7 +38,7 @@ def dense_causal_attention(q_bhte: Tensor, k_bhse: Tensor, v_bhse: Tensor) -> Te
 
 
 def has_complex(x: Tensor) -> bool:
-    """Whether `rotate_pairs` takes x: PyTorch has complex numbers of these alone."""
+    """Whether `rotate_pairs` takes x: PyTorch has complex numbers only for these dtypes."""
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 

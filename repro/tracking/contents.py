@@ -53,8 +53,9 @@ def curves(pipeline: Pipeline, stage: str) -> list[Point]:
     for path in pipeline.outs(stage):
         text = pipeline.files.read(path) if path.endswith(".csv") else None
         lines = csv.DictReader(io.StringIO((text or b"").decode()))
-        # Curves over anything but steps are files of the repository alone.
-        for line in lines if "step" in (lines.fieldnames or []) else ():
+        if "step" not in (lines.fieldnames or []):  # such a file stays out of MLflow
+            continue
+        for line in lines:
             for column, cell in line.items():
                 if cell and column not in ("step", "tokens"):
                     name = f"{stage}/{column.removeprefix(f'{stage}_')}"

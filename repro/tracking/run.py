@@ -92,7 +92,7 @@ class Run:
 
 @contextmanager
 def stage(project: Project[AnyParams], name: str, params: AnyParams) -> Iterator[Run]:
-    """The run of one execution of a stage; what the body raises passes, and ends it as failed."""
+    """The run of one execution of a stage; exceptions propagate and mark it failed."""
     run = Run()
     if params.tracking:
         run._begin(project, name, params)
