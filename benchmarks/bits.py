@@ -20,7 +20,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+# The repository before its tests: tests/gpt must not be taken for the package.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from small_training import SmallTraining
 

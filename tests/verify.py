@@ -17,6 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
+# The repository first: tests/gpt must not be taken for the package.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from small_training import MEMORY, STEPS, Run, SmallTraining, resumed_from
 
 KILLS_IN_A_TRAINING = 5

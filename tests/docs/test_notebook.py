@@ -85,6 +85,7 @@ def test_a_cell_that_does_not_run_is_no_piece(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)  # IPython warns of another one than its own
     monkeypatch.chdir(tmp_path)
     shell = InteractiveShell()
     load_ipython_extension(shell)

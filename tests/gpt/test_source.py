@@ -147,7 +147,8 @@ def test_the_pipeline_trains_scores_and_samples_it_beside_ours(
     path = clone.folder / "scratchpad/model.py"
     path.parent.mkdir()
     path.write_text(textwrap.dedent(THEIRS), encoding="utf-8")
-    changed = clone.dvc("exp", "run", "-S", "model.source=scratchpad/model.py")
+    settings = ("-S", "model.source=scratchpad/model.py", "-S", "train.optimizer=adamw")
+    changed = clone.dvc("exp", "run", *settings)
     assert stages_run(changed) == ["train", "evaluate", "sample"]
     theirs = clone.metrics("evaluate")
     assert theirs["val"]["loss"] != ours["val"]["loss"]

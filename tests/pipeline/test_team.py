@@ -405,7 +405,7 @@ def test_a_row_of_the_server_is_the_row_that_a_file_would_hold(
             run["tags"].pop(tag, None)
         run["files"].sort()
         run["artifacts"] = run["artifacts"].partition(":")[0]
-    assert (here.pop("artifacts"), there.pop("place")) == ("file", "mlflow-artifacts")
+    assert (here.pop("artifacts"), there.pop("artifacts")) == ("file", "mlflow-artifacts")
     assert here == there
     # The artifacts went through the server into the bucket: members have no keys for it.
     (samples,) = [key for key in team.bucket.files("mlflow") if key.endswith("/samples.md")][:1]
