@@ -146,7 +146,7 @@ def _sample_tokens(
 ) -> Iterator[list[int]]:
     """The next token of each sample (b,), again and again, after `prompt_ids`."""
     device, block_size = next(model.parameters()).device, model.config.block_size
-    decoder = make_decoder(model)
+    decoder = make_decoder(model, sampling.max_new_tokens)
     new_bt = torch.tensor(prompt_ids[-block_size:]).expand(len(indices), -1)
     recent = deque(new_bt.unbind(1), maxlen=max(1, block_size // 2))
     for uniforms_b in _uniforms(seed, indices, sampling.max_new_tokens):

@@ -47,7 +47,7 @@ def beam_search(
     """
     device, block_size = next(model.parameters()).device, model.config.block_size
     half = max(1, block_size // 2)
-    decoder = make_decoder(model)
+    decoder = make_decoder(model, max_new_tokens)
     context = tuple(ids[-block_size:])
     active, complete = [Hypothesis((), 0.0, False)], list[Hypothesis]()
     new_nt = torch.tensor([context])

