@@ -53,7 +53,7 @@ def curves(pipeline: Pipeline, stage: str) -> list[Point]:
     for path in pipeline.outs(stage):
         text = pipeline.files.read(path) if path.endswith(".csv") else None
         lines = csv.DictReader(io.StringIO((text or b"").decode()))
-        if "step" not in (lines.fieldnames or []):  # such a file stays out of MLflow
+        if "step" not in (lines.fieldnames or []):  # it stays out of MLflow
             continue
         for line in lines:
             for column, cell in line.items():
