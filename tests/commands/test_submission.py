@@ -158,7 +158,7 @@ def test_an_honest_submission_is_accepted_and_said_to_be_no_proof(submission: Pa
     code, output = gpt("verify", str(submission / "submission.json"))
     assert code == 0, output
     assert "number 1 of 3, byte for byte" in output
-    assert "no proof" in output
+    assert "does not prove" in output
     content = json.loads((submission / "submission.json").read_bytes())
     assert set(content["hashes"]) == {"model", "tokenizer", "corpus", "code", "dvc_lock"}
     assert len(set(content["candidates"])) == 3
