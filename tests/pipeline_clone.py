@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from copy import copy
 from pathlib import Path
 
 import yaml
@@ -68,6 +69,13 @@ class Clone:
         set_params(folder, params)
         self.git("init", "-q", "-b", "main")
         self.commit("begin")
+
+    def checked_out_as_on_windows(self, folder: Path) -> "Clone":
+        """A clone of this one by a git that writes CRLF wherever .gitattributes lets it."""
+        self.git("clone", "-q", "-c", "core.autocrlf=true", ".", str(folder))
+        clone = copy(self)
+        clone.folder = folder
+        return clone
 
     def environment(self, **more: str) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
