@@ -4,6 +4,14 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# PyTorch's build on Linux, cpu or cuda; blank: cuda where there is an NVIDIA driver.
+TORCH  ?=
+TORCH_CPU := https://download.pytorch.org/whl/cpu
+
+# uv where it is on PATH, else pip. Neither writes bytecode, which Python does for what is imported.
+UV := $(shell command -v uv 2>/dev/null)
+INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,\
+  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile) -c constraints.txt
 # dvc's queue starts `dvc` and `python` by their bare names. Recipes name $(BIN): make 3.81, which
 # macOS has, does not search the exported PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -18,15 +26,15 @@ run: $(VENV)/ready
 	@echo "Report: report.html   Scores: metrics/evaluate.json   Text: metrics/samples.md"
 	@echo "Compare runs: gpt compare, make ui"
 
-test: $(VENV)/ready check
+test: $(VENV)/ready-dev check
 	$(BIN)/python -m pytest -q -m "not slow and not browser"
 
 # What CI runs: everything, the pipeline end to end and the browser too.
-test-all: $(VENV)/ready check
+test-all: $(VENV)/ready-dev check
 	$(BIN)/python -m pytest -q --durations=60
 
 # Every fault of docs/reliability.md, then the tests that must catch each planted defect.
-faults: $(VENV)/ready
+faults: $(VENV)/ready-dev
 	$(BIN)/python -m pytest -q -m "fault and not browser"
 	$(BIN)/python -m pytest -q -m "fault and not browser" --planted
 
@@ -34,7 +42,7 @@ faults: $(VENV)/ready
 verify: $(VENV)/ready
 	$(BIN)/python tests/verify.py
 
-check: $(VENV)/ready
+check: $(VENV)/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -43,15 +51,36 @@ check: $(VENV)/ready
 ui: $(VENV)/ready
 	$(BIN)/gpt ui
 
-$(VENV)/ready: pyproject.toml constraints.txt
+# The environment, with what `make run` needs.
+$(VENV)/ready: pyproject.toml constraints.txt $(if $(TORCH),$(VENV)/torch-$(TORCH))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "repro-gpt needs Python 3.11 or newer; name one: make run PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@if [ "$$(uname -s)" != Linux ] || [ "$(TORCH)" = cuda ] || \
+	    { [ -z "$(TORCH)" ] && nvidia-smi -L >/dev/null 2>&1; }; then \
+	  echo "PyTorch: the build of the package index"; \
+	elif $(PYTHON) -c 'import urllib.request as r; r.urlopen("$(TORCH_CPU)/torch/", timeout=5)' \
+	    2>/dev/null && $(INSTALL) --no-deps --index-url $(TORCH_CPU) torch; then \
+	  echo "PyTorch: the CPU build, without 3 GB of CUDA; for a GPU: make run TORCH=cuda"; \
+	else \
+	  echo "PyTorch: the build of the package index; nothing came from $(TORCH_CPU)"; \
+	fi
+	$(INSTALL) -e .
+	@touch $@
+
+# The same with an extra of pyproject.toml: ready-dev, ready-site.
+$(VENV)/ready-%: $(VENV)/ready
+	$(INSTALL) -e '.[$*]'
+	@touch $@
+
+# Another build of PyTorch needs an environment of its own.
+$(VENV)/torch-%:
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
 # The pages of docs/ as a site, on this machine alone.
-site: $(VENV)/ready
+site: $(VENV)/ready-site
 	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
 
 clean-venv:

@@ -42,7 +42,7 @@ def write_gguf(trained: TrainedModel, out: Path) -> list[Path]:
         gguf = importlib.import_module("gguf")
     except ModuleNotFoundError:
         raise CheckpointError(
-            "gguf is not installed; pip install -c constraints.txt 'repro-gpt[export]'"
+            "gguf is not installed; pip install -c constraints.txt -e '.[export]'"
         ) from None
     tokens, merges = _tokens_and_merges(trained.tokenizer)
     out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,124 @@
+"""What `make` installs, as it calls programs that stand in for Python, pip and uv."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import missing
+from pipeline_clone import REPOSITORY
+
+PYTHON = """#!/bin/sh
+case "$*" in
+  "-m venv "*) mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
+  "-m pip "*) echo "${*#-m }" >> calls; case "$*" in *index*) exit "${NO_WHEEL:-0}"; esac ;;
+  *urlopen*) exit "${UNREACHABLE:-0}" ;;
+esac
+"""
+UNAME = 'echo "${SYSTEM:-Linux}"'
+NVIDIA_SMI = 'exit "${NO_DRIVER:-1}"'
+UV = 'echo "uv $*" >> calls'
+
+
+class Project:
+    """A folder with the Makefile and what it reads, and the stand-ins it calls."""
+
+    def __init__(self, folder: Path) -> None:
+        if shutil.which("make") is None:
+            missing("make is not installed")
+        self.folder = folder
+        for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+            shutil.copy(REPOSITORY / name, folder)
+        (folder / "bin").mkdir()
+        self.add("python3", PYTHON)
+        self.add("uname", UNAME)
+        self.add("nvidia-smi", NVIDIA_SMI)
+
+    def add(self, name: str, script: str) -> None:
+        program = self.folder / "bin" / name
+        program.write_text(script if script.startswith("#!") else f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+
+    def make(self, *words: str, **environment: str) -> tuple[list[str], str]:
+        """The calls of pip and uv, without quiet options, and what make printed."""
+        calls = self.folder / "calls"
+        calls.unlink(missing_ok=True)
+        path = f"{self.folder / 'bin'}:/usr/bin:/bin"
+        done = subprocess.run(
+            ("make", *words),
+            cwd=self.folder,
+            env={"PATH": path} | environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        lines = calls.read_text().splitlines() if calls.exists() else []
+        return lines, done.stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def from_cpu_index(call: str) -> bool:
+    return call.endswith("--no-deps --index-url https://download.pytorch.org/whl/cpu torch")
+
+
+def test_each_target_installs_its_extra_alone_and_once(project: Project) -> None:
+    for target, installed in (
+        (".venv/ready", ["torch", "-e ."]),
+        (".venv/ready-site", ["-e .[site]"]),
+        (".venv/ready-dev", ["-e .[dev]"]),
+        (".venv/ready-dev", []),
+    ):
+        calls, _ = project.make(target)
+        assert len(calls) == len(installed)
+        for call, end in zip(calls, installed, strict=True):
+            assert call.startswith("pip install ") and " -c constraints.txt " in call
+            assert call.endswith(f" {end}")
+    (project.folder / "constraints.txt").touch()
+    calls, _ = project.make(".venv/ready-site")
+    assert [call.rpartition(" ")[2] for call in calls] == ["torch", ".", ".[site]"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "cpu", "said"),
+    [
+        ({}, True, "PyTorch: the CPU build, without 3 GB of CUDA; for a GPU: make run TORCH=cuda"),
+        ({"NO_DRIVER": "0"}, False, "PyTorch: the build of the package index"),
+        ({"NO_DRIVER": "0", "TORCH": "cpu"}, True, "PyTorch: the CPU build"),
+        ({"TORCH": "cuda"}, False, "PyTorch: the build of the package index"),
+        ({"SYSTEM": "Darwin"}, False, "PyTorch: the build of the package index"),
+        ({"UNREACHABLE": "1"}, False, "nothing came from https://download.pytorch.org/whl/cpu"),
+        ({"NO_WHEEL": "1"}, True, "nothing came from https://download.pytorch.org/whl/cpu"),
+    ],
+)
+def test_linux_without_a_driver_takes_the_cpu_build_where_it_can_be_reached(
+    project: Project, environment: dict[str, str], cpu: bool, said: str
+) -> None:
+    calls, output = project.make(".venv/ready", **environment)
+    assert [from_cpu_index(call) for call in calls] == ([True, False] if cpu else [False])
+    (line,) = [line for line in output.splitlines() if line.startswith("PyTorch: ")]
+    assert said in line
+
+
+def test_another_build_of_pytorch_gets_a_fresh_environment_which_stays(project: Project) -> None:
+    project.make(".venv/ready")
+    leftover = project.folder / ".venv/bin/leftover"
+    leftover.touch()
+    calls, _ = project.make(".venv/ready", TORCH="cuda")
+    assert [from_cpu_index(call) for call in calls] == [False]
+    assert not leftover.exists()
+    assert project.make(".venv/ready")[0] == project.make(".venv/ready", TORCH="cuda")[0] == []
+    calls, _ = project.make(".venv/ready", TORCH="cpu")
+    assert [from_cpu_index(call) for call in calls] == [True, False]
+
+
+def test_uv_installs_where_it_is_on_path(project: Project) -> None:
+    project.add("uv", UV)
+    calls, _ = project.make(".venv/ready-dev")
+    start = "uv pip install --quiet --python .venv/bin/python -c constraints.txt "
+    assert from_cpu_index(calls[0])
+    assert calls[1:] == [f"{start}-e .", f"{start}-e .[dev]"]
+    assert calls[0].startswith(start)
