@@ -40,7 +40,7 @@ import yaml
 from gpt.corpus import parallel
 from gpt.corpus.manifest import read_chunks, shards_of
 from gpt.corpus.writer import CorpusWriter
-from gpt.tokenizers.byte_level import PATTERNS
+from gpt.tokenizers.chunking import PATTERNS
 from gpt.tokenizers.encoding import ShardJob, encode_shard
 from stages import tokenize
 from stages.params import load

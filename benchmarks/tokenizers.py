@@ -26,9 +26,9 @@ import tiktoken
 
 from gpt.tokenizers.base import Tokenizer
 from gpt.tokenizers.bpe_training import train_bpe
-from gpt.tokenizers.byte_level import PATTERNS, BPETokenizer, ByteTokenizer, GPT2Tokenizer
+from gpt.tokenizers.byte_level import BPETokenizer, ByteTokenizer, GPT2Tokenizer
 from gpt.tokenizers.char import CharTokenizer, distinct_characters
-from gpt.tokenizers.chunking import split_long
+from gpt.tokenizers.chunking import PATTERNS, split_long
 from gpt.tokenizers.gpt2_vocab import find_gpt2_vocab, gpt2_tokens
 from repro import repository
 from stages.params import MIRROR

@@ -8,7 +8,7 @@ Read in this order, a file each:
     kv_cache     keys and values of what was read, so that the next token costs one position
     optim        Muon, and the parameters each optimizer gets
     batches      inputs and targets of a step, a pure function of (seed, step)
-    trainer      one update, and the loop around it
+    trainer      one update, the learning-rate schedule, and the loop around both
     callbacks    what a stage adds to the loop: the curve, dead units, a progress bar, samples
     generation   tokens out of logits: sampling, prompts, stop strings
     checkpoint   a model folder: safetensors, config.json, tokenizer.json

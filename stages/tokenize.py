@@ -14,14 +14,11 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from gpt.corpus.manifest import SPLITS, read_chunks
+from gpt.corpus.manifest import read_chunks
 from gpt.errors import GptError, ParamsError
 from gpt.files import read_json, write_json
-from gpt.tokenizers.base import Tokenizer
-from gpt.tokenizers.bpe_training import train_bpe
-from gpt.tokenizers.byte_level import BPETokenizer, ByteTokenizer, GPT2Tokenizer
-from gpt.tokenizers.char import CharTokenizer, distinct_characters
-from gpt.tokenizers.chunking import rechunk
+from gpt.tokenizers.base import Corpus, Tokenizer
+from gpt.tokenizers.byte_level import GPT2Tokenizer
 from gpt.tokenizers.encoding import (
     bytes_per_token,
     encode_ahead,
@@ -29,6 +26,7 @@ from gpt.tokenizers.encoding import (
     rare_ids_warning,
     token_metrics,
 )
+from gpt.tokenizers.file import KINDS
 from gpt.tokenizers.gpt2_vocab import find_gpt2_vocab, gpt2_tokens, load_gpt2_vocab
 from repro import repository, run_stage
 from repro.tracking.run import Run
@@ -45,22 +43,21 @@ from stages.params import (
 
 
 def make_tokenizer(options: TokenizerParams) -> Tokenizer:
-    """Builds the tokenizer: `char` from the whole corpus, as peers do, `bpe` from "train" alone."""
-    has_bos = read_json(CORPUS / "corpus.json")["documents"] > 1
-    match options.kind:
-        case "byte":
-            return ByteTokenizer(has_bos=has_bos)
-        case "char":
-            texts = (text for split in SPLITS for _, text in read_chunks(CORPUS, split))
-            return CharTokenizer(distinct_characters(texts), has_bos=has_bos)
-        case "bpe":
-            texts = (text for _, text in rechunk(read_chunks(CORPUS, "train")))
-            tokens = train_bpe(texts, options.vocab_size - has_bos, options.pattern)
-            return BPETokenizer(tokens, options.pattern, has_bos=has_bos)
-        case "gpt2":
-            folders, mirror = gpt2_folders(), repository.location(MIRROR)
-            vocab_bpe = load_gpt2_vocab(folders, repository.scratch(), mirror)
-            return GPT2Tokenizer(gpt2_tokens(vocab_bpe), has_bos=has_bos)
+    """Makes the tokenizer of the corpus that `prepare` wrote."""
+    corpus = Corpus(
+        read=lambda split: read_chunks(CORPUS, split),
+        has_bos=read_json(CORPUS / "corpus.json")["documents"] > 1,
+        vocab_size=options.vocab_size,
+        pattern=options.pattern,
+        gpt2_tokens=download_gpt2_tokens,
+    )
+    return KINDS[options.kind].make(corpus)
+
+
+def download_gpt2_tokens() -> list[bytes]:
+    """GPT-2's tokens, from a folder that holds its vocab.bpe or from its address."""
+    mirror = repository.location(MIRROR)
+    return gpt2_tokens(load_gpt2_vocab(gpt2_folders(), repository.scratch(), mirror))
 
 
 def gpt2_folders() -> list[Path]:

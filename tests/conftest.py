@@ -93,6 +93,26 @@ def texts() -> Path:
 
 
 @pytest.fixture(scope="session")
+def gpt2_cache(texts: Path) -> Path:
+    """The copy of tiktoken's cache beside the real texts, with GPT-2's vocab.bpe."""
+    from gpt.tokenizers.gpt2_vocab import GPT2_FILE
+
+    folder = texts / "tiktoken"
+    if not (folder / GPT2_FILE).is_file():
+        missing(f"GPT_MIRROR has no tiktoken/{GPT2_FILE}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gpt2(gpt2_cache: Path) -> Any:
+    """GPT-2's own tokenizer."""
+    from gpt.tokenizers.byte_level import GPT2Tokenizer
+    from gpt.tokenizers.gpt2_vocab import GPT2_FILE, gpt2_tokens
+
+    return GPT2Tokenizer(gpt2_tokens((gpt2_cache / GPT2_FILE).read_bytes()), has_bos=False)
+
+
+@pytest.fixture(scope="session")
 def tokenized(tmp_path_factory: pytest.TempPathFactory, tracked_files: list[Path]) -> Clone:
     """A clone in which `prepare` and `tokenize` have run."""
     clone = Clone(tmp_path_factory.mktemp("clone"), tracked_files, SMALL)

@@ -9,8 +9,9 @@ from gpt.model import GPT
 from gpt.model_source import make_model
 from gpt.tokenizers.base import Tokenizer, line_breaks
 from gpt.tokenizers.bpe_training import train_bpe
-from gpt.tokenizers.byte_level import BPETokenizer, ByteTokenizer, Pattern
+from gpt.tokenizers.byte_level import BPETokenizer, ByteTokenizer
 from gpt.tokenizers.char import CharTokenizer
+from gpt.tokenizers.chunking import Pattern
 
 TEXT = (
     "Enter ROMEO, with a rose.\n\nBut soft! what light through yonder window breaks? It's 1597;\n"

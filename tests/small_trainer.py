@@ -22,6 +22,18 @@ IDS = np.array([n * n % VOCABULARY for n in range(400)], dtype=np.uint16)
 STEPS = 6
 
 
+def train_config(**changes: Any) -> TrainConfig:
+    """1,000 steps, of which 100 warm up, from a peak of 1e-3 to 1e-4."""
+    settings: dict[str, Any] = {
+        "steps": 1000,
+        "batch_size": 1,
+        "learning_rate": 1e-3,
+        "min_learning_rate": 1e-4,
+        "warmup_steps": 100,
+    }
+    return TrainConfig(**(settings | changes))
+
+
 def make_trainer(
     *, dropout: float = 0.2, batches: Any = None, architecture: str = "gpt2", **changes: Any
 ) -> Trainer:

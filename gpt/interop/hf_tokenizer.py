@@ -8,8 +8,9 @@ from typing import Any
 
 from gpt.tokenizers.base import Tokenizer
 from gpt.tokenizers.bpe_reference import merges_of
-from gpt.tokenizers.byte_level import BYTE_TO_UNICODE, PATTERNS
+from gpt.tokenizers.byte_level import BYTE_TO_UNICODE
 from gpt.tokenizers.char import CharTokenizer
+from gpt.tokenizers.chunking import PATTERNS
 
 END_OF_TEXT = "<|endoftext|>"
 

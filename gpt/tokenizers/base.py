@@ -1,4 +1,4 @@
-"""The interface of every tokenizer: char.py and byte_level.py have them.
+"""The interface of every tokenizer: char.py and byte_level.py have them, file.py lists them.
 
 Encoding is lossless: decode(encode(text)) == text. If a corpus has more than one document, one more
 id, `bos`, precedes each document and ends the split. It is not a character: no text encodes to it
@@ -6,16 +6,41 @@ id, `bos`, precedes each document and ends the split. It is not a character: no 
 """
 
 import codecs
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt.config import Config
 from gpt.errors import TokenizerError
+from gpt.tokenizers.chunking import Pattern
 from gpt.types import Ids
 
 FORMAT = 1  # of tokenizer.json, see file.py
+
+
+class TokenizerSpec(Config):
+    """What is read from tokenizer.json; a subclass adds its `kind` and its vocabulary."""
+
+    format: Literal[1]
+    has_bos: bool
+
+    def tokenizer(self) -> "Tokenizer":
+        """Raises ValueError for a spec of the right form that does not describe a tokenizer."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a tokenizer is made from: the texts of each split, and what the user asks for."""
+
+    read: Callable[[str], Iterable[tuple[str, str]]]  # split -> (document, chunk of its text)
+    has_bos: bool
+    vocab_size: int
+    pattern: Pattern
+    gpt2_tokens: Callable[[], list[bytes]]  # reads GPT-2's published vocabulary
 
 
 class StreamingDecoder:
@@ -36,6 +61,10 @@ class StreamingDecoder:
 
 class Tokenizer(Protocol):
     """What the rest of the library needs of a tokenizer."""
+
+    @classmethod
+    def make(cls, corpus: Corpus) -> Self:
+        """Makes the tokenizer of a corpus."""
 
     @property
     def vocab_size(self) -> int:

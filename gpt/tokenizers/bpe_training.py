@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from gpt.tokenizers.byte_level import PATTERNS, Pattern
+from gpt.tokenizers.chunking import PATTERNS, Pattern
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, pattern: Pattern) -> list[bytes]:

@@ -1,34 +1,35 @@
 """Tokens of one or more bytes: plain bytes, byte pair encoding, GPT-2's vocabulary.
 
-Uses vocabularies only; bpe_training.py learns one from text, gpt2_vocab.py reads GPT-2's.
+Uses vocabularies; bpe_training.py learns one from text, gpt2_vocab.py reads GPT-2's.
 """
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from gpt.tokenizers.base import FORMAT, StreamingDecoder, checked_ids, id_dtype, strict_encode
-from gpt.tokenizers.chunking import split_long
+from gpt.tokenizers.base import (
+    FORMAT,
+    Corpus,
+    StreamingDecoder,
+    TokenizerSpec,
+    checked_ids,
+    id_dtype,
+    strict_encode,
+)
+from gpt.tokenizers.chunking import PATTERNS, Pattern, rechunk, split_long
 from gpt.types import Ids
 
 if TYPE_CHECKING:
     import tiktoken
 
-# How GPT-2 and GPT-4 split text into pre-tokens, which no token crosses. The possessive `++` never
-# backtracks, which makes these patterns fast.
-PATTERNS = {
-    "gpt2": (r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"),
-    "gpt4": (
-        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+"
-        r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
-    ),
-}
-Pattern = Literal["gpt2", "gpt4"]
+MAX_VOCAB_SIZE = 2**20
+GPT2_TOKENS = 50256
 
 # The printable bytes as themselves (in the order of GPT-2's first ids), the others from U+0100 on:
 # bytes_to_unicode in encoder.py of the release (Radford et al. 2019).
@@ -37,6 +38,50 @@ _UNPRINTABLE = [byte for byte in range(256) if byte not in _PRINTABLE]
 BYTE_TO_UNICODE = {byte: chr(byte) for byte in _PRINTABLE} | {
     byte: chr(256 + index) for index, byte in enumerate(_UNPRINTABLE)
 }
+
+
+class ByteSpec(TokenizerSpec):
+    """Nothing is learned."""
+
+    kind: Literal["byte"]
+
+    def tokenizer(self) -> "ByteTokenizer":
+        return ByteTokenizer(has_bos=self.has_bos)
+
+
+class BPESpec(TokenizerSpec):
+    """`tokens` in the order of the merges; a character stands for a byte, U+0000 to U+00FF."""
+
+    kind: Literal["bpe"]
+    pattern: Pattern
+    tokens: list[str] = Field(min_length=256, max_length=MAX_VOCAB_SIZE)
+
+    def tokenizer(self) -> "BPETokenizer":
+        return BPETokenizer(_tokens_as_bytes(self.tokens), self.pattern, has_bos=self.has_bos)
+
+
+class GPT2Spec(TokenizerSpec):
+    """`tokens` as for BPESpec."""
+
+    kind: Literal["gpt2"]
+    tokens: list[str] = Field(min_length=GPT2_TOKENS, max_length=GPT2_TOKENS)
+
+    def tokenizer(self) -> "GPT2Tokenizer":
+        return GPT2Tokenizer(_tokens_as_bytes(self.tokens), has_bos=self.has_bos)
+
+
+def _tokens_as_bytes(texts: list[str]) -> list[bytes]:
+    """Raises ValueError unless the tokens are distinct and every byte is one of them."""
+    try:
+        tokens = [text.encode("latin-1") for text in texts]
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a token has a character above U+00FF: {error.object[:20]!r}") from None
+    known = set(tokens)
+    if len(known) != len(tokens) or b"" in known:
+        raise ValueError("a token is empty or occurs twice")
+    if any(bytes([byte]) not in known for byte in range(256)):
+        raise ValueError("not every byte is a token, so some texts have no ids")
+    return tokens
 
 
 class _ByteTokenTable:
@@ -66,6 +111,10 @@ class ByteTokenizer(_ByteTokenTable):
     def __init__(self, *, has_bos: bool) -> None:
         super().__init__([bytes([byte]) for byte in range(256)], has_bos=has_bos)
 
+    @classmethod
+    def make(cls, corpus: Corpus) -> Self:
+        return cls(has_bos=corpus.has_bos)
+
     def encode(self, text: str) -> Ids:
         return np.frombuffer(strict_encode(text), dtype=np.uint8).astype(self.dtype)
 
@@ -85,6 +134,16 @@ class BPETokenizer(_ByteTokenTable):
         super().__init__(tokens, has_bos=has_bos)
         self.pattern = pattern
         self._ranks = {token: rank for rank, token in enumerate(tokens)}
+
+    @classmethod
+    def make(cls, corpus: Corpus) -> Self:
+        """Learns the merges from the training split alone."""
+        # Imported where a vocabulary is learned, so that no training depends on that code.
+        from gpt.tokenizers.bpe_training import train_bpe
+
+        texts = (text for _, text in rechunk(corpus.read("train")))
+        tokens = train_bpe(texts, corpus.vocab_size - corpus.has_bos, corpus.pattern)
+        return cls(tokens, corpus.pattern, has_bos=corpus.has_bos)
 
     @cached_property
     def _encoding(self) -> "tiktoken.Encoding":
@@ -147,6 +206,10 @@ class GPT2Tokenizer(BPETokenizer):
         super().__init__(tokens, "gpt2", has_bos=True)
         if not has_bos:
             self.bos = None
+
+    @classmethod
+    def make(cls, corpus: Corpus) -> Self:
+        return cls(corpus.gpt2_tokens(), has_bos=corpus.has_bos)
 
     def spec(self) -> dict[str, Any]:
         return {key: value for key, value in super().spec().items() if key != "pattern"}

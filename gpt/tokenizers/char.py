@@ -2,14 +2,35 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from gpt.errors import TokenizerError
-from gpt.tokenizers.base import FORMAT, StreamingDecoder, checked_ids, id_dtype, strict_encode
+from gpt.tokenizers.base import (
+    FORMAT,
+    Corpus,
+    StreamingDecoder,
+    TokenizerSpec,
+    checked_ids,
+    id_dtype,
+    strict_encode,
+)
 from gpt.types import Ids
+
+
+class CharSpec(TokenizerSpec):
+    """`characters` in the order of their ids, each once."""
+
+    kind: Literal["char"]
+    characters: str = Field(min_length=1)
+
+    def tokenizer(self) -> "CharTokenizer":
+        if len(set(self.characters)) != len(self.characters):
+            raise ValueError("a character occurs twice")
+        return CharTokenizer(self.characters, has_bos=self.has_bos)
 
 
 class CharTokenizer:
@@ -31,6 +52,12 @@ class CharTokenizer:
         self._latin_ids: bytes | None = None
         if len(characters) <= 255:
             self._latin_ids = np.minimum(self._ids[:256], 255).astype(np.uint8).tobytes()
+
+    @classmethod
+    def make(cls, corpus: Corpus) -> Self:
+        """Every character of all three splits gets an id, as in nanoGPT."""
+        texts = (text for split in ("train", "val", "test") for _, text in corpus.read(split))
+        return cls(distinct_characters(texts), has_bos=corpus.has_bos)
 
     def encode(self, text: str) -> Ids:
         try:

@@ -1,4 +1,4 @@
-"""tokenizer.json: one self-contained file, of which every model carries a copy.
+"""The kinds of tokenizers, and tokenizer.json, of which every model carries a copy.
 
 By `kind`, besides `format` and `has_bos`:
 
@@ -18,37 +18,24 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from gpt.config import Config, first_line
 from gpt.errors import TokenizerError
 from gpt.tokenizers.base import Tokenizer
-from gpt.tokenizers.byte_level import BPETokenizer, ByteTokenizer, GPT2Tokenizer, Pattern
-from gpt.tokenizers.char import CharTokenizer
+from gpt.tokenizers.byte_level import (
+    BPESpec,
+    BPETokenizer,
+    ByteSpec,
+    ByteTokenizer,
+    GPT2Spec,
+    GPT2Tokenizer,
+)
+from gpt.tokenizers.char import CharSpec, CharTokenizer
 
 MAX_FILE_BYTES = 64 * 2**20  # larger than all of Unicode as a vocabulary; checked before reading
-MAX_VOCAB_SIZE = 2**20
-GPT2_TOKENS = 50256
 
-
-class _AnySpec(Config):
-    format: Literal[1]
-    has_bos: bool
-
-
-class _CharSpec(_AnySpec):
-    kind: Literal["char"]
-    characters: str = Field(min_length=1)
-
-
-class _ByteSpec(_AnySpec):
-    kind: Literal["byte"]
-
-
-class _BPESpec(_AnySpec):
-    kind: Literal["bpe"]
-    pattern: Pattern
-    tokens: list[str] = Field(min_length=256, max_length=MAX_VOCAB_SIZE)
-
-
-class _GPT2Spec(_AnySpec):
-    kind: Literal["gpt2"]
-    tokens: list[str] = Field(min_length=GPT2_TOKENS, max_length=GPT2_TOKENS)
+KINDS: dict[str, type[Tokenizer]] = {
+    "char": CharTokenizer,
+    "byte": ByteTokenizer,
+    "bpe": BPETokenizer,
+    "gpt2": GPT2Tokenizer,
+}
 
 
 class _WordSpec(Config):
@@ -58,10 +45,8 @@ class _WordSpec(Config):
     kind: Literal["word"]
 
 
-_Spec = _CharSpec | _ByteSpec | _BPESpec | _GPT2Spec
-_SPEC: TypeAdapter[_Spec | _WordSpec] = TypeAdapter(
-    Annotated[_Spec | _WordSpec, Field(discriminator="kind")]
-)
+_Spec = CharSpec | ByteSpec | BPESpec | GPT2Spec | _WordSpec
+_SPEC: TypeAdapter[_Spec] = TypeAdapter(Annotated[_Spec, Field(discriminator="kind")])
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -75,7 +60,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
                 f"{path}: tokenizer.kind = word is no longer supported; "
                 "train again with tokenizer.kind=bpe"
             )
-        return _tokenizer_of(spec)
+        return spec.tokenizer()
     except OSError as error:
         raise TokenizerError(
             f"{path}: {error.strerror}; run the stages before: dvc repro"
@@ -84,25 +69,3 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise TokenizerError(f"{path}: not a tokenizer file ({first_line(error)})") from None
     except ValueError as error:
         raise TokenizerError(f"{path}: not a tokenizer file ({error})") from None
-
-
-def _tokenizer_of(spec: _Spec) -> Tokenizer:
-    """Raises ValueError for a spec of the right form that does not describe a tokenizer."""
-    if isinstance(spec, _ByteSpec):
-        return ByteTokenizer(has_bos=spec.has_bos)
-    if isinstance(spec, _CharSpec):
-        if len(set(spec.characters)) != len(spec.characters):
-            raise ValueError("a character occurs twice")
-        return CharTokenizer(spec.characters, has_bos=spec.has_bos)
-    try:
-        tokens = [token.encode("latin-1") for token in spec.tokens]
-    except UnicodeEncodeError as error:
-        raise ValueError(f"a token has a character above U+00FF: {error.object[:20]!r}") from None
-    known = set(tokens)
-    if len(known) != len(tokens) or b"" in known:
-        raise ValueError("a token is empty or occurs twice")
-    if any(bytes([byte]) not in known for byte in range(256)):
-        raise ValueError("not every byte is a token, so some texts have no ids")
-    if isinstance(spec, _GPT2Spec):
-        return GPT2Tokenizer(tokens, has_bos=spec.has_bos)
-    return BPETokenizer(tokens, spec.pattern, has_bos=spec.has_bos)

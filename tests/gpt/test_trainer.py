@@ -23,6 +23,7 @@ from small_trainer import (
     make_trainer,
     run,
     run_until,
+    train_config,
     uninterrupted,
     weights,
 )
@@ -382,34 +383,23 @@ def test_a_run_of_no_steps_evaluates_once_and_keeps_the_initial_weights() -> Non
 # --- the learning rate ----------------------------------------------------------------------------
 
 
-def config(**changes: Any) -> TrainConfig:
-    settings: dict[str, Any] = {
-        "steps": 1000,
-        "batch_size": 1,
-        "learning_rate": 1e-3,
-        "min_learning_rate": 1e-4,
-        "warmup_steps": 100,
-    }
-    return TrainConfig(**(settings | changes))
-
-
 def learning_rate(step: int, settings: TrainConfig) -> float:
     return lr_multiplier(step, settings) * settings.learning_rate
 
 
 def test_the_warm_up_is_linear_and_step_zero_already_learns() -> None:
-    rates = [learning_rate(step, config()) for step in range(101)]
+    rates = [learning_rate(step, train_config()) for step in range(101)]
     assert rates == pytest.approx([1e-3 * (step + 1) / 101 for step in range(101)])
 
 
 def test_the_peak_comes_with_the_end_of_the_warm_up() -> None:
-    rates = [learning_rate(step, config()) for step in range(1001)]
+    rates = [learning_rate(step, train_config()) for step in range(1001)]
     assert rates[100] == pytest.approx(1e-3, rel=1e-12)
     assert max(rates) == rates[100]
 
 
 def test_the_middle_of_the_cosine_is_the_middle_of_peak_and_minimum() -> None:
-    assert learning_rate(550, config()) == pytest.approx((1e-3 + 1e-4) / 2, rel=1e-12)
+    assert learning_rate(550, train_config()) == pytest.approx((1e-3 + 1e-4) / 2, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -425,13 +415,13 @@ def test_the_middle_of_the_cosine_is_the_middle_of_peak_and_minimum() -> None:
     ],
 )
 def test_the_other_schedules_are_their_closed_forms(name: str, expected: list[float]) -> None:
-    settings = config(schedule=name)
+    settings = train_config(schedule=name)
     assert [learning_rate(step, settings) for step in (100, 550, 820, 910, 1000)] == pytest.approx(
         expected, rel=1e-12
     )
     # The same warm-up, and never below the minimum nor above the peak.
     assert [learning_rate(step, settings) for step in range(100)] == [
-        learning_rate(step, config()) for step in range(100)
+        learning_rate(step, train_config()) for step in range(100)
     ]
     assert learning_rate(10**6, settings) == pytest.approx(1e-4)
     assert max(learning_rate(step, settings) for step in range(1001)) == pytest.approx(1e-3)
@@ -441,30 +431,30 @@ def test_the_cosine_is_the_closed_form() -> None:
     for step in range(100, 1001):
         angle = math.pi * (step - 100) / 900
         expected = 1e-4 + (1e-3 - 1e-4) * math.cos(angle / 2) ** 2
-        assert learning_rate(step, config()) == pytest.approx(expected, rel=1e-9)
+        assert learning_rate(step, train_config()) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("step", [1000, 1001, 5000])
 def test_the_minimum_is_reached_at_the_end_and_kept(step: int) -> None:
-    assert learning_rate(step, config()) == pytest.approx(1e-4, rel=1e-12)
+    assert learning_rate(step, train_config()) == pytest.approx(1e-4, rel=1e-12)
 
 
 def test_without_a_warm_up_the_first_step_has_the_peak() -> None:
-    assert learning_rate(0, config(warmup_steps=0)) == 1e-3
+    assert learning_rate(0, train_config(warmup_steps=0)) == 1e-3
 
 
 def test_a_warm_up_longer_than_the_run_ends_with_it() -> None:
-    short = config(steps=10, warmup_steps=100)
+    short = train_config(steps=10, warmup_steps=100)
     rates = [learning_rate(step, short) for step in range(10)]
     assert rates == pytest.approx([1e-3 * (step + 1) / 11 for step in range(10)])
 
 
 @given(steps=st.integers(0, 50), warmup=st.integers(0, 60), step=st.integers(0, 60))
 def test_a_rate_is_above_zero_and_at_most_the_peak(steps: int, warmup: int, step: int) -> None:
-    rate = learning_rate(step, config(steps=steps, warmup_steps=warmup))
+    rate = learning_rate(step, train_config(steps=steps, warmup_steps=warmup))
     assert 0 < rate <= 1e-3 * (1 + 1e-12)
 
 
 def test_a_peak_below_the_minimum_is_kept() -> None:
-    low = config(learning_rate=3e-5, warmup_steps=0)
+    low = train_config(learning_rate=3e-5, warmup_steps=0)
     assert [learning_rate(step, low) for step in (0, 500, 1000)] == pytest.approx([3e-5] * 3)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,26 +14,14 @@ from typer.testing import CliRunner
 from gpt.corpus.writer import CorpusWriter
 from gpt.errors import TokenizerError
 from gpt.tokenizers.byte_level import GPT2Tokenizer
-from gpt.tokenizers.file import load_tokenizer
-from gpt.tokenizers.gpt2_vocab import GPT2_FILE, gpt2_tokens
+from gpt.tokenizers.file import KINDS, load_tokenizer
+from gpt.tokenizers.gpt2_vocab import GPT2_FILE
 from repro.tracking import run as tracking
 from stages import params, tokenize
+from stages.params import TokenizerParams
 
 PLAY = "ROMEO:\nBut soft! What light through yonder window breaks?\n\nIt is the east. "
 DOCUMENTS = {"one": PLAY * 30, "two": "été 😀 " * 50, "three": PLAY * 3}
-
-
-@pytest.fixture(scope="module")
-def gpt2_cache(texts: Path) -> Path:
-    folder = texts / "tiktoken"
-    if not (folder / GPT2_FILE).is_file():
-        missing(f"GPT_MIRROR has no tiktoken/{GPT2_FILE}")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def gpt2(gpt2_cache: Path) -> GPT2Tokenizer:
-    return GPT2Tokenizer(gpt2_tokens((gpt2_cache / GPT2_FILE).read_bytes()), has_bos=False)
 
 
 class Run(tracking.Run):
@@ -176,3 +164,7 @@ def test_the_ids_of_real_texts_decode_to_their_bytes(
     ids = np.load(params.TOKENS / "train.npy")
     assert tokenizer.decode(ids).encode() == raw
     assert tokenizer.token_bytes()[ids].sum() == len(raw)
+
+
+def test_every_kind_of_params_yaml_is_one_that_a_tokenizer_file_may_have() -> None:
+    assert set(get_args(TokenizerParams.model_fields["kind"].annotation)) == set(KINDS)

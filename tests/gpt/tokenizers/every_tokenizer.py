@@ -6,9 +6,14 @@ from hypothesis import strategies as st
 
 from gpt.tokenizers.base import Tokenizer
 from gpt.tokenizers.bpe_reference import count_pre_tokens, train, vocabulary
-from gpt.tokenizers.byte_level import PATTERNS, BPETokenizer, ByteTokenizer, GPT2Tokenizer, Pattern
+from gpt.tokenizers.byte_level import (
+    GPT2_TOKENS,
+    BPETokenizer,
+    ByteTokenizer,
+    GPT2Tokenizer,
+)
 from gpt.tokenizers.char import CharTokenizer
-from gpt.tokenizers.file import GPT2_TOKENS
+from gpt.tokenizers.chunking import PATTERNS, Pattern
 
 SAMPLE = "the hat that the cat sat on; the été of 1999 isn't the 😀 😀 one\n\n" * 3
 KINDS = ["char", "byte", "bpe-gpt2", "bpe-gpt4", "gpt2"]

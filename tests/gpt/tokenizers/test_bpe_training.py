@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from gpt.tokenizers import bpe_reference as reference
 from gpt.tokenizers.bpe_training import train_bpe
-from gpt.tokenizers.byte_level import PATTERNS, BPETokenizer, Pattern
+from gpt.tokenizers.byte_level import BPETokenizer
+from gpt.tokenizers.chunking import PATTERNS, Pattern
 
 # Few characters, so that counts tie; and what both regular expression engines know: a code point
 # that is not assigned yet may be a letter to the newer one.

@@ -5,8 +5,7 @@ from every_tokenizer import TRICKY
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gpt.tokenizers.byte_level import PATTERNS
-from gpt.tokenizers.chunking import CHUNK_CHARACTERS, rechunk
+from gpt.tokenizers.chunking import CHUNK_CHARACTERS, PATTERNS, rechunk
 
 
 @given(

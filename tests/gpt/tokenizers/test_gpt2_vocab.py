@@ -13,19 +13,6 @@ from gpt.tokenizers.byte_level import GPT2Tokenizer
 from gpt.tokenizers.gpt2_vocab import GPT2_FILE, find_gpt2_vocab, gpt2_tokens
 
 
-@pytest.fixture(scope="module")
-def gpt2_cache(texts: Path) -> Path:
-    folder = texts / "tiktoken"
-    if not (folder / GPT2_FILE).is_file():
-        missing(f"GPT_MIRROR has no tiktoken/{GPT2_FILE}")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def gpt2(gpt2_cache: Path) -> GPT2Tokenizer:
-    return GPT2Tokenizer(gpt2_tokens((gpt2_cache / GPT2_FILE).read_bytes()), has_bos=False)
-
-
 @pytest.fixture
 def tiktokens(gpt2_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     import tiktoken
