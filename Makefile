@@ -16,17 +16,17 @@ INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,\
 # macOS has, does not search the exported PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test test-all faults verify check ui site clean-venv
+.PHONY: repository run test test-all faults verify check ui site clean-venv
 .DEFAULT_GOAL := run
 
-run: $(VENV)/ready
+run: repository $(VENV)/ready
 	$(BIN)/dvc repro
 	@$(BIN)/gpt report
 	@echo
 	@echo "Report: report.html   Scores: metrics/evaluate.json   Text: metrics/samples.md"
 	@echo "Compare runs: gpt compare, make ui"
 
-test: $(VENV)/ready-dev check
+test: repository $(VENV)/ready-dev check
 	$(BIN)/python -m pytest -q -m "not slow and not browser"
 
 # What CI runs: everything, the pipeline end to end and the browser too.
@@ -41,6 +41,11 @@ faults: $(VENV)/ready-dev
 # Kills a small training again and again, and compares the bits.
 verify: $(VENV)/ready
 	$(BIN)/python tests/verify.py
+
+# A ZIP download is no git repository, which DVC needs; README says what works without git.
+repository:
+	@[ -e .git ] || git rev-parse 2>/dev/null || grep -qs no_scm .dvc/config .dvc/config.local || \
+	  { echo "$(CURDIR): not a git repository; make it one: git init && git add -A && git commit -m start"; exit 1; }
 
 check: $(VENV)/ready-dev
 	$(BIN)/ruff check .

@@ -49,7 +49,12 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
         if not arguments:
             raise UsageError(f"%%piece {line}: write a file and a number, as %%piece my.py 1")
         path, number = Path(arguments[1]), int(arguments[2])
-        if not shell.run_cell(cell).success:
+        shell.user_ns["__name__"] = path.stem  # as if imported: the file's main() does not run here
+        try:
+            success = shell.run_cell(cell).success
+        finally:
+            shell.user_ns["__name__"] = "__main__"
+        if not success:
             raise UsageError(f"{path}: not changed, since piece {number} does not run")
         try:
             save_piece(path, number, cell)

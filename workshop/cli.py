@@ -1,4 +1,4 @@
-"""`gpt workshop start` and `gpt workshop check`.
+"""`gpt workshop start`, `gpt workshop text` and `gpt workshop check`.
 
 What needs torch is imported inside, so that `gpt workshop --help` starts fast.
 """
@@ -32,6 +32,17 @@ def start(folder: Folder = SCRATCHPAD) -> None:
     for path in paths:
         print(path)
     print("\nBegin with docs/1-tokenization.md; then: gpt workshop check 1")
+
+
+@app.command()
+def text(folder: Folder = SCRATCHPAD) -> None:
+    """Write input.txt, plays for train.py to train on; needs no network."""
+    from workshop import course
+
+    try:
+        print(course.write_text(folder))
+    except GptError as error:
+        _fail(str(error))
 
 
 @app.command()

@@ -3,6 +3,9 @@
 import shutil
 from pathlib import Path
 
+from tqdm import trange
+
+from verse.play import write_play
 from workshop import generate_checks, model_checks, tokenizer_checks, train_loop_checks
 from workshop.checking import Result, WorkshopError
 
@@ -13,6 +16,7 @@ CHECKLISTS = {
     4: generate_checks.CHECKS,
 }
 SKELETONS = Path(__file__).parent / "skeletons"
+PLAYS = 100  # about a megabyte
 
 
 def start(folder: Path) -> list[Path]:
@@ -26,6 +30,17 @@ def start(folder: Path) -> list[Path]:
             )
     folder.mkdir(parents=True, exist_ok=True)
     return [Path(shutil.copyfile(SKELETONS / name, folder / name)) for name in files]
+
+
+def write_text(folder: Path) -> Path:
+    """Writes input.txt, a megabyte of plays. Raises WorkshopError if it would be overwritten."""
+    path = folder / "input.txt"
+    if path.exists():
+        raise WorkshopError(f"{path}: exists already and is not overwritten; delete it first")
+    plays = [write_play(0, index).text for index in trange(PLAYS, desc=path.name, disable=None)]
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(plays), encoding="utf-8", newline="\n")
+    return path
 
 
 def check(number: int, folder: Path) -> list[Result]:

@@ -1,6 +1,6 @@
 """Makes docs/workshop.ipynb, the course as one notebook, from its pages.
 
-    python -m workshop.notebook
+    python -m workshop.notebook          # and docs/colab.ipynb, the cell of README
 
 Prose becomes text cells. A block of Python becomes a code cell: a piece of one of the learner's
 files with %%piece, an example without its prompts and answers. A command becomes a cell with `!`,
@@ -16,6 +16,7 @@ from typing import Any
 
 DOCS = Path(__file__).parent.parent / "docs"
 NOTEBOOK = DOCS / "workshop.ipynb"
+COLAB = DOCS / "colab.ipynb"
 PAGES = (
     "1-tokenization",
     "2-transformer",
@@ -130,11 +131,24 @@ def make_notebook() -> str:
     for name in PAGES:
         page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
         cells += [(f"{name}-{number}", cell) for number, cell in enumerate(cells_of(page), 1)]
+    return _as_notebook(cells)
+
+
+def make_colab() -> str:
+    """Makes the content of docs/colab.ipynb: the cell of README, on a GPU."""
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("\n## In Colab\n")[2].partition("\n## ")[0]
+    cell = "\n".join(re.findall(r"^ {4}(.*)$", section, re.M))
+    return _as_notebook([("train", ("code", cell))], accelerator="GPU")
+
+
+def _as_notebook(cells: list[tuple[str, Cell]], **metadata: str) -> str:
     notebook = {
         "cells": [as_json(name, *cell) for name, cell in cells],
         "metadata": {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
+            **metadata,
         },
         "nbformat": 4,
         "nbformat_minor": 5,
@@ -150,6 +164,7 @@ def as_json(name: str, kind: str, source: str) -> dict[str, Any]:
 
 def main() -> None:
     NOTEBOOK.write_text(make_notebook(), encoding="utf-8")
+    COLAB.write_text(make_colab(), encoding="utf-8")
 
 
 if __name__ == "__main__":

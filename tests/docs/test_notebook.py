@@ -1,9 +1,12 @@
 """The course as a notebook: made from its pages, and run from top to bottom."""
 
 import json
+import os
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from course_solutions import SOLUTIONS
@@ -23,9 +26,14 @@ def sources(text: str) -> list[str]:
     return ["".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
 
 
-def test_the_committed_notebook_is_what_the_pages_make() -> None:
-    committed = notebook.NOTEBOOK.read_text(encoding="utf-8")
-    assert committed == notebook.make_notebook(), "make it again: python -m workshop.notebook"
+@pytest.mark.parametrize(
+    ("path", "make"),
+    [(notebook.NOTEBOOK, notebook.make_notebook), (notebook.COLAB, notebook.make_colab)],
+    ids=["course", "colab"],
+)
+def test_a_committed_notebook_is_what_the_pages_make(path: Path, make: Callable[[], str]) -> None:
+    committed = path.read_text(encoding="utf-8")
+    assert committed == make(), "make it again: python -m workshop.notebook"
     for cell in json.loads(committed)["cells"]:
         assert cell.get("outputs", []) == [] and cell.get("execution_count") is None
         assert re.fullmatch(r"[a-z0-9-]{1,64}", cell["id"])
@@ -93,6 +101,11 @@ def test_a_cell_that_does_not_run_is_no_piece(
     assert shell.user_ns["a"] == 1
     kept = Path("model.py").read_text(encoding="utf-8")
     assert kept == "# piece 1\na = 1\n\n\n"
+    # A file's main() is for the command line, and the shell is itself again after the cell.
+    cell = "%%piece model.py 1\na = 1\nif __name__ == '__main__':\n    a = 2\n"
+    assert shell.run_cell(cell).success
+    assert (shell.user_ns["a"], shell.user_ns["__name__"]) == (1, "__main__")
+    kept = Path("model.py").read_text(encoding="utf-8")
     for cell in ("%%piece model.py 1\na = b\n", "%%piece model.py\na = 2\n"):
         assert not shell.run_cell(cell).success
         assert Path("model.py").read_text(encoding="utf-8") == kept
@@ -107,7 +120,7 @@ def test_the_notebook_runs_from_top_to_bottom(
     seen: set[str] = set()
     cells = []
     for source in sources(notebook.make_notebook()):
-        code = source
+        code = source.replace("steps=2000", "steps=20")
         if source.startswith("!"):
             # A cell with ! does not fail by itself.
             first = FAILS_FIRST.match(source) and source not in seen
@@ -120,13 +133,43 @@ def test_the_notebook_runs_from_top_to_bottom(
     ]
     path = clone.folder / "docs/workshop.ipynb"
     path.write_text(json.dumps(content), encoding="utf-8")
+    execute(path, clone.folder, clone.environment())
+
+
+def execute(path: Path, folder: Path, environment: dict[str, str]) -> list[dict[str, Any]]:
+    """Runs a notebook in `folder`; the data of what its cells display."""
     done = subprocess.run(
         ["jupyter-execute", "--timeout=600", "--inplace", str(path)],
-        cwd=clone.folder,
-        env=clone.environment(),
+        cwd=folder,
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [o["data"] for cell in cells for o in cell.get("outputs", []) if "data" in o]
+
+
+@pytest.mark.slow
+def test_the_cell_for_colab_clones_installs_trains_and_shows(
+    tmp_path: Path, tracked_files: list[Path]
+) -> None:
+    origin = Clone(tmp_path / "origin", tracked_files, SMALL)
+    (tmp_path / "bin").mkdir()
+    pip = tmp_path / "bin/pip"
+    pip.write_text(f"#!/bin/sh\necho $PWD: $@ >> {tmp_path}/installed\n", encoding="utf-8")
+    pip.chmod(0o755)
+    text = notebook.make_colab().replace("/content/", f"{tmp_path}/content/")
+    path = tmp_path / "colab.ipynb"
+    path.write_text(text.replace("https://github.com/YOUR-NAME/repro-gpt", str(origin.folder)))
+    environment = origin.environment()
+    environment["PATH"] = f"{pip.parent}{os.pathsep}{environment['PATH']}"
+    shown = execute(path, tmp_path, environment)
+    # No constraints, which would replace Colab's torch.
+    installed = (tmp_path / "installed").read_text(encoding="utf-8")
+    assert installed == f"{tmp_path}/content/repro-gpt: install -q -e .\n"
+    samples, picture = (data for data in shown if data.keys() & {"text/markdown", "image/png"})
+    assert "".join(samples["text/markdown"]).startswith("# Samples")
+    assert len(picture["image/png"]) > 10_000

@@ -40,3 +40,12 @@ def generate(
     Without dropout or gradients.
     """
     raise NotImplementedError
+
+
+def main() -> None:
+    """Writes with the model that train.py saved in model.pt, after a text from the command line."""
+    raise NotImplementedError
+
+
+if __name__ == "__main__":
+    main()

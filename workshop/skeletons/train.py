@@ -61,3 +61,12 @@ def train(
     the learning rate of the step. Only the training split is trained on.
     """
     raise NotImplementedError
+
+
+def main() -> None:
+    """Trains the model of model.py on input.txt and saves it in model.pt."""
+    raise NotImplementedError
+
+
+if __name__ == "__main__":
+    main()
