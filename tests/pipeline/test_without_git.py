@@ -1,4 +1,4 @@
-"""A ZIP download has no .git, and its machine perhaps no git: what works there, and what says so."""
+"""A ZIP download has no .git, and its machine perhaps no git: what works, and what says so."""
 
 import shutil
 import subprocess
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import missing
 from pipeline_clone import REPOSITORY, Clone, assert_complete, stages_run, tracked_runs
 
 
@@ -31,6 +32,8 @@ def test_without_git_the_pipeline_runs_and_is_tracked(make_clone: Callable[..., 
 
 
 def test_make_run_says_what_a_zip_download_lacks(tmp_path: Path) -> None:
+    if shutil.which("make") is None:
+        missing("no make on PATH")
     shutil.copyfile(REPOSITORY / "Makefile", tmp_path / "Makefile")
 
     def make() -> subprocess.CompletedProcess[str]:
