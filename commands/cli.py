@@ -1,7 +1,7 @@
 """The console command `gpt`: which command is in which file.
 
 A command's file is imported when the command is called: `gpt --help` would else wait for PyTorch,
-pandas and MLflow.
+pandas and MLflow. Help is plain text: to import Rich, which frames it, takes longer than the rest.
 """
 
 from importlib import import_module
@@ -11,12 +11,13 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 COMMANDS = {  # name: (module that has it in its `app`, help)
-    "ui": ("commands.runs", "Open MLflow's pages: one run per experiment, missing ones added."),
+    "ui": ("commands.runs", "Open MLflow's pages: one run per experiment."),
     "compare": ("commands.compare", "Which experiment is better, beyond the noise of seeds."),
     "plan": ("commands.plan", "What a training takes, before it starts."),
     "sample": ("commands.sample", "Print text as the model generates it."),
     "scaling": ("commands.scaling", "How the loss falls as models grow."),
     "promote": ("commands.promote", "Make an experiment MLflow's champion, if it is better."),
+    "result": ("commands.result", "The present result in a few lines, as make run ends."),
     "report": ("commands.report", "Write one page of the present result: report.html."),
     "submit": ("commands.competition", "Submit a poem, with all that it came from."),
     "verify": ("commands.competition", "Check a submission; --retrain is the proof."),
@@ -29,7 +30,9 @@ COMMANDS = {  # name: (module that has it in its `app`, help)
 
 def load_command(name: str) -> Any:
     """The command or group of that name, from its file."""
-    command: Any = typer.main.get_command(import_module(COMMANDS[name][0]).app)
+    app = import_module(COMMANDS[name][0]).app
+    app.rich_markup_mode = None
+    command: Any = typer.main.get_command(app)
     return getattr(command, "commands", {}).get(name, command)
 
 
@@ -48,7 +51,11 @@ class LateGroup(TyperGroup):
 
 
 app = typer.Typer(
-    cls=LateGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    cls=LateGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 

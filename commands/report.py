@@ -3,7 +3,8 @@
 Reads metrics/, data/samples, data/model, dvc.lock, params.yaml, DVC's experiments and, where there
 is a tracking store, the samples that training logged. Writes report.html, which is no output of
 the pipeline and ignored by git. Figures are SVG inside the page; report.html beside this file is
-the template.
+the template. PyTorch, MLflow, Matplotlib and pandas take seconds to import: each is imported by the
+part of the page that needs it, behind the progress bar.
 """
 
 import base64
@@ -12,18 +13,13 @@ import math
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from tqdm import tqdm
 
-from commands import experiments, report_tables
-from commands.experiments import Experiment
-from commands.report_figures import svg_figures
 from commands.root import at_root
-from gpt.checkpoint import load_model
 from gpt.errors import DataError, GptError
-from gpt.evaluation.attention_maps import attention_plot
 from gpt.evaluation.diagnostics import diagnose
 from gpt.files import read_json
 from repro.lockfile import Pipeline, read_yaml
@@ -31,7 +27,11 @@ from repro.repository import Commit, Files, WorkingFolder, git
 from repro.tracking.run import reason
 from stages.params import MODEL, PROJECT, SAMPLE_METRICS, SAMPLES
 
+if TYPE_CHECKING:
+    from commands.experiments import Experiment
+
 PAGE = Path("report.html")
+PARTS = 4  # of the page, for the progress bar
 
 app = typer.Typer(add_completion=False)
 
@@ -50,12 +50,24 @@ def write_report(
 
 def page(prompt: str | None) -> str:
     """The page as HTML. Raises GptError where a stage has not run yet."""
-    result = experiments.read(experiments.WORKSPACE)
-    samples = read_samples()
-    steps, no_steps = samples_by_step(result)
-    attention_text = prompt if prompt is not None else samples[0]["text"] if samples else ""
-    attention, no_attention = attention_on(attention_text, result.params.model_source)
+    with tqdm(total=PARTS, desc="report: scores", disable=None, leave=False) as bar:
+        from commands import experiments, report_tables
+
+        result = experiments.read(experiments.WORKSPACE)
+        samples = read_samples()
+        _next(bar, "figures")
+        from commands.report_figures import svg_figures
+
+        figures = svg_figures(result)
+        _next(bar, "attention")
+        attention_text = prompt if prompt is not None else samples[0]["text"] if samples else ""
+        attention, no_attention = attention_on(attention_text, result.params.model_source)
+        _next(bar, "samples while training")
+        steps, no_steps = samples_by_step(result)
+        bar.update()
     points: Any = result.curve.to_dict("records")
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     # Text of a model is escaped as all else is; the figures alone are marked as safe.
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
@@ -65,7 +77,7 @@ def page(prompt: str | None) -> str:
         subtitle=result.params.changes or "the preset as it is",
         headline=headline(result),
         findings="  ".join(map(str, diagnose(points, math.log(result.vocab_size)))),
-        figures=svg_figures(result),
+        figures=figures,
         steps=steps,
         no_steps=no_steps,
         samples=samples,
@@ -84,7 +96,12 @@ def page(prompt: str | None) -> str:
     )
 
 
-def headline(result: Experiment) -> list[tuple[str, str, str]]:
+def _next(bar: "tqdm[Any]", part: str) -> None:
+    bar.update()
+    bar.set_description(f"report: {part}")
+
+
+def headline(result: "Experiment") -> list[tuple[str, str, str]]:
     """The figures at the top: name, value, and what it says."""
     val, train = result.metrics["val"], result.train
     interval = f"{val['bits_per_byte_low']:.3f} to {val['bits_per_byte_high']:.3f}"
@@ -110,6 +127,9 @@ def read_samples() -> list[dict[str, Any]]:
 
 def attention_on(text: str, source: str) -> tuple[str, str]:
     """The attention of each head on `text` as a PNG in base64, or why there is none."""
+    from gpt.checkpoint import load_model
+    from gpt.evaluation.attention_maps import attention_plot
+
     try:
         trained = load_model(MODEL, source)
         png = attention_plot(trained.model, trained.tokenizer, text)
@@ -120,13 +140,13 @@ def attention_on(text: str, source: str) -> tuple[str, str]:
     return base64.b64encode(png).decode(), ""
 
 
-def samples_by_step(result: Experiment) -> tuple[list[tuple[int, str]], str]:
+def samples_by_step(result: "Experiment") -> tuple[list[tuple[int, str]], str]:
     """(step, sample) of each evaluation during training; or none, and why."""
     if not result.params.runtime.tracking:
         return [], "Samples by step of training are kept in MLflow; runtime.tracking is false."
     md5 = Pipeline(WorkingFolder(), result.params.model_dump()).model_md5()
     try:
-        from repro.tracking.store import Store  # MLflow takes seconds to import
+        from repro.tracking.store import Store
 
         store = Store(PROJECT)
         for run in store.search(f"tags.`model.md5` = '{md5}'", limit=50) if md5 else ():

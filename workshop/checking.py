@@ -41,8 +41,7 @@ class Result:
 class Checklist:
     """The checks of one of the learner's files."""
 
-    def __init__(self, file: str) -> None:
-        self.file = file
+    def __init__(self) -> None:
         self.checks: list[tuple[str, Check]] = []
 
     def check(self, name: str) -> Callable[[Check], Check]:
@@ -54,9 +53,8 @@ class Checklist:
 
         return add
 
-    def run(self, folder: Path) -> list[Result]:
-        """Runs all checks on the file in `folder`. Raises WorkshopError if it does not exist."""
-        path = folder / self.file
+    def run(self, path: Path) -> list[Result]:
+        """Runs all checks on the file. Raises WorkshopError if it does not exist."""
         if not path.is_file():
             raise WorkshopError(f"{path}: not found; make it: gpt workshop start")
         try:

@@ -1,7 +1,4 @@
-"""`gpt workshop start`, `gpt workshop text` and `gpt workshop check`.
-
-What needs torch is imported inside, so that `gpt workshop --help` starts fast.
-"""
+"""`gpt workshop start`, `gpt workshop text` and `gpt workshop check`."""
 
 import sys
 from pathlib import Path
@@ -10,6 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from gpt.errors import GptError
+from workshop import course
 
 app = typer.Typer(
     add_completion=False,
@@ -23,8 +21,6 @@ SCRATCHPAD = Path("scratchpad")
 @app.command()
 def start(folder: Folder = SCRATCHPAD) -> None:
     """Make the four files to write: signatures and what they should do, nothing solved."""
-    from workshop import course
-
     try:
         paths = course.start(folder)
     except GptError as error:
@@ -37,8 +33,6 @@ def start(folder: Folder = SCRATCHPAD) -> None:
 @app.command()
 def text(folder: Folder = SCRATCHPAD) -> None:
     """Write input.txt, plays for train.py to train on; needs no network."""
-    from workshop import course
-
     try:
         print(course.write_text(folder))
     except GptError as error:
@@ -56,15 +50,13 @@ def check(
     folder: Folder = SCRATCHPAD,
 ) -> None:
     """Check what you wrote, property by property, with a hint for each that does not hold."""
-    from workshop import course
-
     all_passed = True
-    for part_number in course.CHECKLISTS if number is None else (number,):
+    for part_number in course.PARTS if number is None else (number,):
         try:
             results = course.check(part_number, folder)
         except GptError as error:
             _fail(str(error))
-        print(f"Part {part_number}, {folder / course.CHECKLISTS[part_number].file}")
+        print(f"Part {part_number}, {folder / course.PARTS[part_number][0]}")
         for result in results:
             print(f"  {'✗' if result.hint else '✓'} {result.name}")
             if result.hint:

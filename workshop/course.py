@@ -1,19 +1,21 @@
 """The four parts of the course: starts the learner's files and checks them."""
 
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 from tqdm import trange
 
 from verse.play import write_play
-from workshop import generate_checks, model_checks, tokenizer_checks, train_loop_checks
-from workshop.checking import Result, WorkshopError
+from workshop.checking import Checklist, Result, WorkshopError
 
-CHECKLISTS = {
-    1: tokenizer_checks.CHECKS,
-    2: model_checks.CHECKS,
-    3: train_loop_checks.CHECKS,
-    4: generate_checks.CHECKS,
+# The learner's file of each part, and the module that checks it: imported with the part, since
+# part 1 needs no PyTorch.
+PARTS = {
+    1: ("tokenizer.py", "workshop.tokenizer_checks"),
+    2: ("model.py", "workshop.model_checks"),
+    3: ("train.py", "workshop.train_loop_checks"),
+    4: ("generate.py", "workshop.generate_checks"),
 }
 SKELETONS = Path(__file__).parent / "skeletons"
 PLAYS = 100  # about a megabyte
@@ -21,7 +23,7 @@ PLAYS = 100  # about a megabyte
 
 def start(folder: Path) -> list[Path]:
     """Copies the skeletons into `folder`. Raises WorkshopError if one would be overwritten."""
-    files = [checklist.file for checklist in CHECKLISTS.values()]
+    files = [file for file, _ in PARTS.values()]
     for name in files:
         if (folder / name).exists():
             raise WorkshopError(
@@ -43,6 +45,12 @@ def write_text(folder: Path) -> Path:
     return path
 
 
+def checklist(number: int) -> Checklist:
+    """The checks of part `number` of the course."""
+    checks: Checklist = import_module(PARTS[number][1]).CHECKS
+    return checks
+
+
 def check(number: int, folder: Path) -> list[Result]:
-    """Runs the checks of part `number` of the course on the file in `folder`."""
-    return CHECKLISTS[number].run(folder)
+    """Runs the checks of part `number` on the file in `folder`."""
+    return checklist(number).run(folder / PARTS[number][0])

@@ -1,30 +1,54 @@
 """The list of gpt's commands, and how they begin and end."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from trial_repository import REPOSITORY
+from trial_repository import REPOSITORY, TrialRepository
 from typer.testing import CliRunner
 
 from commands.cli import COMMANDS, app, load_command
 
-HELP = """
-import sys
-from typer.testing import CliRunner
-from commands.cli import app
-done = CliRunner().invoke(app, ["--help"])
-assert done.exit_code == 0, done.output
-print(*sorted({"torch", "pandas", "mlflow", "scipy"} & set(sys.modules)))
-"""
+LARGE = {"torch", "pandas", "mlflow", "scipy", "matplotlib", "dvc", "sqlalchemy"}
+
+
+def imported(*arguments: str, folder: Path = REPOSITORY) -> set[str]:
+    """The top-level packages that `gpt ARGUMENTS` imports, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "commands.cli", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    packages = set(re.findall(r"^import time:.*\| +(\w+)", done.stderr, re.MULTILINE))
+    assert "commands" in packages, done.stderr
+    return packages
 
 
 def test_help_waits_for_no_large_library() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", HELP], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == ""
+    assert imported("--help") & (LARGE | {"numpy", "pydantic", "rich"}) == set()
+
+
+@pytest.mark.parametrize("name", ["workshop", "report"])
+def test_help_of_a_command_waits_for_no_large_library(name: str) -> None:
+    assert imported(name, "--help") & LARGE == set()
+
+
+def test_the_first_part_of_the_course_is_checked_without_pytorch(tmp_path: Path) -> None:
+    for words in (("start",), ("check", "1")):
+        packages = imported("workshop", *words, "--folder", str(tmp_path / "mine"))
+        assert packages & (LARGE | {"numpy"}) == set()
+
+
+def test_a_report_without_results_waits_for_nothing_that_it_would_draw_with(
+    tmp_path: Path,
+) -> None:
+    trial = TrialRepository(tmp_path / "repository")
+    assert imported("report", folder=trial.folder) & {"torch", "mlflow", "matplotlib"} == set()
 
 
 def test_help_lists_every_command() -> None:

@@ -44,7 +44,7 @@ def test_its_pieces_are_the_files_of_the_course(tmp_path: Path) -> None:
         if match := re.match(r"%%piece scratchpad/(\S+) (\d+)\n", source):
             save_piece(tmp_path / match[1], int(match[2]), source[match.end() :])
     assert {path.name for path in tmp_path.iterdir()} == set(SOLUTIONS)
-    for number in course.CHECKLISTS:
+    for number in course.PARTS:
         assert [result.hint for result in course.check(number, tmp_path) if result.hint] == []
 
 

@@ -13,7 +13,7 @@ from workshop import course
 from workshop.checking import WorkshopError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PARTS = {checklist.file: number for number, checklist in course.CHECKLISTS.items()}
+PARTS = {file: number for number, (file, _) in course.PARTS.items()}
 
 
 def hints(folder: Path, name: str, text: str) -> dict[str, str]:
@@ -51,7 +51,7 @@ def test_a_page_completes_its_skeleton(name: str) -> None:
 def test_a_skeleton_solves_nothing_and_says_so(tmp_path: Path, name: str) -> None:
     skeleton = (course.SKELETONS / name).read_text(encoding="utf-8")
     by_check = hints(tmp_path, name, skeleton)
-    assert len(by_check) == len(course.CHECKLISTS[PARTS[name]].checks)
+    assert len(by_check) == len(course.checklist(PARTS[name]).checks)
     assert all("not written yet" in hint for hint in by_check.values())
 
 
