@@ -22,9 +22,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 run: repository $(VENV)/ready
 	$(BIN)/dvc repro
 	@$(BIN)/gpt report
-	@echo
-	@echo "Report: report.html   Scores: metrics/evaluate.json   Text: metrics/samples.md"
-	@echo "Compare runs: gpt compare, make ui"
+	@$(BIN)/gpt result
 
 test: repository $(VENV)/ready-dev check
 	$(BIN)/python -m pytest -q -m "not slow and not browser"

@@ -48,7 +48,7 @@ def sample(params: Params, run: Run) -> None:
     project.SAMPLES_PAGE.parent.mkdir(parents=True, exist_ok=True)
     project.SAMPLES_PAGE.write_bytes(samples_page(settings, samples).encode())
     write_json(project.SAMPLE_METRICS, sample_metrics(trained, samples))
-    print(printable(samples[0].text))
+    print(f"{project.SAMPLES_PAGE}: {len(samples)} texts; gpt result prints the first")
 
 
 def samples_page(settings: SampleParams, samples: list[Sample]) -> str:

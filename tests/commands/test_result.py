@@ -1,0 +1,148 @@
+"""The end of `make run`: what the score means, and whether the committed results came out again."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from trial_repository import REPOSITORY, STAGES, TrialRepository
+from typer.testing import CliRunner
+
+from commands.cli import app
+
+BASELINES = {"ngram_1": 4.7, "gzip": 2.8}
+
+
+@pytest.fixture
+def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialRepository:
+    repository = TrialRepository(tmp_path / "repository")
+    monkeypatch.chdir(repository.folder)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    write_results(repository)
+    return repository
+
+
+def write_results(trial: TrialRepository, bits: float = 1.0832, **val: float) -> None:
+    for stage in STAGES:
+        trial.results(stage)
+    text = {"bytes": 300, "characters": 200}
+    trial.write("metrics/prepare.json", json.dumps({"val": text}))
+    metrics = {"val": {"bits_per_byte": bits, **val}, "ladder": BASELINES}
+    trial.write("metrics/evaluate.json", json.dumps(metrics))
+    trial.write("metrics/samples.md", "# Samples\n\n## 0 (length)\n\n````\na ```\nb\n````\n")
+    for stage in STAGES:
+        trial.lock(stage)
+
+
+def commit_all() -> None:
+    identity = ["-c", "user.name=ada", "-c", "user.email=ada@example.org"]
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    subprocess.run(["git", "add", "."], check=True)
+    subprocess.run(["git", *identity, "commit", "--quiet", "--message", "a"], check=True)
+
+
+def result() -> str:
+    """What is printed, without its line breaks."""
+    done = CliRunner().invoke(app, ["result"])
+    assert done.exit_code == 0, done.output
+    return re.sub(r"\s+", " ", done.output)
+
+
+def test_the_score_is_in_bits_per_character_beside_what_needs_no_network(
+    trial: TrialRepository,
+) -> None:
+    write_results(trial, 1.0832, floor_bits_per_byte=0.846)
+    assert (
+        "On text it has never seen, the model needs 1.62 bits per character; predicting each "
+        "character by its frequency alone needs 7.05, gzip 4.20, and no model can need less than "
+        "1.27. " in result()
+    )
+
+
+def test_text_whose_information_is_unknown_has_no_floor(trial: TrialRepository) -> None:
+    trial.set(kind="byte")
+    write_results(trial)
+    assert "each token by its frequency alone needs 7.05, gzip 4.20. " in result()
+
+
+def test_the_sample_is_printed_with_the_fences_that_it_holds(trial: TrialRepository) -> None:
+    assert "--- a ``` b ---" in result()
+
+
+def test_the_committed_results_came_out_again(trial: TrialRepository) -> None:
+    commit_all()
+    assert "Every result came out as committed, bit for bit." in result()
+
+
+def test_other_bits_of_the_model_are_explained_with_both_scores(trial: TrialRepository) -> None:
+    commit_all()
+    trial.model = "weights of another processor"
+    write_results(trial, 1.0911)
+    text = result()
+    assert "(1.0832 bits per byte there, 1.0911 here)" in text
+    assert 'commit them (git commit -am "Results of my machine"), or leave them so.' in text
+    # That is what git says, too, and what the command does.
+    identity = ["-c", "user.name=ada", "-c", "user.email=ada@example.org"]
+    subprocess.run(["git", *identity, "commit", "--quiet", "-am", "Results of mine"], check=True)
+    assert "Every result came out as committed, bit for bit." in result()
+
+
+def test_another_corpus_is_reported_as_a_fault(trial: TrialRepository) -> None:
+    commit_all()
+    trial.write("data/corpus/train.jsonl", '{"doc": 0, "text": "Not to be."}\n')
+    for stage in STAGES:
+        trial.lock(stage)
+    assert "data/corpus differs from the committed one" in result()
+
+
+@pytest.mark.parametrize("change", ["params", "code"])
+def test_of_other_params_or_code_no_bits_are_compared(trial: TrialRepository, change: str) -> None:
+    commit_all()
+    trial.model = "other weights"
+    if change == "params":
+        trial.set(n_layer=2)
+    else:
+        trial.write("gpt/model.py", "# edited")
+    write_results(trial)
+    text = result()
+    assert "processor" not in text
+    assert "as committed" not in text
+
+
+def test_without_git_there_is_no_comparison_and_no_experiment(trial: TrialRepository) -> None:
+    text = result()
+    assert "as committed" not in text
+    assert "dvc exp run" not in text
+    assert "dvc repro # after an edit of params.yaml" in text
+
+
+def test_next_steps_name_commands_that_exist(trial: TrialRepository) -> None:
+    commit_all()
+    text = result()
+    assert "dvc exp run -S model.n_layer=1 # a smaller model; then: gpt compare" in text
+    for name in re.findall(r"\bgpt (\w+)", text[text.index("Next:") :]):
+        assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0, name
+
+
+def test_without_results_a_line_says_what_to_run(trial: TrialRepository) -> None:
+    Path("metrics/evaluate.json").unlink()
+    done = CliRunner().invoke(app, ["result"])
+    message = "gpt: metrics/evaluate.json: not found; run the stages before: dvc repro\n"
+    assert (done.exit_code, done.output) == (2, message)
+
+
+def test_make_run_ends_with_the_result(tmp_path: Path) -> None:
+    shutil.copyfile(REPOSITORY / "Makefile", tmp_path / "Makefile")
+    done = subprocess.run(
+        ["make", "--dry-run", "--old-file", ".venv/ready", "run"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    commands = [line.split("/")[-1] for line in done.stdout.splitlines()]
+    assert commands[-3:] == ["dvc repro", "gpt report", "gpt result"]
