@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from commands.experiments import Experiment
 
 PAGE = Path("report.html")
-PARTS = 4  # of the page, for the progress bar
+SECTIONS = 4  # of the page, for the progress bar
 
 app = typer.Typer(add_completion=False)
 
@@ -50,7 +50,7 @@ def write_report(
 
 def page(prompt: str | None) -> str:
     """The page as HTML. Raises GptError where a stage has not run yet."""
-    with tqdm(total=PARTS, desc="report: scores", disable=None, leave=False) as bar:
+    with tqdm(total=SECTIONS, desc="report: scores", disable=None, leave=False) as bar:
         from commands import experiments, report_tables
 
         result = experiments.read(experiments.WORKSPACE)
@@ -96,9 +96,9 @@ def page(prompt: str | None) -> str:
     )
 
 
-def _next(bar: "tqdm[Any]", part: str) -> None:
+def _next(bar: "tqdm[Any]", section: str) -> None:
     bar.update()
-    bar.set_description(f"report: {part}")
+    bar.set_description(f"report: {section}")
 
 
 def headline(result: "Experiment") -> list[tuple[str, str, str]]:

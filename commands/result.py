@@ -78,11 +78,11 @@ def same_bits() -> str:
     outputs_then, outputs_now = outputs(then), outputs(now)
     if not then or recipe(then) != recipe(now):
         return ""
-    other = [path for path, md5 in outputs_now.items() if md5 != outputs_then.get(path)]
-    if not other:
+    different = [path for path, md5 in outputs_now.items() if md5 != outputs_then.get(path)]
+    if not different:
         return "Every result came out as committed, bit for bit."
     for path in map(str, (CORPUS, TOKENS)):
-        if path in other:
+        if path in different:
             return (
                 f"{path} differs from the committed one, and should be the same on every machine; "
                 "please report it (docs/reproduce.md)."
