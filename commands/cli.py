@@ -10,6 +10,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from repro.run_stage import print_utf8
+
 COMMANDS = {  # name: (module that has it in its `app`, help)
     "ui": ("commands.runs", "Open MLflow's pages: one run per experiment."),
     "compare": ("commands.compare", "Which experiment is better, beyond the noise of seeds."),
@@ -62,6 +64,7 @@ app = typer.Typer(
 @app.callback()
 def gpt() -> None:
     """Train your own GPT: dvc repro runs the pipeline, gpt does what is not a stage."""
+    print_utf8()
 
 
 if __name__ == "__main__":

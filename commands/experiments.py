@@ -78,10 +78,10 @@ def read(name: str) -> Experiment:
         read_params = parse if name == WORKSPACE else parse_older
         params = read_params((files.read("params.yaml") or b"").decode(), f"{name}: params.yaml")
         evaluate, train, tokenize = (
-            json.loads(files.read(str(path)) or b"")
+            json.loads(files.read(path.as_posix()) or b"")
             for path in (EVALUATE_METRICS, TRAIN_METRICS, TOKENIZE_METRICS)
         )
-        curve = pd.read_csv(io.BytesIO(files.read(str(CURVE)) or b""))
+        curve = pd.read_csv(io.BytesIO(files.read(CURVE.as_posix()) or b""))
         vocab_size = int(tokenize["vocab_size"])
         float(evaluate["val"]["bits_per_byte"]) + float(train["tokens"])
     except (ValueError, KeyError, TypeError):

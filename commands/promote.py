@@ -135,7 +135,7 @@ def _model_of(name: str, folder: Path) -> Path:
 
     target = folder / "model"
     try:
-        DVCFileSystem(rev=files.commit).get(str(MODEL), str(target), recursive=True)
+        DVCFileSystem(rev=files.commit).get(MODEL.as_posix(), str(target), recursive=True)
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise DataError(

@@ -44,7 +44,7 @@ def write_report(
 ) -> None:
     """One self-contained page of the present result: report.html, readable without a network."""
     with at_root():
-        PAGE.write_text(page(prompt), encoding="utf-8")
+        PAGE.write_text(page(prompt), encoding="utf-8", newline="\n")
     print(f"{PAGE}: open it in a browser")
 
 

@@ -128,7 +128,7 @@ def _run(params: Params, device: Device, folder: Path, say: Callable[[str], None
             shutil.copytree(own, folder / own)
         elif own.exists():
             shutil.copyfile(own, folder / own)
-    (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8", newline="\n")
     for stage in STAGES:
         say(f"{stage}, seed {params.seed} ...")
         _stage(stage, folder)

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 from typing import Annotated, NoReturn
 
@@ -63,4 +64,7 @@ def _serve(uri: str, port: int, environment: dict[str, str]) -> NoReturn:
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     sys.stdout.flush()
+    if sys.platform == "win32":
+        # execve would give the prompt back while the server starts in the background.
+        sys.exit(subprocess.call(command, env=environment))
     os.execve(command[0], command, environment)  # noqa: S606 (our own Python, a fixed command)

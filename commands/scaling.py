@@ -113,10 +113,11 @@ def queue_series(
         if shutil.which("dvc") is None:
             raise ParamsError("dvc is not on PATH: activate the environment")
         for command in series:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, capture_output=True, check=False)
             if done.returncode:
-                lines = (done.stderr or done.stdout).strip().splitlines() or ["dvc failed"]
-                raise ParamsError(f"{command[5]}: {lines[-1]}")
+                output = (done.stderr or done.stdout).decode(errors="replace").strip()
+                last = (output or "dvc failed").splitlines()[-1]
+                raise ParamsError(f"{command[5]}: {last}")
         print("\n".join(" ".join(command) for command in series))
         print(f"{len(series)} queued; dvc queue start, then gpt scaling fit")
 

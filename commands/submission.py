@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from gpt.checkpoint import TrainedModel, load_model
+from gpt.checkpoint import WEIGHTS, TrainedModel, load_model
 from gpt.config import Config, first_line
 from gpt.decoding.canonical import canonical, one_thread
 from gpt.errors import SubmissionError
@@ -47,8 +47,8 @@ POEM = "poem.txt"
 # Copied from the repository, and hashed; nothing else of a submission is ever read.
 COPIED = (
     *("params.yaml", "dvc.lock"),
-    *(str(path) for path in (EVALUATE_METRICS, TRAIN_METRICS, CURVE)),
-    *(str(MODEL / name) for name in ("model.safetensors", "config.json", "tokenizer.json")),
+    *(path.as_posix() for path in (EVALUATE_METRICS, TRAIN_METRICS, CURVE)),
+    *(f"{MODEL.as_posix()}/{name}" for name in (WEIGHTS, "config.json", "tokenizer.json")),
 )
 # What a model and its scores come from; the poem itself is generated again to check it.
 STAGES = ("prepare", "tokenize", "train", "evaluate")
@@ -170,7 +170,8 @@ def stated_scores(folder: Path) -> dict[str, float]:
 
 def hashes_by_role(folder: Path, trained: TrainedModel) -> dict[str, str]:
     """The hashes that a reader checks first."""
-    corpus = next((out.md5 for out in _lock(folder)["prepare"].outs if out.path == str(CORPUS)), "")
+    outs = {out.path: out.md5 for out in _lock(folder)["prepare"].outs}
+    corpus = outs.get(CORPUS.as_posix())
     if not corpus:
         raise SubmissionError(f"{folder / 'dvc.lock'}: prepare wrote no {CORPUS}; dvc repro")
     return {
@@ -282,10 +283,10 @@ def _check_lock(folder: Path, commit: str | None) -> None:
         made |= {out.path: out.md5 for out in entry.outs}
     # Nothing but tokens and code goes into a training: no weights from elsewhere.
     inputs = {dep.path for dep in lock["train"].deps if not dep.path.endswith(".py")}
-    if inputs != {str(TOKENS)}:
+    if inputs != {TOKENS.as_posix()}:
         raise SubmissionError(f"{where}: train read {', '.join(sorted(inputs))}, not tokens alone")
     for path in (MODEL, EVALUATE_METRICS, TRAIN_METRICS, CURVE):
-        if files.md5(str(folder / path)) != made.get(str(path)):
+        if files.md5(str(folder / path)) != made.get(path.as_posix()):
             raise SubmissionError(f"{folder / path}: is not what dvc.lock says was made")
 
 

@@ -58,7 +58,7 @@ class CheckpointStore:
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
-            self._owner.write_text(str(os.getpid()), encoding="utf-8")
+            self._owner.write_text(str(os.getpid()), encoding="utf-8", newline="\n")
             self.folder.mkdir(exist_ok=True)
             for leftover in (*self.folder.glob(".writing-*"), self._done):
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -121,7 +121,9 @@ class CheckpointStore:
                     if sha256_of(folder / name) != manifest["sha256"][name]:
                         raise ValueError(f"{name} is not as it was written")
                 metadata = json.loads((folder / "state.json").read_bytes())
-                return load_file(folder / "state.safetensors"), metadata
+                tensors = load_file(folder / "state.safetensors")
+                # Copies: tensors mapped to the file would keep Windows from deleting it.
+                return {name: tensor.clone() for name, tensor in tensors.items()}, metadata
             except READ_ERRORS as error:
                 self._warn(f"{folder}: not used, {error}")
         return None
@@ -233,10 +235,13 @@ def difference_to_others(folder: Path, run_config: RunConfig) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Forces a file, or the names in a folder, to disk; Windows cannot open folders."""
+    """Forces a file, or the names in a folder, to disk.
+
+    Windows opens no folders, and syncs no file that is open for reading.
+    """
     if path.is_dir() and os.name == "nt":
         return
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:

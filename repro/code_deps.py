@@ -83,7 +83,7 @@ def write_code_deps(root: Path) -> None:
         if match := block.search(text):
             listed = "".join(f"      - {templates.get(file, file)}\n" for file in files)
             text = text[: match.end()] + listed + text[match.end() :]
-    (root / "dvc.yaml").write_text(text, encoding="utf-8")
+    (root / "dvc.yaml").write_text(text, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from repro.errors import UserError
@@ -91,7 +91,7 @@ class Pipeline:
 
     def maker(self, path: str) -> str:
         """The stage that writes `path`, or the folder that holds it; "" where none does."""
-        folders = [path, *(str(folder) for folder in Path(path).parents)]
+        folders = [path, *(str(folder) for folder in PurePosixPath(path).parents)]
         return next((self._maker[name] for name in folders if name in self._maker), "")
 
     def artifact(self, kind: str) -> dict[str, str]:

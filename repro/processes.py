@@ -122,7 +122,10 @@ def _run_silently(
 ) -> None:
     """A process other than the first: the same work, and nothing of it shown or tracked."""
     try:
-        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        with (
+            Path(os.devnull).open("w", encoding="utf-8", newline="\n") as nowhere,
+            redirect_stdout(nowhere),
+        ):
             body(project.load(), Run())
     except Interrupted:
         sys.exit(75)

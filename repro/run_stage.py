@@ -11,6 +11,7 @@
 """
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -40,6 +41,7 @@ def main(
     project: Project[AnyParams], name: str, body: Callable[[AnyParams, tracking.Run], None]
 ) -> None:
     """Runs `body` as the stage `name` and ends the process with the codes above."""
+    print_utf8()
     try:
         params = project.load()
         with tracking.stage(project, name, params) as run:
@@ -57,6 +59,13 @@ def main(
     except KeyboardInterrupt:
         print(f"{name}: interrupted; {RESTORE}", file=sys.stderr)
         sys.exit(130)
+
+
+def print_utf8() -> None:
+    """Prints UTF-8 into files and pipes too: what Windows takes there lacks most characters."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def _fail(name: str, message: str) -> NoReturn:

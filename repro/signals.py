@@ -1,6 +1,7 @@
 """Signals that ask a stage to stop at the next safe moment."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -8,7 +9,10 @@ from types import FrameType
 
 @contextmanager
 def stop_signals() -> Iterator[list[str]]:
-    """A list that the first SIGTERM or SIGINT fills; a second SIGINT stops at once."""
+    """A list that the first SIGTERM or SIGINT fills; a second SIGINT stops at once.
+
+    Windows delivers no SIGTERM: there Ctrl+Break (SIGBREAK) asks too.
+    """
     caught: list[str] = []
 
     def catch(number: int, frame: FrameType | None) -> None:
@@ -16,7 +20,10 @@ def stop_signals() -> Iterator[list[str]]:
             raise KeyboardInterrupt
         caught.append(f"stopped by {signal.Signals(number).name}")
 
-    before = {s: signal.signal(s, catch) for s in (signal.SIGTERM, signal.SIGINT)}
+    signals = [signal.SIGTERM, signal.SIGINT]
+    if sys.platform == "win32":
+        signals.append(signal.SIGBREAK)
+    before = {number: signal.signal(number, catch) for number in signals}
     try:
         yield caught
     finally:

@@ -132,7 +132,7 @@ class SampleParams(Config):
             return self.prompt
         path = Path(self.prompt_file)
         try:
-            return path.read_bytes().decode().removesuffix("\n")
+            return path.read_text(encoding="utf-8").removesuffix("\n")
         except OSError as error:
             raise DataError(
                 f"{path}: {error.strerror}; set sample.prompt_file to a text file"

@@ -37,7 +37,7 @@ def save_piece(path: Path, number: int, code: str) -> None:
     code_of[number] = code.strip() + "\n\n\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     content = "".join(f"# piece {number}\n{code_of[number]}" for number in sorted(code_of))
-    path.write_text(content, encoding="utf-8")
+    path.write_text(content, encoding="utf-8", newline="\n")
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:

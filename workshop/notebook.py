@@ -163,8 +163,10 @@ def as_json(name: str, kind: str, source: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    NOTEBOOK.write_text(make_notebook(), encoding="utf-8")
-    COLAB.write_text(make_colab(), encoding="utf-8")
+    NOTEBOOK.write_text(make_notebook(), encoding="utf-8", newline="
+")
+    COLAB.write_text(make_colab(), encoding="utf-8", newline="
+")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ own file or folder. At most one document is in memory, besides lists of names an
 import fnmatch
 import os
 import stat
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -135,10 +136,17 @@ def _files_below(folder: Path, pattern: str) -> tuple[dict[str, Path], int]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths += [Path(parent, name) for name in names if not name.startswith(".")]
     known = (*readers.PLAIN_SUFFIXES, *readers.TABLES)
-    texts = [path for path in sorted(paths) if pattern != "*" or readers.suffix_of(path) in known]
-    named = {_name(path, folder): path for path in texts}
-    matches = {name: path for name, path in named.items() if fnmatch.fnmatchcase(name, pattern)}
-    return matches, len(paths) - len(matches)
+    texts = [path for path in paths if pattern != "*" or readers.suffix_of(path) in known]
+    matches: dict[str, Path] = {}
+    for path in texts:
+        name = _name(path, folder)
+        if fnmatch.fnmatchcase(name, unicodedata.normalize("NFC", pattern)):
+            if name in matches:
+                raise DataError(f"{path}: there is a second file of that name; rename one")
+            matches[name] = path
+    # Paths themselves are sorted without regard to case on Windows.
+    ordered = sorted(matches, key=lambda name: name.split("/"))
+    return {name: matches[name] for name in ordered}, len(paths) - len(matches)
 
 
 def _sha256_of(path: Path) -> str:
@@ -149,7 +157,8 @@ def _sha256_of(path: Path) -> str:
 
 
 def _name(file: Path, folder: Path) -> str:
-    name = file.relative_to(folder).as_posix()
+    # macOS may store "ä" as two characters, and other systems as one.
+    name = unicodedata.normalize("NFC", file.relative_to(folder).as_posix())
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -58,7 +58,7 @@ def write_hugging_face(trained: TrainedModel, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     texts = {"tokenizer.json": json.dumps(tokenizer, ensure_ascii=False, indent=1), **code}
     for name, text in texts.items():
-        (out / name).write_text(text, encoding="utf-8")
+        (out / name).write_text(text, encoding="utf-8", newline="\n")
     config |= {"vocab_size": model.vocab_size, "dtype": "float32"}
     config |= {"bos_token_id": bos, "eos_token_id": bos, "pad_token_id": None}
     write_json(out / "config.json", config)

@@ -112,7 +112,7 @@ def encode_ahead(
             unfinished = path.with_suffix(f".{platform.node()}-{os.getpid()}")
             arrays = prefetch(encode_shard(job, tokenizer))
             write_ids(unfinished, arrays, tokenizer.dtype, progress)
-            unfinished.rename(path)
+            unfinished.replace(path)
 
 
 def encode_shard(job: ShardJob, tokenizer: Tokenizer) -> Iterator[Ids]:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -107,9 +108,9 @@ def _cache_file(md5: str) -> bytes | None:
 def _shared_cache(root: Path) -> Path:
     """The cache that a team may share. DVC is asked (a second): any of four files may name it."""
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", "cache", "dir"], cwd=root, capture_output=True, text=True
+        [sys.executable, "-m", "dvc", "cache", "dir"], cwd=root, capture_output=True
     )
-    return root / ".dvc/cache" if done.returncode else Path(done.stdout.strip())
+    return root / ".dvc/cache" if done.returncode else Path(os.fsdecode(done.stdout).strip())
 
 
 def _json(text: bytes | None) -> Any:

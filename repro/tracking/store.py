@@ -131,7 +131,11 @@ def make_database(database: Path) -> None:
     from mlflow.tracking import MlflowClient
 
     memory = Path("/dev/shm")  # noqa: S108 (the folder made in it is private)
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+    with tempfile.TemporaryDirectory(
+        dir=memory if os.access(memory, os.W_OK) else None,
+        # MLflow keeps the database open, and Windows deletes no file that is open.
+        ignore_cleanup_errors=True,
+    ) as folder:
         fresh = Path(folder) / database.name
         MlflowClient(f"sqlite:///{fresh}")
         database.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 import time
 from importlib import metadata
 from uuid import uuid4
@@ -14,14 +15,17 @@ from repro.lockfile import Pipeline
 from repro.project import Params
 from repro.repository import git
 
-SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ash", "ksh"}
+SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ash", "ksh", "cmd", "powershell", "pwsh"}
 
 
 def execution_id() -> str:
     """The process that runs the stages one after another: `dvc`, or who started one by hand."""
     try:
         for process in psutil.Process().parents():
-            if process.name() not in SHELLS:
+            shell = process.name().lower().removesuffix(".exe") in SHELLS
+            # In an environment on Windows, python.exe starts the Python that does the work.
+            launcher = sys.platform == "win32" and process.exe() == sys.executable
+            if not shell and not launcher:
                 return f"{process.pid}-{process.create_time():.2f}"
     except psutil.Error:
         pass
@@ -43,7 +47,7 @@ def clone_id() -> str:
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock", timeout=60):
         if not file.exists():
-            file.write_text(uuid4().hex, encoding="utf-8")
+            file.write_text(uuid4().hex, encoding="utf-8", newline="\n")
         return file.read_text(encoding="utf-8")
 
 
