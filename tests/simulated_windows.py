@@ -9,7 +9,6 @@ With STOP_AT=step_00000020 it gets Ctrl+C when a file or folder is given that na
 """
 
 import builtins
-import fcntl
 import io
 import os
 import pathlib
@@ -36,7 +35,7 @@ ABSENT = {
 }
 PRESENT = {
     "os": {"name": "nt", "linesep": "\r\n", "sep": "\\"},
-    "signal": {"SIGBREAK": signal.SIGQUIT},
+    "signal": {"SIGBREAK": getattr(signal, "SIGQUIT", None)},
     "sys": {"platform": "win32"},
 }
 ILLEGAL = re.compile(r'[<>:"|?*\x00-\x1f]|[. ]$|(?i:^(con|prn|aux|nul|com\d|lpt\d)(\.|$))')
@@ -110,6 +109,8 @@ def _replace_modules() -> None:
 
 
 def _refuse() -> None:
+    import fcntl  # Windows, where tests import this module too, has none
+
     # With file descriptors it would open folders, which Windows does not.
     shutil._use_fd_functions = False  # type: ignore[attr-defined]
     real_open, real_rename, real_fsync = os.open, os.rename, os.fsync

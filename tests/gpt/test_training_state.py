@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -66,6 +65,13 @@ def test_the_newest_state_is_used_and_the_two_newest_are_kept(store: CheckpointS
         store.save(step, tensors(), {"step": step})
     assert names(store) == ["step_00000010", "step_00000100"]
     assert (store.latest() or pytest.fail())[1] == {"step": 100}
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists what is mapped")
+def test_a_state_that_was_read_can_be_deleted_on_windows(store: CheckpointStore) -> None:
+    store.save(1, tensors(), {"step": 1})
+    state = store.latest()
+    assert state and str(store.folder) not in Path("/proc/self/maps").read_text(encoding="utf-8")
 
 
 def test_two_saves_of_a_state_are_the_same_bytes(store: CheckpointStore) -> None:
@@ -167,6 +173,7 @@ def test_removed_states_are_gone_and_the_folder_can_be_used_again(tmp_path: Path
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """No file can grow beyond `size` bytes, as on a disk that is full."""
+    resource = pytest.importorskip("resource")  # Windows has none
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -3,7 +3,6 @@
 import logging
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -120,6 +119,7 @@ def test_a_folder_that_cannot_be_made(
 
 @pytest.mark.fault(13, planted=planted.TRACKING_STOPS_THE_STAGE)
 def test_a_full_disk(trial: TrialRepository, capsys: pytest.CaptureFixture[str]) -> None:
+    resource = pytest.importorskip("resource")  # Windows has none
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def body(run: tracking.Run) -> None:

@@ -1,12 +1,15 @@
 """How a stage ends: its exit code and its one line."""
 
 import errno
+import io
+import signal
+import sys
 
 import pytest
 from trial_repository import TrialRepository
 
 from gpt.errors import DataError
-from repro import run_stage
+from repro import run_stage, signals
 from repro.errors import Interrupted, UserError
 from repro.tracking.run import Run
 from stages.params import PROJECT, Params
@@ -63,3 +66,23 @@ def test_faults_of_params_end_the_stage_before_it_begins(
         run_stage.main(PROJECT, "train", lambda params, run: pytest.fail("it began"))
     assert end.value.code == 2
     assert "preset" in capsys.readouterr().err
+
+
+def test_any_character_can_be_printed_into_a_file_on_windows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="cp1252"))
+    run_stage.print_utf8()
+    print("✗ Ωμέγα", flush=True)
+    assert shown.getvalue().decode() == "✗ Ωμέγα\n"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGQUIT"), reason="stands for SIGBREAK")
+def test_ctrl_break_asks_a_stage_to_stop_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals.sys, "platform", "win32")
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGQUIT, raising=False)
+    with signals.stop_signals() as stop:
+        signal.raise_signal(signal.SIGQUIT)
+    assert stop == ["stopped by SIGQUIT"]
+    assert signal.getsignal(signal.SIGQUIT) == signal.SIG_DFL

@@ -20,6 +20,12 @@ FILE = Path(__file__).resolve().parents[2] / "params.yaml"
 TEXT = FILE.read_text(encoding="utf-8")
 
 
+def test_a_prompt_file_may_have_the_line_breaks_of_windows(tmp_path: Path) -> None:
+    (tmp_path / "prompt.txt").write_bytes(b"Enter ROMEO\r\nand JULIET\r\n")
+    text = edited(sample__prompt_file=str(tmp_path / "prompt.txt"), sample__prompt="''")
+    assert parse(text).sample.read_prompt() == "Enter ROMEO\nand JULIET"
+
+
 def section_of(name: str) -> str:
     """The text of a section of params.yaml, its head included."""
     match = re.search(rf"^{name}:.*\n(?:  .*\n)*", TEXT, flags=re.MULTILINE)

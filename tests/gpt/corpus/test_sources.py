@@ -1,8 +1,11 @@
 """Sources: the documents of a file, a folder, a list of names, a table, stories."""
 
 import gzip
+import hashlib
 import json
 import os
+import sys
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +17,7 @@ from small_corpus import written
 from gpt.corpus import sources
 from gpt.corpus.sources import Source
 from gpt.errors import DataError
+from gpt.files import sha256_of_all
 
 
 def contents(source: Source) -> dict[str, str]:
@@ -34,6 +38,28 @@ def test_a_folder_gives_its_text_files_sorted_and_below_it(tmp_path: Path) -> No
         ("b.txt", "b.txt"),
         ("sub/c.txt", "sub/c.txt"),
     ]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_are_the_same_however_the_system_stores_umlauts(tmp_path: Path, form: str) -> None:
+    for name in ("äpfel.txt", "Birnen.txt", "a/z.txt", "a-b.txt", "zebra.txt"):
+        path = tmp_path / unicodedata.normalize(form, name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name, encoding="utf-8")
+    source = sources.own_text(tmp_path)
+    names = ["Birnen.txt", "a/z.txt", "a-b.txt", "zebra.txt", "äpfel.txt"]
+    assert list(contents(source).items()) == [(name, name) for name in names]
+    combined = {name: hashlib.sha256(name.encode()).hexdigest() for name in names}
+    assert source.metadata["sha256"] == sha256_of_all(combined)
+    assert list(contents(sources.own_text(tmp_path, files="ä*"))) == ["äpfel.txt"]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="both are one name there")
+def test_two_files_whose_names_look_the_same_are_refused(tmp_path: Path) -> None:
+    for form in ("NFC", "NFD"):
+        (tmp_path / unicodedata.normalize(form, "ä.txt")).write_text("a", encoding="utf-8")
+    with pytest.raises(DataError, match="a second file of that name"):
+        sources.own_text(tmp_path)
 
 
 def test_names_that_start_with_a_dot_are_skipped(tmp_path: Path) -> None:
