@@ -102,7 +102,8 @@ def test_text_is_written_with_the_same_line_breaks_everywhere() -> None:
     for where, name, call in product_calls():
         keywords = {keyword.arg for keyword in call.keywords}
         mode = next((ast.unparse(word) for word in call.args[-1:]), "")
-        if name == "write_text" or (name == "open" and re.fullmatch("'[wax]t?'", mode)):
+        opens = name == "open" and re.fullmatch("'[wax]t?'", mode)
+        if opens or (name == "write_text" and "encoding" in keywords):
             assert "newline" in keywords, f'{where}: newline="\\n"'
         if name == "to_csv":
             assert "lineterminator" in keywords, f'{where}: lineterminator="\\n"'

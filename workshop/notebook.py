@@ -163,10 +163,8 @@ def as_json(name: str, kind: str, source: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    NOTEBOOK.write_text(make_notebook(), encoding="utf-8", newline="
-")
-    COLAB.write_text(make_colab(), encoding="utf-8", newline="
-")
+    NOTEBOOK.write_text(make_notebook(), encoding="utf-8", newline="\n")
+    COLAB.write_text(make_colab(), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":
