@@ -127,4 +127,4 @@ def test_every_tracked_name_is_one_file_on_windows_and_macos(tracked_files: list
     assert len({name.casefold() for name in names}) == len(names)
     for name in names:
         assert name.isascii() and len(name) < 120, name
-        assert not any(ILLEGAL.search(part) for part in name.split("/")), name
+        assert not any(ILLEGAL.search(step) for step in name.split("/")), name
