@@ -165,7 +165,10 @@ def samples_by_step(result: "Experiment") -> tuple[list[tuple[int, str]], str]:
 
 def reproduce() -> str:
     """The commands that reproduce this result: the commit, and the keys that differ from it."""
+    install = "pip install -c constraints.txt -e ."
     commit = (git("rev-parse", "--short=12", "HEAD") or b"").decode().strip()
+    if not commit:
+        return f"{install}\ndvc repro"  # experiments need git
     outputs = (":!metrics", ":!dvc.lock", ":!params.yaml")
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *outputs)
     before, now = _keys(Commit("HEAD")), _keys(WorkingFolder())
@@ -175,8 +178,7 @@ def reproduce() -> str:
         if key not in before or value != before[key]
     ]
     lines = ["# files changed since this commit; commit them first"] if changed else []
-    lines += [f"git checkout {commit}"] if commit else []
-    lines += ["pip install -c constraints.txt -e .", f"dvc exp run{''.join(overrides)}"]
+    lines += [f"git checkout {commit}", install, f"dvc exp run{''.join(overrides)}"]
     return "\n".join(lines)
 
 

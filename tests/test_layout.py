@@ -149,6 +149,32 @@ def test_the_data_stages_do_not_pay_for_torch(stage: str) -> None:
     assert done.returncode == 0
 
 
+WITHOUT_TORCH = """
+import sys
+import pytest
+sys.modules |= dict.fromkeys(("torch", "mlflow", "dvc", "pandas", "scipy", "matplotlib"))
+sys.exit(pytest.main(["-q", "--collect-only", "-p", "no:cacheprovider", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.slow
+def test_tests_of_text_run_where_there_is_no_torch() -> None:
+    paths = (
+        "tests/verse",
+        "tests/gpt/corpus",
+        "tests/gpt/tokenizers",
+        "tests/stages/test_params.py",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *paths],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.fault(24, planted=planted.WEIGHTS_UNPICKLED)
 @pytest.mark.parametrize("folder", ["gpt", "stages", "repro", "commands"])
 def test_no_code_of_ours_loads_a_pickle(folder: str) -> None:

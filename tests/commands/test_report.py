@@ -89,6 +89,13 @@ def test_the_page_holds_scores_params_lineage_and_how_to_reproduce(trial: TrialR
         assert f"{out['path']} {out['md5'][:8]}" in text
 
 
+def test_without_a_commit_dvc_repro_reproduces_it(trial: TrialRepository) -> None:
+    write_results(trial)
+    page = report()
+    assert "pip install -c constraints.txt -e .\ndvc repro" in page
+    assert "dvc exp run" not in page
+
+
 def test_text_of_a_model_stays_text(trial: TrialRepository) -> None:
     write_results(trial, EVIL)
     page = report()
