@@ -9,7 +9,7 @@ TORCH  ?=
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
 # uv where it is on PATH, else pip. Neither writes bytecode, which Python does for what is imported.
-UV := $(shell command -v uv 2>/dev/null)
+UV := $(filter-out $(CURDIR)/$(BIN)/%,$(shell command -v uv 2>/dev/null))
 INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,\
   $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile) -c constraints.txt
 # dvc's queue starts `dvc` and `python` by their bare names. Recipes name $(BIN): make 3.81, which
@@ -50,6 +50,9 @@ check: $(VENV)/ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry . tests
+	$(BIN)/deptry . --exclude '\.venv|tests|benchmarks' \
+	  --optional-dependencies-dev-groups export,team,site,dev
 
 ui: $(VENV)/ready
 	$(BIN)/gpt ui

@@ -1,12 +1,22 @@
 """What `make` installs, as it calls programs that stand in for Python, pip and uv."""
 
+import os
+import platform
+import re
 import shutil
 import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 from conftest import missing
+from packaging.utils import canonicalize_name
 from pipeline_clone import REPOSITORY
+from runtime_environment import all_requirements, runtime_requirements, with_dependencies
+from uv_constraints import pins
 
 PYTHON = """#!/bin/sh
 case "$*" in
@@ -115,6 +125,15 @@ def test_another_build_of_pytorch_gets_a_fresh_environment_which_stays(project: 
     assert [from_cpu_index(call) for call in calls] == [True, False]
 
 
+def test_uv_of_the_environment_itself_is_not_used(project: Project) -> None:
+    project.make(".venv/ready")
+    (project.folder / ".venv/bin/uv").write_text("#!/bin/sh\nexit 1\n")
+    (project.folder / ".venv/bin/uv").chmod(0o755)
+    path = f"{project.folder}/.venv/bin:{project.folder}/bin:/usr/bin:/bin"
+    calls, _ = project.make(".venv/ready", TORCH="cuda", PATH=path)
+    assert [call.startswith("pip install ") for call in calls] == [True]
+
+
 def test_uv_installs_where_it_is_on_path(project: Project) -> None:
     project.add("uv", UV)
     calls, _ = project.make(".venv/ready-dev")
@@ -122,3 +141,64 @@ def test_uv_installs_where_it_is_on_path(project: Project) -> None:
     assert from_cpu_index(calls[0])
     assert calls[1:] == [f"{start}-e .", f"{start}-e .[dev]"]
     assert calls[0].startswith(start)
+
+
+# --- uv sync --------------------------------------------------------------------------------------
+
+
+def test_uv_sync_has_the_versions_of_constraints_txt() -> None:
+    with (REPOSITORY / "pyproject.toml").open("rb") as file:
+        listed = tomllib.load(file)["tool"]["uv"]["constraint-dependencies"]
+    assert listed == pins(), "write them again: python tests/uv_constraints.py"
+
+
+def write_wheel(folder: Path, name: str, version: str, requires: list[str]) -> None:
+    """A package that requires others and has no module."""
+    stem = f"{name.replace('-', '_')}-{version}"
+    extras = sorted(set(re.findall(r"extra == ['\"]([\w.-]+)", " ".join(requires))))
+    metadata = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    metadata += [f"Requires-Dist: {line}" for line in requires]
+    metadata += [f"Provides-Extra: {extra}" for extra in extras]
+    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{stem}.dist-info/METADATA", "\n".join(metadata) + "\n")
+        wheel.writestr(
+            f"{stem}.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
+        wheel.writestr(f"{stem}.dist-info/RECORD", "")
+
+
+@pytest.mark.slow
+def test_uv_sync_installs_the_pinned_versions_of_the_runtime_and_no_more(project: Project) -> None:
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if uv is None:
+        missing("uv is not installed (pip install -c constraints.txt -e '.[dev]')")
+    wheels = project.folder / "wheels"
+    wheels.mkdir()
+    # What is installed here, and of each package a newer version, which the pins rule out.
+    for name, installed in with_dependencies(all_requirements()).items():
+        for version in (installed.version, "9999"):
+            write_wheel(wheels, name, version, installed.requires or [])
+    pyproject = project.folder / "pyproject.toml"
+    # This system alone: packages that others need are not installed here.
+    here = (
+        f"sys_platform == '{sys.platform}' and python_full_version == '{platform.python_version()}'"
+    )
+    text = pyproject.read_text().replace("[tool.uv]\n", f'[tool.uv]\nenvironments = ["{here}"]\n')
+    pyproject.write_text(text)
+    subprocess.run(
+        (uv, "sync", "--quiet", "--no-install-project", "--python", sys.executable),
+        cwd=project.folder,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(project.folder),
+            "UV_OFFLINE": "1",
+            "UV_NO_INDEX": "1",
+            "UV_FIND_LINKS": "wheels",
+        },
+        check=True,
+    )
+    (packages,) = project.folder.glob(".venv/lib/python*/site-packages")
+    synced = {canonicalize_name(d.name): d.version for d in distributions(path=[str(packages)])}
+    expected = with_dependencies(runtime_requirements())
+    assert synced == {name: installed.version for name, installed in expected.items()}
