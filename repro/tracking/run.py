@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from repro.errors import Interrupted
 from repro.project import AnyParams, Project
 
@@ -60,10 +62,12 @@ class Run:
 
     def _begin(self, project: Project[AnyParams], name: str, params: AnyParams) -> None:
         def begin() -> None:
-            # Imported here: a stage without tracking must not pay for MLflow.
-            from repro.tracking.stage_run import StageRun
+            # Seconds, of which MLflow takes most to be imported.
+            with tqdm(desc="opening MLflow ...", bar_format="{desc}", leave=False, disable=None):
+                # Imported here: a stage without tracking must not pay for MLflow.
+                from repro.tracking.stage_run import StageRun
 
-            self._stage = StageRun(project, name, params)
+                self._stage = StageRun(project, name, params)
 
         self._guard(begin)
 

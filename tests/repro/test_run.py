@@ -1,5 +1,6 @@
 """Whatever breaks in tracking, the stage continues; nothing is tracked that should not be."""
 
+import io
 import logging
 import os
 import random
@@ -247,3 +248,22 @@ def test_a_run_that_is_off_takes_everything(trial: TrialRepository, stage: str) 
 
     trial.run(stage, body)
     assert seen
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("stream", "expected"), [(Terminal, True), (io.StringIO, False)])
+def test_a_terminal_says_why_the_stage_waits(
+    trial: TrialRepository,
+    monkeypatch: pytest.MonkeyPatch,
+    stream: type[io.StringIO],
+    expected: bool,
+) -> None:
+    trial.write("mlflow.db", "not a database")  # refused at once
+    shown = stream()
+    monkeypatch.setattr(sys, "stderr", shown)
+    trial.run("prepare")
+    assert ("opening MLflow" in shown.getvalue()) is expected
