@@ -12,6 +12,7 @@ n-grams among a million collide with a probability of about 1e-13.
 import itertools
 import re
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ _INVERSE = pow(_BASE, -1, 2**64)
 _SEPARATOR = 0x110000  # ends each text: one above all characters
 
 Hashes = NDArray[np.uint64]
+Pair = tuple[str, str]
 
 
 def novelty_metrics(texts: list[str], train_text: str, val_text: str) -> dict[str, Any]:
@@ -38,7 +40,8 @@ def novelty_metrics(texts: list[str], train_text: str, val_text: str) -> dict[st
     """
     train, train_words = NgramIndex([train_text]), words_of(train_text)
     words = [words_of(text) for text in texts]
-    nearest = [rouge_2_nearest(text_words, train_words) for text_words in words]
+    positions = pair_positions(train_words)
+    nearest = [rouge_2_nearest(text_words, train_words, positions) for text_words in words]
     metrics = {
         **_shared(NgramIndex(texts), train),
         "validation": _shared(NgramIndex([val_text]), train),
@@ -95,10 +98,11 @@ def _occurs_in(texts: NgramIndex, train: NgramIndex, length: int) -> NDArray[np.
     hashes, train_hashes = texts.hashes(length), train.hashes(length)
     if not len(hashes):
         return np.zeros(0, np.bool_)
-    # Only the few are sorted, and the many searched among them.
-    sorted_hashes = np.sort(hashes)
-    at = np.minimum(np.searchsorted(sorted_hashes, train_hashes), len(hashes) - 1)
-    occurs = np.isin(hashes, train_hashes[sorted_hashes[at] == train_hashes])
+    # Few n-grams of `train` have the first 20 bits of one of the texts: the others are left out.
+    shift = np.uint64(64 - 20)
+    prefixes = np.zeros(2**20, np.bool_)
+    prefixes[hashes >> shift] = True
+    occurs = np.isin(hashes, train_hashes[prefixes[train_hashes >> shift]])
     for separator in np.flatnonzero(texts.characters == _SEPARATOR):
         occurs[max(0, separator - length + 1) : separator + 1] = False
     return occurs
@@ -155,15 +159,28 @@ def rouge_2_among(texts: list[list[str]]) -> float | None:
     return sum(pairs) / len(pairs) if pairs else None
 
 
-def rouge_2_nearest(words: list[str], train: list[str]) -> float:
+def pair_positions(words: list[str]) -> dict[Pair, list[int]]:
+    """Where each pair of neighbouring words stands, by the index of its first word."""
+    positions: dict[Pair, list[int]] = {}
+    for index, pair in enumerate(itertools.pairwise(words)):
+        positions.setdefault(pair, []).append(index)
+    return positions
+
+
+def rouge_2_nearest(
+    words: list[str], train: list[str], positions: Mapping[Pair, list[int]]
+) -> float:
     """`rouge_2` of a text and the passage of `train`, as long as it, with most of its pairs.
 
-    The search counts a pair each time the passage has it, the score as often as both have it.
+    `positions` are the `pair_positions` of `train`. The search counts a pair each time the passage
+    has it, the score as often as both have it.
     """
-    pairs_of_text = set(_ngrams(words, 2))
+    pairs_of_text = set(itertools.pairwise(words))
     if not pairs_of_text:
         return 0.0
-    hits = np.fromiter((pair in pairs_of_text for pair in itertools.pairwise(train)), np.int64)
+    hits = np.zeros(max(0, len(train) - 1), np.int64)
+    for pair in pairs_of_text:
+        hits[positions.get(pair, [])] = 1
     sums = np.concatenate([[0], np.cumsum(hits)])
     pairs = min(len(words) - 1, len(hits))
     start = int(np.argmax(sums[pairs:] - sums[: len(sums) - pairs]))

@@ -11,6 +11,7 @@ from gpt.evaluation.novelty import (
     distinct,
     longest_shared_run,
     new_ngrams,
+    pair_positions,
     rouge_2,
     rouge_2_among,
     rouge_2_nearest,
@@ -109,8 +110,11 @@ def test_rouge_2_is_the_f1_of_pairs_counted_as_often_as_both_have_them() -> None
 
 def test_the_nearest_passage_is_found_wherever_it_stands() -> None:
     train = words_of("so long as men can breathe or eyes can see " + TRAIN + " and every fair")
-    assert rouge_2_nearest(words_of(TRAIN), train) == 1
-    assert rouge_2_nearest(["eyes", "can", "see", "thou"], train) == 1
-    assert rouge_2_nearest(["eyes", "can", "hear", "thou"], train) == pytest.approx(1 / 3)
-    assert rouge_2_nearest(["zounds", "sirrah"], train) == 0
-    assert rouge_2_nearest(["so"], train) == 0
+    positions = pair_positions(train)
+    assert rouge_2_nearest(words_of(TRAIN), train, positions) == 1
+    assert rouge_2_nearest(["eyes", "can", "see", "thou"], train, positions) == 1
+    assert rouge_2_nearest(["eyes", "can", "hear", "thou"], train, positions) == pytest.approx(
+        1 / 3
+    )
+    assert rouge_2_nearest(["zounds", "sirrah"], train, positions) == 0
+    assert rouge_2_nearest(["so"], train, positions) == 0
