@@ -4,10 +4,12 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from pipeline_clone import REPOSITORY, Clone
 from simulated_windows import ILLEGAL, OURS
 
@@ -128,3 +130,40 @@ def test_every_tracked_name_is_one_file_on_windows_and_macos(tracked_files: list
     for name in names:
         assert name.isascii() and len(name) < 120, name
         assert not any(ILLEGAL.search(step) for step in name.split("/")), name
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def recipes() -> Iterator[str]:
+    """The simple commands of the Makefile's recipes."""
+    text = (REPOSITORY / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in re.findall(r"^\t@?(.*)", text, re.MULTILINE):
+        yield from filter(None, map(str.strip, re.split(r"&&|\|\||;|[{}]|\bthen\b|\belse\b", line)))
+
+
+def test_recipes_name_the_environments_programs_by_their_folder() -> None:
+    """make 3.81, which macOS has, does not search the exported PATH."""
+    programs = {program.name for program in Path(sys.executable).parent.iterdir()}
+    for command in recipes():
+        assert command.split()[0] not in programs, command
+
+
+def test_recipes_use_no_option_that_macos_lacks() -> None:
+    gnu = r"\b(sed -i|readlink -f|cp --|date -d|grep -P|stat -c|xargs -[dr]|sort -V|mktemp --)"
+    for command in recipes():
+        assert not re.search(gnu, command), command
+
+
+def test_the_workflow_runs_three_systems_and_the_oldest_python_that_is_promised() -> None:
+    text = (REPOSITORY / ".github/workflows/test.yml").read_text(encoding="utf-8")
+    matrix = yaml.safe_load(text)["jobs"]["systems"]["strategy"]["matrix"]
+    assert {name.partition("-")[0] for name in matrix["os"]} == {"ubuntu", "macos", "windows"}
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f">={matrix['python'][0]}" == project["requires-python"]
+    # YAML would read 3.10 as 3.1.
+    assert all(isinstance(version, str) for version in matrix["python"])
+    used = set(re.findall(r"\$\{\{ matrix\.(\w+) \}\}", text))
+    assert used == matrix.keys() - {"exclude"}
+    for combination in matrix["exclude"]:
+        assert all(value in matrix[key] for key, value in combination.items())
