@@ -48,7 +48,7 @@ def first_sample() -> str:
     """The first text of metrics/samples.md, whose control characters are spelled out there."""
     files = WorkingFolder()
     fenced = re.search(
-        r"^(`{3,})\n(.*?)\n\1$", (files.read(str(SAMPLES_PAGE)) or b"").decode(), re.M | re.S
+        r"^(`{3,})\n(.*?)\n\1$", (files.read(SAMPLES_PAGE.as_posix()) or b"").decode(), re.M | re.S
     )
     if fenced is None:
         raise DataError(f"{SAMPLES_PAGE}: has no sample; make it: dvc repro")
@@ -88,7 +88,7 @@ def same_bits() -> str:
                 "please report it (docs/reproduce.md)."
             )
     there, here = (
-        json.loads(files.read(str(EVALUATE_METRICS)) or b"")["val"]["bits_per_byte"]
+        json.loads(files.read(EVALUATE_METRICS.as_posix()) or b"")["val"]["bits_per_byte"]
         for files in (committed, present)
     )
     return (
