@@ -167,7 +167,7 @@ def _seconds_per_token(model: GPT, device: str) -> float:
     count = min(TIMED_TOKENS, model.config.block_size - 1)
     start = time.monotonic()
     for _ in range(count):
-        decoder.read(ids_bt)
+        decoder.read(ids_bt).cpu()  # as generation does; a GPU only queues work until then
     return (time.monotonic() - start) / max(1, count)
 
 
@@ -175,6 +175,8 @@ def _peak_bytes(device: str) -> int:
     """Peak memory of this process, or of the GPU that it trains on."""
     if device.startswith("cuda"):
         return int(torch.cuda.max_memory_reserved())
+    if device == "mps":  # memory is kept for reuse, so that what is held now is about the peak
+        return int(torch.mps.driver_allocated_memory())
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     import resource  # Windows has none

@@ -16,6 +16,8 @@ Read in this order, a file each:
                  the states from which a killed training resumes
     distributed  several processes that train one model
     device       cpu, cuda or mps; precision and threads
+    device_report
+                 what the owner of a GPU sends: python -m gpt.device
     config       the typed shape of a model and of a training
     presets      their values by name
     errors       what a user can fix, as one tree

@@ -133,11 +133,10 @@ def load_model(folder: Path, source: str = OUR_SOURCE) -> TrainedModel:
         if stored != expected:
             odd = sorted(set(stored.items()) ^ set(expected.items()), key=str)[0][0]
             raise CheckpointError(f"{weights}: {odd} is not as config.json describes")
+        # A model of another source may hold one weight under two names.
+        model.load_state_dict(load_file(weights), assign=source == OUR_SOURCE)
         device = _device(run_config.device)
-        if source != OUR_SOURCE:
-            # It may hold more than its weights, and one weight under two names.
-            model.to(device.name)
-        model.load_state_dict(load_file(weights, device=device.name), assign=source == OUR_SOURCE)
+        model.to(device.name)  # also what is in no file, such as the position tables
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{weights}: not a safetensors file ({error})") from None
     return TrainedModel(model.eval(), tokenizer, run_config, device)

@@ -76,7 +76,6 @@ class ProcessGroup:
         return [value > 0 for value in raised]
 
     def _all_reduce(self, values: list[float], device: str, op: Any) -> list[float]:
-        # Apple's GPUs have no float64, and no collectives either.
         tensor = torch.tensor(values, dtype=torch.float64, device=device)
         dist.all_reduce(tensor, op=op)
         return cast(list[float], tensor.tolist())

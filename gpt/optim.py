@@ -162,7 +162,6 @@ def newton_schulz(x_nrc: Tensor, iterations: int = 5) -> Tensor:
 def make_optimizers(
     model: nn.Module,
     config: TrainConfig,
-    device: str,
     *,
     bfloat16: bool = False,
     muon: Callable[..., Muon] = Muon,
@@ -188,8 +187,7 @@ def make_optimizers(
                 [group for group in groups if group["params"]],
                 lr=config.learning_rate,
                 betas=(config.beta1, config.beta2),
-                # One kernel for all parameters, where the device has it.
-                fused=device.startswith(("cpu", "cuda")),
+                fused=True,  # one kernel for all parameters
             )
         )
     if matrices:

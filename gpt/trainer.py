@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from gpt.batches import BatchSource
 from gpt.config import TrainConfig
 from gpt.device import DTYPES, Device
-from gpt.errors import TrainingError
+from gpt.errors import ParamsError, TrainingError
 from gpt.model import GPT, cross_entropy
 from gpt.optim import Muon, make_optimizers
 
@@ -90,6 +90,11 @@ class Trainer:
         seed: int,
         callbacks: Sequence[Callback] = (),
     ) -> None:
+        if config.recompute and model.config.dropout and device.name == "mps":
+            raise ParamsError(
+                "train.recompute = true: on mps PyTorch would drop other units when it computes "
+                "activations again, so gradients would be wrong; set model.dropout=0"
+            )
         self.model = model.to(device.name)
         self.model.recompute = config.recompute
         self.config, self.device, self.seed = config, device, seed
@@ -101,7 +106,7 @@ class Trainer:
         self.wrapped_model = self._wrap_model()
         self.parameters = list(self.model.parameters())
         self.optimizers = make_optimizers(
-            model, config, device.name, bfloat16=device.dtype == "bfloat16", muon=self._muon()
+            model, config, bfloat16=device.dtype == "bfloat16", muon=self._muon()
         )
         self._device_type, self._dtype = device.name.partition(":")[0], DTYPES[device.dtype]
         self._mixed_precision = device.dtype != "float32"

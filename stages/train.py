@@ -10,7 +10,7 @@ from functools import partial
 
 from gpt import batches, callbacks
 from gpt.checkpoint import RunConfig, save_model
-from gpt.device import choose_device, out_of_memory_explained
+from gpt.device import choose_device, device_errors_explained
 from gpt.distributed import DistributedTrainer, ProcessGroup
 from gpt.evaluation.flops import steps_of
 from gpt.files import write_json
@@ -34,7 +34,7 @@ def train(params: Params, run: Run) -> None:
     print(f"preset {params.preset}" + f", overridden: {params.changes}" * bool(params.changes))
     (model_config, config, _), runtime = params.resolved(), params.runtime
     with (
-        out_of_memory_explained(model_config, config),
+        device_errors_explained(model_config, config),
         processes.process_group(config.device, runtime.timeout_seconds) as (rank, size),
         stop_signals() as stop,
     ):
@@ -75,7 +75,8 @@ def build_trainer(
 ) -> tuple[Trainer, RunConfig]:
     """Model, batches and optimizers as params.yaml says, and what the weights will depend on."""
     model_config, config, _ = params.resolved()
-    device = choose_device(config.device, config.dtype, config.threads)
+    num_processes = group.size if group else 1
+    device = choose_device(config.device, config.dtype, config.threads, num_processes)
     device.apply()
     vocab_size, block_size = tokenizer.vocab_size, model_config.block_size
     new_model = partial(make_model, model_config, vocab_size, params.seed, line_breaks(tokenizer))
@@ -86,7 +87,7 @@ def build_trainer(
         model.load_state_dict(read_pretrained(pretrained, model_config, vocab_size))
     resolved = {
         "steps": steps_of(model_config, config, vocab_size, count_parameters(model)),
-        "processes": group.size if group else 1,
+        "processes": num_processes,
         **{"device": device.name, "dtype": device.dtype, "threads": device.threads},
     }
     config = config.model_copy(update=resolved)

@@ -20,14 +20,14 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def saved_model(folder: Path, seed: int = 0) -> GPT:
+def saved_model(folder: Path, seed: int = 0, shape: ModelConfig = SHAPE) -> GPT:
     """Writes a model folder as the stage `train` does; returns the model."""
-    model = GPT(SHAPE, TOKENIZER.vocab_size, seed)
+    model = GPT(shape, TOKENIZER.vocab_size, seed)
     tokenizer_file = folder.parent / f"{folder.name}-tokenizer.json"
     write_json(tokenizer_file, TOKENIZER.spec())
     train = TrainConfig(steps=1, batch_size=1, learning_rate=1e-3, min_learning_rate=0.0)
     config = RunConfig(
-        model=SHAPE,
+        model=shape,
         vocab_size=TOKENIZER.vocab_size,
         train=train,
         seed=seed,

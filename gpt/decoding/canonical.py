@@ -23,7 +23,7 @@ STEP = 2.0**-10
 
 def canonical(model: GPT) -> GPT:
     """A copy of `model` in eval mode whose logits are the same on every machine."""
-    copied = copy.deepcopy(model).to("cpu", torch.float64)
+    copied = copy.deepcopy(model).cpu().double()  # in this order: Apple's GPUs have no float64
     copied.__class__ = _Canonical
     # Angles in float32 differ by 1e-4 between processors at the end of a long block.
     copied.compute_position_tables(torch.float64)

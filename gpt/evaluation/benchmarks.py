@@ -189,8 +189,9 @@ def choice_scores(
         logits_ntv = trained.model(inputs_nt.to(trained.device.name)).float()
     sums, most_likely = np.empty(len(sequences)), []
     for i, (ids, scored) in enumerate(sequences):
-        logits_cv = logits_ntv[i, len(ids) - 1 - scored : len(ids) - 1]
-        targets_c = torch.tensor(ids[-scored:], device=logits_cv.device)
+        # Apple's GPUs have no float64.
+        logits_cv = logits_ntv[i, len(ids) - 1 - scored : len(ids) - 1].cpu()
+        targets_c = torch.tensor(ids[-scored:])
         sums[i] = -float(F.cross_entropy(logits_cv.double(), targets_c, reduction="none").sum())
         most_likely.append(bool((logits_cv.argmax(dim=-1) == targets_c).all()))
     return sums, most_likely

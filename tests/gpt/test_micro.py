@@ -43,7 +43,7 @@ def test_it_learns_the_same_as_pytorch_loss_by_loss() -> None:
     config = TrainConfig(
         steps=100, batch_size=1, learning_rate=0.01, min_learning_rate=0.0, weight_decay=0.0
     )
-    (adamw,) = make_optimizers(theirs, config, "cpu")
+    (adamw,) = make_optimizers(theirs, config)
     adam = micro.Adam(ours.parameters())
     losses = []
     for step in range(12):

@@ -33,7 +33,7 @@ def test_every_parameter_is_trained_once_and_only_matrices_and_embeddings_decay(
     config = train_config(weight_decay=0.3, optimizer=optimizer)
     decay = [
         (id(parameter), group["weight_decay"])
-        for made in make_optimizers(model, config, "cpu")
+        for made in make_optimizers(model, config)
         for group in made.param_groups
         for parameter in group["params"]
     ]
@@ -47,7 +47,7 @@ def test_every_parameter_is_trained_once_and_only_matrices_and_embeddings_decay(
 @pytest.mark.parametrize("architecture", ["gpt2", "modern"])
 def test_muon_trains_the_matrices_of_the_blocks_and_nothing_else(architecture: str) -> None:
     model = small_model(architecture)
-    _, muon = make_optimizers(model, train_config(optimizer="muon"), "cpu")
+    _, muon = make_optimizers(model, train_config(optimizer="muon"))
     trained = {id(parameter) for group in muon.param_groups for parameter in group["params"]}
     expected = {
         id(parameter)
@@ -60,7 +60,7 @@ def test_muon_trains_the_matrices_of_the_blocks_and_nothing_else(architecture: s
 
 def test_each_param_group_states_its_peak_learning_rate() -> None:
     settings = train_config(optimizer="muon", muon_learning_rate=0.05)
-    adamw, muon = make_optimizers(small_model("gpt2"), settings, "cpu")
+    adamw, muon = make_optimizers(small_model("gpt2"), settings)
     assert {group["peak_lr"] for group in adamw.param_groups} == {1e-3}
     assert [group["peak_lr"] for group in muon.param_groups] == [0.05]
 
@@ -73,7 +73,7 @@ def test_updates_are_those_of_adamw_written_out() -> None:
     ).double()
     beta1, beta2, rate, eps = 0.8, 0.95, 0.01, 1e-8
     (optimizer,) = make_optimizers(
-        model, train_config(learning_rate=rate, weight_decay=0.5, beta1=beta1, beta2=beta2), "cpu"
+        model, train_config(learning_rate=rate, weight_decay=0.5, beta1=beta1, beta2=beta2)
     )
     expected = {name: parameter.detach().clone() for name, parameter in model.items()}
     first = {name: torch.zeros_like(value) for name, value in expected.items()}
@@ -96,7 +96,7 @@ def test_updates_are_those_of_adamw_written_out() -> None:
 def test_a_model_of_matrices_only_is_trained_by_muon_alone() -> None:
     model = Learner(parameter_groups=True)
     model.vectors = None
-    (optimizer,) = make_optimizers(model, train_config(optimizer="muon"), "cpu")
+    (optimizer,) = make_optimizers(model, train_config(optimizer="muon"))
     assert isinstance(optimizer, Muon)
 
 
@@ -104,8 +104,8 @@ def test_muon_for_a_model_that_does_not_name_its_matrices_is_refused_with_what_i
     with pytest.raises(
         ParamsError, match=r"model\.source = mine\.py: .*muon needs GPT\.parameter_g"
     ):
-        make_optimizers(Learner(), train_config(optimizer="muon"), "cpu")
-    (adamw,) = make_optimizers(Learner(), train_config(), "cpu")
+        make_optimizers(Learner(), train_config(optimizer="muon"))
+    (adamw,) = make_optimizers(Learner(), train_config())
     assert isinstance(adamw, torch.optim.AdamW)
 
 
@@ -188,7 +188,7 @@ def test_updates_are_those_of_muon_written_out(
     model = Learner(parameter_groups=True).double()
     rate, decay = 0.03, 0.4
     settings = train_config(optimizer="muon", muon_learning_rate=rate, weight_decay=decay)
-    muon = make_optimizers(model, settings, "cpu")[-1]
+    muon = make_optimizers(model, settings)[-1]
     parameters = dict(model.matrices.items())
     expected = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     average = {name: torch.zeros_like(value) for name, value in expected.items()}
@@ -222,7 +222,7 @@ def test_eight_processes_have_equally_many_of_gpt2s_matrices() -> None:
         model = GPT(resolve("gpt2", {}, {})[0], 50_257)
     for parameter in model.parameters():
         parameter.grad = torch.empty_like(parameter)
-    make_optimizers(model, train_config(optimizer="muon"), "cpu", muon=Watched)[-1].step()
+    make_optimizers(model, train_config(optimizer="muon"), muon=Watched)[-1].step()
     # Queries, keys, values and what joins them; two layers of the MLP.
     assert shapes == 48 * [(1, 768, 768)] + 24 * [(1, 768, 3072)]
     by_rank = [sorted(shapes[rank::8]) for rank in range(8)]
@@ -242,7 +242,7 @@ def test_a_large_model_is_taken_in_portions_of_half_a_gigabyte() -> None:
         model = GPT(resolve("gpt2-xl", {}, {})[0], 50_257)
     for parameter in model.parameters():
         parameter.grad = torch.empty_like(parameter)
-    make_optimizers(model, train_config(optimizer="muon"), "cpu", muon=Watched)[-1].step()
+    make_optimizers(model, train_config(optimizer="muon"), muon=Watched)[-1].step()
     assert sum(gathered) == 48 * 12 * 1600**2
     assert 2**25 < min(gathered[:-1]) <= max(gathered) <= 2**27
 

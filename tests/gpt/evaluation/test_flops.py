@@ -58,7 +58,7 @@ def test_the_state_is_that_of_the_optimizers(optimizer: str) -> None:
         steps=1, batch_size=2, learning_rate=1e-3, min_learning_rate=0, optimizer=optimizer
     )
     model = GPT(shape, 70, seed=0)
-    optimizers = make_optimizers(model, config, "cpu")
+    optimizers = make_optimizers(model, config)
     ids_bt = torch.randint(70, (2, shape.block_size))
     cross_entropy(model(ids_bt), ids_bt).backward()
     for optimizer_ in optimizers:
