@@ -109,23 +109,23 @@ CASES = [
 
 @pytest.mark.parametrize(("preset", "dtype"), CASES)
 def test_every_operator_has_a_kernel_for_apples_gpu(preset: str, dtype: str) -> None:
-    for step, record in recorded(preset, dtype).items():
-        assert len(record.operators) > 20, step
-        assert without_kernel(record.operators) == set(), step
+    for step, recorder in recorded(preset, dtype).items():
+        assert len(recorder.operators) > 20, step
+        assert without_kernel(recorder.operators) == set(), step
 
 
 @pytest.mark.parametrize(("preset", "dtype"), CASES)
 def test_no_tensor_there_is_float64(preset: str, dtype: str) -> None:
-    for step, record in recorded(preset, dtype).items():
-        assert record.float64 == set(), step
+    for step, recorder in recorded(preset, dtype).items():
+        assert recorder.float64 == set(), step
 
 
 def test_an_operator_without_a_kernel_is_found_by_itself_and_inside_another() -> None:
-    with pretended_mps() as record:
+    with pretended_mps() as recorder:
         matrix = torch.eye(2, device="mps")
         torch.linalg.eigvals(matrix)
         torch.linalg.pinv(matrix)
-    assert without_kernel(record.operators) == {"linalg_eig", "_linalg_svd"}
+    assert without_kernel(recorder.operators) == {"linalg_eig", "_linalg_svd"}
 
 
 @pytest.mark.parametrize(
@@ -138,11 +138,11 @@ def test_an_operator_without_a_kernel_is_found_by_itself_and_inside_another() ->
     ],
 )
 def test_float64_is_found(make: Callable[[torch.Tensor], object]) -> None:
-    with pretended_mps() as record:
+    with pretended_mps() as recorder:
         x = torch.ones(2, device="mps")
-        assert record.float64 == set()
+        assert recorder.float64 == set()
         make(x)
-    assert record.float64
+    assert recorder.float64
 
 
 def test_a_training_there_is_that_of_the_cpu_without_its_kernels(
@@ -151,11 +151,11 @@ def test_a_training_there_is_that_of_the_cpu_without_its_kernels(
     monkeypatch.setattr(model_module, "CPU_KERNELS", False)
     expected = make_trainer("quick", "cpu")
     expected.run()
-    with pretended_mps() as record:
+    with pretended_mps() as recorder:
         trainer = make_trainer("quick", "mps")
         trainer.run()
     assert trainer.progress.val_loss == pytest.approx(expected.progress.val_loss, rel=1e-5)
-    assert "_fused_adamw_" in record.operators
+    assert "_fused_adamw_" in recorder.operators
 
 
 def test_a_token_costs_one_copy_to_the_host() -> None:
@@ -164,10 +164,10 @@ def test_a_token_costs_one_copy_to_the_host() -> None:
         model = make_trainer("quick", "mps").model
     copies = []
     for count in (2, TOKENS):
-        with pretended_mps() as record:
+        with pretended_mps() as recorder:
             generate(model, TOKENIZER, "abc", Sampling(count), seed=0, indices=range(3))
-        assert record.operators["_local_scalar_dense"] == 0
-        copies.append(record.to_host)
+        assert recorder.operators["_local_scalar_dense"] == 0
+        copies.append(recorder.to_host)
     assert copies == [2, TOKENS]
 
 
