@@ -112,7 +112,9 @@ def reason(error: Exception) -> str:
     """One line of why, without the pages of SQL that SQLAlchemy adds."""
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "mlflow").partition(".")[0]
-        return f"{package} is not installed (pip install {package})"
+        # What a server of a team needs is an extra.
+        what = "-c constraints.txt -e '.[team]'" if package in ("boto3", "psycopg2") else package
+        return f"{package} is not installed; pip install {what}"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if re.match(r"API request to https?://.* failed with exception", lines[0]):
         server = urllib.parse.urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))

@@ -267,3 +267,19 @@ def test_a_terminal_says_why_the_stage_waits(
     monkeypatch.setattr(sys, "stderr", shown)
     trial.run("prepare")
     assert ("opening MLflow" in shown.getvalue()) is expected
+
+
+@pytest.mark.parametrize(
+    ("module", "install"),
+    [
+        ("psycopg2", "pip install -c constraints.txt -e '.[team]'"),
+        ("boto3.session", "pip install -c constraints.txt -e '.[team]'"),
+        ("mlflow.tracking", "pip install mlflow"),
+    ],
+)
+def test_a_package_that_the_store_lacks_is_named_with_how_to_install_it(
+    module: str, install: str
+) -> None:
+    package = module.partition(".")[0]
+    error = ModuleNotFoundError("no module", name=module)
+    assert tracking.reason(error) == f"{package} is not installed; {install}"
