@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+PACKAGES := gpt verse stages repro commands workshop
 # PyTorch's build on Linux, cpu or cuda; blank: cuda where there is an NVIDIA driver.
 TORCH  ?=
 TORCH_CPU := https://download.pytorch.org/whl/cpu
@@ -50,9 +51,8 @@ check: $(VENV)/ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/deptry . tests
-	$(BIN)/deptry . --exclude '\.venv|tests|benchmarks' \
-	  --optional-dependencies-dev-groups export,team,site,dev
+	$(BIN)/deptry $(PACKAGES) benchmarks tests
+	$(BIN)/deptry $(PACKAGES) --optional-dependencies-dev-groups export,team,site,dev
 
 ui: $(VENV)/ready
 	$(BIN)/gpt ui
