@@ -58,7 +58,8 @@ def runtime(make_clone: Callable[..., Clone], tmp_path_factory: pytest.TempPathF
 
 def test_every_module_imports_without_what_the_tests_need(runtime: Runtime) -> None:
     find = f"import importlib.util as u; print([n for n in {NOT_OF_THE_RUNTIME} if u.find_spec(n)])"
-    assert runtime.run("-W", "ignore", "-c", find + IMPORT_ALL).strip() == "[]"
+    # Below it MLflow advises whoever defines a model, and no filter stops it.
+    assert runtime.run("-c", find + IMPORT_ALL).splitlines()[0] == "[]"
 
 
 def test_results_are_reported_compared_and_shown(runtime: Runtime) -> None:
