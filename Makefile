@@ -57,11 +57,18 @@ check: $(VENV)/ready-dev
 ui: $(VENV)/ready
 	$(BIN)/gpt ui
 
+# An environment holds its own path: where the folder was moved or copied it is made anew. Of a copy,
+# `gpt` would run the code of the folder that it was copied from.
+MOVED := $(shell test ! -s $(VENV)/ready || test "`cat $(VENV)/ready`" = "`pwd -P`" || echo --clear)
+ifneq ($(MOVED),)
+.PHONY: $(VENV)/ready
+endif
+
 # The environment, with what `make run` needs.
 $(VENV)/ready: pyproject.toml constraints.txt $(if $(TORCH),$(VENV)/torch-$(TORCH))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "repro-gpt needs Python 3.11 or newer; name one: make run PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(MOVED) $(VENV)
 	@if [ "$$(uname -s)" != Linux ] || [ "$(TORCH)" = cuda ] || \
 	    { [ -z "$(TORCH)" ] && nvidia-smi -L >/dev/null 2>&1; }; then \
 	  echo "PyTorch: the build of the package index"; \
@@ -72,7 +79,7 @@ $(VENV)/ready: pyproject.toml constraints.txt $(if $(TORCH),$(VENV)/torch-$(TORC
 	  echo "PyTorch: the build of the package index; nothing came from $(TORCH_CPU)"; \
 	fi
 	$(INSTALL) -e .
-	@touch $@
+	@pwd -P > $@
 
 # The same with an extra of pyproject.toml: ready-dev, ready-site.
 $(VENV)/ready-%: $(VENV)/ready

@@ -11,6 +11,8 @@ import typer
 from gpt.errors import GptError
 from repro import repository
 from repro.errors import UserError
+from repro.run_stage import disk_fault
+from repro.surroundings import settle
 
 
 @contextmanager
@@ -18,9 +20,12 @@ def at_root() -> Iterator[None]:
     """Changes to the root; paths from the command line are resolved before (`resolve_path`)."""
     try:
         os.chdir(repository.root())
+        settle()
         yield
     except (GptError, UserError) as error:
         fail(str(error))
+    except OSError as error:
+        fail(disk_fault(error))
 
 
 def fail(message: str) -> NoReturn:

@@ -109,7 +109,8 @@ class Commit:
         self.commit = commit
 
     def read(self, path: str) -> bytes | None:
-        return git("show", f"{self.commit}:{path}")
+        # From the working folder, which may be part of a larger repository.
+        return git("show", f"{self.commit}:./{path}")
 
     def md5(self, path: str) -> str | None:
         content = self.read(path)

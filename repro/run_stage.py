@@ -18,8 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from repro import repository, surroundings
 from repro.errors import Interrupted
+from repro.lockfile import read_yaml
 from repro.project import AnyParams, Project
+from repro.repository import WorkingFolder
 from repro.tracking import run as tracking
 
 # DVC deletes what a stage wrote before it runs the stage again. Its run-cache has every earlier
@@ -43,6 +46,7 @@ def main(
     """Runs `body` as the stage `name` and ends the process with the codes above."""
     print_utf8()
     try:
+        _begin(name)
         params = project.load()
         with tracking.stage(project, name, params) as run:
             body(params, run)
@@ -52,10 +56,7 @@ def main(
     except project.faults as error:
         _fail(name, str(error))
     except OSError as error:
-        if error.errno not in ADVICE:
-            raise
-        path = error.filename or Path.cwd()
-        _fail(name, f"{path}: {(error.strerror or '').lower()}; {ADVICE[error.errno]}")
+        _fail(name, disk_fault(error))
     except KeyboardInterrupt:
         print(f"{name}: interrupted; {RESTORE}", file=sys.stderr)
         sys.exit(130)
@@ -66,6 +67,24 @@ def print_utf8() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def disk_fault(error: OSError) -> str:
+    """One line for what the user can fix; raises `error` itself where it is a bug."""
+    if error.errno not in ADVICE:
+        raise error
+    path = error.filename or Path.cwd()
+    return f"{path}: {(error.strerror or '').lower()}; {ADVICE[error.errno]}"
+
+
+def _begin(name: str) -> None:
+    surroundings.settle()
+    surroundings.check_name(os.environ.get("DVC_EXP_NAME"))
+    root = repository.root()
+    note = surroundings.check_folder(root, copied=Path.cwd().resolve() != root)
+    # Once for a pipeline, not for each stage.
+    if note and name == next(iter(read_yaml(WorkingFolder(), "dvc.yaml").get("stages") or {}), ""):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _fail(name: str, message: str) -> NoReturn:

@@ -40,6 +40,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("DVC_", "MLFLOW_")):
             monkeypatch.delenv(name)
+    # Of the tests' process, not of the temporary repository in which a stage sets it first.
+    monkeypatch.setenv("MPLCONFIGDIR", str(REPOSITORY / ".cache/matplotlib"))
     # No test may wait for a colour terminal or a wide one.
     monkeypatch.setenv("COLUMNS", "100")
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import yaml
 
+from repro.tracking.store import sqlite_uri
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 SMALL = {
@@ -162,7 +164,7 @@ for experiment in client.search_experiments():
                      "tags": run.data.tags, "data": data, "artifacts": run.info.artifact_uri})
 print("RUNS" + json.dumps(runs))
 """
-    store = store or f"sqlite:///{clone.folder}/mlflow.db"
+    store = store or sqlite_uri(clone.folder / "mlflow.db")
     output = clone.run(sys.executable, "-W", "ignore", "-c", code, MLFLOW_TRACKING_URI=store)
     return json.loads(output.split("RUNS", 1)[1])
 

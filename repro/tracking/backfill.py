@@ -94,8 +94,10 @@ def _run_of(
         ):
             return StoredRun(store, run)
     # An earlier version, which had other params, gave it another key.
-    by_name = f"tags.`model.md5` = '{model}' AND tags.`dvc.exp_name` = '{experiment}'"
-    return next((StoredRun(store, run) for run in store.search(by_name) if experiment), None)
+    for run in store.search(f"tags.`model.md5` = '{model}'", limit=50):
+        if experiment and run.data.tags.get("dvc.exp_name") == experiment:
+            return StoredRun(store, run)
+    return None
 
 
 def end_dead_runs(store: Store) -> None:

@@ -12,6 +12,7 @@ import math
 import os
 import subprocess
 import sys
+import urllib.parse
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -36,7 +37,9 @@ def params_of_run(params: Params) -> dict[str, str]:
 def key_of(params: Params, experiment: str | None) -> str:
     """The tag by which the stages of one execution find their run."""
     text = json.dumps(params.flat(), sort_keys=True)
-    return f"{experiment or 'workspace'}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    # Quoted: a name may have an apostrophe, which would end the string in MLflow's filters.
+    name = urllib.parse.quote(experiment or "workspace")
+    return f"{name}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def metrics(pipeline: Pipeline, stage: str) -> dict[str, float]:

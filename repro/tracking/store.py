@@ -11,6 +11,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import urllib.parse
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from repro.project import Project
 VIEW = "scores"
 VIEW_ALWAYS = {"attributes.`Run Name`": 230, "runDateAndNestInfo": 150, "duration": 80}
 
+ROOM = 2**24  # bytes free in memory for a fresh database of 2 MB; a container may have few
 PATIENCE = 5  # seconds for a database that another process is writing to
 
 
@@ -42,6 +44,8 @@ class Store:
                 make_database(database)
                 check_database(database)
             self.client: Any = MlflowClient(self.uri)
+            if database and database.is_relative_to(repository.root()):
+                move_artifacts(database, repository.root() / "mlartifacts", project.name)
             self.experiment = self._experiment()
 
     def _experiment(self) -> str:
@@ -111,13 +115,24 @@ def store_uri() -> str:
     """MLFLOW_TRACKING_URI, a relative SQLite path meant from the root; else <root>/mlflow.db."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     database = sqlite_file(uri)
-    return f"sqlite:///{repository.root() / database}" if database else uri
+    if database is None:
+        return uri
+    _, question_mark, options = uri.partition("?")
+    return sqlite_uri(repository.root() / database) + question_mark + options
+
+
+def sqlite_uri(database: Path) -> str:
+    """The SQLite address of a file; SQLAlchemy would end the name at a `?`, and decode a `%41`."""
+    # Nothing else is quoted: MLflow makes the folder that the address names, unread.
+    return "sqlite:///" + str(database).replace("%", "%25").replace("?", "%3F")
 
 
 def sqlite_file(uri: str) -> Path | None:
     """The database file of a SQLite address; None for a server."""
-    path = uri.removeprefix("sqlite:///")
-    return Path(path) if path != uri and not path.startswith((":", "file:")) and path else None
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    if not uri.startswith("sqlite:///") or not path or path.startswith((":", "file:")):
+        return None
+    return Path(urllib.parse.unquote(path))
 
 
 def make_database(database: Path) -> None:
@@ -128,23 +143,58 @@ def make_database(database: Path) -> None:
     """
     if database.exists():
         return
-    from mlflow.tracking import MlflowClient
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+    database.parent.mkdir(parents=True, exist_ok=True)
     memory = Path("/dev/shm")  # noqa: S108 (the folder made in it is private)
+    usable = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM
     with tempfile.TemporaryDirectory(
-        dir=memory if os.access(memory, os.W_OK) else None,
+        prefix=f"{database.name}.",
+        dir=memory if usable else database.parent,
         # MLflow keeps the database open, and Windows deletes no file that is open.
         ignore_cleanup_errors=True,
     ) as folder:
         fresh = Path(folder) / database.name
-        MlflowClient(f"sqlite:///{fresh}")
-        database.parent.mkdir(parents=True, exist_ok=True)
+        # MLflow writes its default, the working folder's path, into SQL without quoting it.
+        SqlAlchemyStore(sqlite_uri(fresh), (database.parent / "mlruns").as_uri())
         new = database.with_name(f"{database.name}.{os.getpid()}.new")
         try:
             shutil.copyfile(fresh, new)
             new.replace(database)
         finally:
             new.unlink(missing_ok=True)
+
+
+# What MLflow keeps absolute addresses of artifacts in.
+ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+
+
+def move_artifacts(database: Path, folder: Path, experiment: str) -> None:
+    """Corrects the addresses of artifacts where the repository was moved or copied.
+
+    MLflow would else write into the folder that was moved away, or into the one it was copied from.
+    """
+    with closing(sqlite3.connect(database, timeout=PATIENCE)) as opened, opened:
+        query = "SELECT artifact_location FROM experiments WHERE name = ?"
+        (old,) = opened.execute(query, (experiment,)).fetchone() or ("",)
+        new, before = folder.as_uri(), urllib.parse.urlsplit(old)
+        if old == new or before.scheme != "file":
+            return
+        # A database that was moved alone: its artifacts are still where they were.
+        if not folder.is_dir() and Path(urllib.parse.unquote(before.path)).is_dir():
+            return
+        for table, column in ADDRESSES:
+            opened.execute(
+                f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "  # noqa: S608
+                f"WHERE substr({column} || '/', 1, length(:old) + 1) = :old || '/'",
+                {"old": old, "new": new},
+            )
 
 
 def check_database(database: Path) -> None:

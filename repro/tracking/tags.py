@@ -42,13 +42,27 @@ def is_alive(execution: str) -> bool:
 
 
 def clone_id() -> str:
-    """What tells this clone of the repository from all others, on whichever machine it is used."""
+    """What tells this clone of the repository from all others, on whichever machine it is used.
+
+    The file also holds its own inode, which a moved folder keeps and a copied one does not: a copy
+    is another clone.
+    """
     file = repository.scratch() / "clone"
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file}.lock", timeout=60):
-        if not file.exists():
-            file.write_text(uuid4().hex, encoding="utf-8", newline="\n")
-        return file.read_text(encoding="utf-8")
+    with (
+        FileLock(f"{file}.lock", timeout=60),
+        file.open("a+", encoding="utf-8", newline="\n") as opened,
+    ):
+        inode = str(os.fstat(opened.fileno()).st_ino)
+        opened.seek(0)
+        words = opened.read().split()
+        # Of an earlier version it holds no inode.
+        if not words or words[1:] not in ([], [inode]):
+            words = [uuid4().hex]
+        if words[1:] != [inode]:
+            opened.truncate(0)
+            opened.write(f"{words[0]} {inode}")
+        return words[0]
 
 
 def tags_of_run(params: Params, experiment: str | None) -> dict[str, str]:
