@@ -91,10 +91,10 @@ def rank_submissions(
 def leaderboard(
     folder: Path, check: Callable[[Path], Submission] = verify
 ) -> tuple[list[tuple[str, Submission]], list[Refusal]]:
-    """The submissions in `folder`, one folder each, that hold together, and those that do not.
+    """The consistent submissions of `folder`, one folder each, and the refused with the reason.
 
-    The best first: by bits per byte, within each corpus. Raises SubmissionError if there are
-    none.
+    Sorted by corpus (by its hash), then by bits per byte, the lowest first. Raises SubmissionError
+    if there are none.
     """
     ranked, refused = list[tuple[str, Submission]](), list[Refusal]()
     folders = sorted(path.parent for path in folder.glob(f"*/{NAME}"))

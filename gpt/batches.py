@@ -197,7 +197,7 @@ class RandomCrops:
 
 
 class Epochs:
-    """No token twice in an epoch, and all but one or two blocks of tokens once.
+    """Within an epoch no token is read twice, and at most about two blocks of tokens are left out.
 
     An epoch cuts the text into consecutive blocks, from an offset of its own, and visits them in an
     order of its own. As many random crops would miss a third of the text and read another part

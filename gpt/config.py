@@ -35,7 +35,7 @@ class ModelConfig(Config):
     n_layer: int = Field(gt=0)
     n_head: int = Field(gt=0)
     n_embd: int = Field(gt=0)
-    # Limited, since tables of this length are allocated before a config.json is known to be true.
+    # Limited: tables of this length are allocated before config.json is checked against weights.
     block_size: int = Field(gt=0, le=2**20)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     bias: bool = False

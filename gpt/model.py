@@ -243,8 +243,8 @@ class ModernBlock(nn.Module):
 
 BLOCKS = {"original": OriginalBlock, "gpt2": GPT2Block, "modern": ModernBlock}
 
-# If the first cos or sin of a process is a longer call, the part of its second thread may be
-# inaccurate (docs/reliability.md), so that tables are computed in chunks of this size.
+# Where the first cos or sin of a process is a longer call, PyTorch divides it, and the part of the
+# second thread may be inaccurate (docs/reliability.md). So tables are computed in chunks.
 MAX_ONE_THREAD_NUMEL = 1024
 
 

@@ -18,8 +18,8 @@ from gpt.errors import ParamsError
 
 # Matrices of one shape are orthogonalized in one batch of at most this many elements.
 BATCH_NUMEL = 2**19
-# Muon works through a large model in portions of at most this many elements, half a gigabyte of
-# updates, since FSDP has to gather them. Neither constant may depend on the number of processes.
+# FSDP has to gather whole updates, so Muon handles at most this many elements at a time, half a
+# gigabyte. Results would differ if either constant depended on the number of processes.
 PORTION_NUMEL = 2**27
 
 # A matrix to update in place, and its momentum; both of one shape.

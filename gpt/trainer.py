@@ -144,7 +144,7 @@ class Trainer:
     def _micro_batch(self, step: int, micro_step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets (b, t) on the device; seeds the dropout masks of the forward pass."""
         if self.model.config.dropout:
-            # Sequences of one micro-batch that several processes divide need masks of their own.
+            # Processes that divide a micro-batch seed masks of their own, by their first sequence.
             stream = micro_step + self.config.gradient_accumulation * (self.sequences.start or 0)
             torch.manual_seed((self.seed * 1_000_003 + step + 2**40 * stream) % 2**63)
         inputs_bt, targets_bt = self.batches.batch(step, micro_step)
@@ -325,9 +325,9 @@ class Trainer:
 def lr_multiplier(step: int, config: TrainConfig) -> float:
     """Learning rate at `step` as a fraction of its peak, in (0, 1].
 
-    Linear warm-up, (step + 1) / (warmup_steps + 1), so that step 0 already learns; it is cut to the
-    length of the run. Then `config.schedule`, down to min_learning_rate / learning_rate, a ratio
-    that Muon's rate shares:
+    Linear warm-up, (step + 1) / (warmup_steps + 1), so that step 0 already learns; a warm-up longer
+    than the run is cut to its length. Then `config.schedule`, down to min_learning_rate /
+    learning_rate, a ratio that Muon's rate shares:
 
         cosine        half a cosine (Loshchilov & Hutter 2017), as in nanoGPT
         linear        a straight line
@@ -339,7 +339,7 @@ def lr_multiplier(step: int, config: TrainConfig) -> float:
     warmup_steps = min(config.warmup_steps, config.steps)
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
-    # A peak set below the preset's minimum is kept, rather than raised to it.
+    # A peak below the minimum is where the rate stays after the warm-up.
     minimum = min(1.0, config.min_learning_rate / config.learning_rate)
     if config.schedule == "inverse_sqrt":
         return max(minimum, math.sqrt((warmup_steps + 1) / (step + 1)))

@@ -1,7 +1,7 @@
 """What repro has to be told of a project; all else it reads from dvc.yaml and dvc.lock.
 
-Of dvc.yaml's `artifacts` it knows two types: `model` (its hash names a run's model) and `dataset`
-(which MLflow lists by its `desc`).
+Of dvc.yaml's `artifacts` it knows three types: `model` (its hash names a run's model), `dataset`
+(which MLflow lists by its `desc`) and `samples` (which MLflow shows as a table).
 """
 
 from collections.abc import Callable, Mapping

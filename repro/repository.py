@@ -47,6 +47,17 @@ def scratch() -> Path:
     return root() / ".cache"
 
 
+def without_repository(path: Path) -> Path:
+    """`path`. Raises UserError for a git clone there, inside this repository: git keeps none of it."""
+    if path.resolve().is_relative_to(Path.cwd()):
+        for inside in (*path.glob(".git"), *path.glob("**/.git")):
+            raise UserError(
+                f"{inside.parent}: a git repository inside this one, which git cannot keep; move "
+                "it elsewhere and set data.path to it, or delete its .git"
+            )
+    return path
+
+
 def git(*arguments: str) -> bytes | None:
     """What git prints; None where it fails or is not installed."""
     try:

@@ -6,8 +6,9 @@ How the file is read (YAML 1.2, errors of one line) is repro/params.py's.
 """
 
 import difflib
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 
 from gpt.config import Config, ModelConfig, TrainConfig, first_line
-from gpt.errors import DataError, GptError, ParamsError
+from gpt.errors import DataError, GptError, ParamsError, TokenizerError
 from gpt.files import flattened
 from gpt.presets import resolve
 from repro.errors import UserError
@@ -27,6 +28,7 @@ from repro.repository import git
 # What the stages write, relative to the working folder, as dvc.yaml declares it.
 CORPUS = Path("data/corpus")
 TOKENS = Path("data/tokens")
+TOKENIZER = TOKENS / "tokenizer.json"
 MODEL = Path("data/model")
 SAMPLES = Path("data/samples/samples.jsonl")
 SAMPLES_PAGE = Path("metrics/samples.md")
@@ -52,6 +54,7 @@ class DataParams(Config):
     path: str = Field(min_length=1)
     files: str = Field(min_length=1)
     column: str = Field(min_length=1)
+    encoding: str
     shards: int = Field(gt=0)
     sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
     seed: int = Field(ge=0, lt=2**63)
@@ -80,6 +83,17 @@ class DataParams(Config):
                 f"data.weights = {self.weights} is not one number above 0 for each of "
                 f"{', '.join(self.corpora)}; write [] for their sizes"
             )
+        return self
+
+    @model_validator(mode="after")
+    def encoding_is_known(self) -> Self:
+        try:
+            "text".encode(self.encoding)
+        except LookupError:
+            raise ValueError(
+                f"data.encoding = {self.encoding!r} is not known; use utf-8, utf-16, cp1252, "
+                "latin-1 or another that Python lists as standard encodings"
+            ) from None
         return self
 
     @model_validator(mode="after")
@@ -127,18 +141,30 @@ class SampleParams(Config):
     seed: int = Field(ge=0, lt=2**63)
 
     def read_prompt(self) -> str:
-        """The prompt, or the prompt file without its last line break. Raises DataError."""
+        """The prompt, or the prompt file's text, without a byte order mark and a last line break.
+
+        A prompt that is a line break stays one. Raises DataError.
+        """
         if self.prompt:
-            return self.prompt
+            return re.sub(r"(?s)(?<=.)(\r\n|\n|\r)\Z", "", self.prompt.removeprefix("\ufeff"))
         path = Path(self.prompt_file)
         try:
-            return path.read_text(encoding="utf-8").removesuffix("\n")
+            return path.read_text(encoding="utf-8-sig").removesuffix("\n")
         except OSError as error:
             raise DataError(
                 f"{path}: {error.strerror}; set sample.prompt_file to a text file"
             ) from None
         except UnicodeDecodeError as error:
             raise DataError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from None
+
+    def check(self, encode: Callable[[str], object]) -> None:
+        """Raises TokenizerError for a prompt or a stop string that `encode` has no ids for."""
+        for name, text in {"prompt": self.read_prompt(), "stop": self.stop or ""}.items():
+            try:
+                encode(text)
+            except TokenizerError as error:
+                hint = '; a line break is "\\n" in double quotes' if "\\n" in text else ""
+                raise TokenizerError(f"sample.{name} = {text!r}: {error}{hint}") from None
 
 
 class RuntimeParams(Config):

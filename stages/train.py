@@ -25,9 +25,7 @@ from repro.errors import Interrupted
 from repro.lockfile import code_files
 from repro.signals import stop_signals
 from repro.tracking.run import Run
-from stages.params import CURVE, MIRROR, MODEL, PROJECT, TOKENS, TRAIN_METRICS, Params
-
-TOKENIZER = TOKENS / "tokenizer.json"
+from stages.params import CURVE, MIRROR, MODEL, PROJECT, TOKENIZER, TOKENS, TRAIN_METRICS, Params
 
 
 def train(params: Params, run: Run) -> None:
@@ -39,6 +37,7 @@ def train(params: Params, run: Run) -> None:
         stop_signals() as stop,
     ):
         tokenizer = load_tokenizer(TOKENIZER)
+        params.sample.check(tokenizer.encode)  # before the training, not after it
         group = ProcessGroup(rank, size) if size > 1 else None
         trainer, run_config = build_trainer(params, tokenizer, group)
         curve = callbacks.TrainingCurve(log=run.log_metrics)

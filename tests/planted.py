@@ -31,7 +31,7 @@ CHECKPOINT, STATE, TRAINER = "gpt/checkpoint.py", "gpt/training_state.py", "gpt/
 SOURCES, PARAMS = "gpt/corpus/sources.py", "repro/params.py"
 DOWNLOADS, TEXTS, SPLITTING = (
     "gpt/corpus/downloads.py",
-    "gpt/corpus/readers.py",
+    "gpt/corpus/text_files.py",
     "gpt/corpus/splitting.py",
 )
 
@@ -128,9 +128,7 @@ LINE_BREAKS_CHANGED = Defect(
     "text = decoder.decode(block, final=not block)",
     'text = decoder.decode(block, final=not block).replace("\\r\\n", "\\n")',
 )
-LINKS_FOLLOWED = Defect(
-    SOURCES, "os.walk(folder, onerror=refuse)", "os.walk(folder, onerror=refuse, followlinks=True)"
-)
+LINKS_FOLLOWED = Defect(SOURCES, "if real in seen:", "if False:")
 CORPUS_UNCHECKED = Defect(
     "gpt/corpus/manifest.py", "if digest.hexdigest() != shard.sha256:", "if False:"
 )

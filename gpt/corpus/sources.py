@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt.corpus import readers
-from gpt.corpus.readers import Document, in_memory, read_documents, read_separated, read_text
+from gpt.corpus.readers import Document, in_memory, read_documents, read_separated
+from gpt.corpus.tables import TABLES
+from gpt.corpus.text_files import read_text
 from gpt.errors import DataError, unreadable
 from gpt.files import sha256_of, sha256_of_all
 
@@ -81,7 +83,12 @@ def tables(paths: list[Path], sha256: str) -> Source:
 
 
 def own_text(
-    path: Path, sha256: str | None = None, *, files: str = "*", column: str = "text"
+    path: Path,
+    sha256: str | None = None,
+    *,
+    files: str = "*",
+    column: str = "text",
+    encoding: str = "utf-8",
 ) -> Source:
     """Returns a file, or the files below a folder whose relative path matches the pattern `files`.
 
@@ -103,8 +110,7 @@ def own_text(
     else:
         paths, skipped = _files_below(path, files)
         if not paths:
-            kind = "text (txt, md, jsonl, csv, parquet)" if files == "*" else f"file like {files}"
-            raise DataError(f"{path}: holds no {kind}; put one there, or set data.path")
+            raise _nothing_to_read(path, files, skipped)
         actual = sha256_of_all({name: _sha256_of(file) for name, file in paths.items()})
         counts = {"files": len(paths), "files_passed_over": skipped}
     if sha256 is not None and actual != sha256:
@@ -115,32 +121,54 @@ def own_text(
 
     def documents() -> Iterator[Document]:
         for name, file in paths.items():
-            yield from read_documents(file, name, column)
+            yield from read_documents(file, name, column, encoding)
 
     # Only reading tells how many documents a table has.
-    has_table = any(readers.suffix_of(file) in readers.TABLES for file in paths.values())
+    has_table = any(readers.suffix_of(file) in TABLES for file in paths.values())
     return Source(None if has_table else len(paths), documents, {"sha256": actual, **counts})
+
+
+def _nothing_to_read(folder: Path, files: str, skipped: int) -> DataError:
+    others = f", but {skipped} other files" if skipped else ""
+    if files != "*":
+        return DataError(
+            f"{folder}: holds no file like {files}{others}; correct data.files or data.path"
+        )
+    return DataError(
+        f"{folder}: holds no txt, md, jsonl, json, csv, tsv or parquet{others}; set data.path, "
+        "or name other files of text in data.files, such as '*.py'"
+    )
 
 
 def _files_below(folder: Path, pattern: str) -> tuple[dict[str, Path], int]:
     """Returns the matching files below a folder by name, sorted, and the number of the others.
 
-    Links to folders are not followed.
+    Links to folders are followed, after the folders themselves, and no folder is read twice. `**/`
+    matches no folder too.
     """
 
     def refuse(error: OSError) -> None:
         raise unreadable(Path(error.filename), error)
 
     paths: list[Path] = []
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths += [Path(parent, name) for name in names if not name.startswith(".")]
-    known = (*readers.PLAIN_SUFFIXES, *readers.TABLES)
+    waiting, seen = [folder], set()
+    while waiting:
+        for parent, folders, names in os.walk(waiting.pop(0), onerror=refuse):
+            real = os.path.realpath(parent)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            waiting += [Path(parent, name) for name in folders if Path(parent, name).is_symlink()]
+            paths += [Path(parent, name) for name in names if not name.startswith(".")]
+    known = (*readers.PLAIN_SUFFIXES, *TABLES)
     texts = [path for path in paths if pattern != "*" or readers.suffix_of(path) in known]
+    pattern = unicodedata.normalize("NFC", pattern)
     matches: dict[str, Path] = {}
     for path in texts:
         name = _name(path, folder)
-        if fnmatch.fnmatchcase(name, unicodedata.normalize("NFC", pattern)):
+        if any(fnmatch.fnmatchcase(name, each) for each in (pattern, pattern.replace("**/", ""))):
             if name in matches:
                 raise DataError(f"{path}: there is a second file of that name; rename one")
             matches[name] = path

@@ -1,5 +1,6 @@
 """Plots of results: PNG files that are the same bytes for the same values."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ def baseline_levels(metrics: dict[str, Any]) -> dict[str, float]:
     }
     if "floor_bits_per_byte" in val:
         bits["floor: the text's own information"] = val["floor_bits_per_byte"]
-    nats_per_token = val["loss"] / val["bits_per_byte"]  # for one bit per byte
+    # Nats per token for one bit per byte; a text of one character holds neither.
+    nats_per_token = val["loss"] / val["bits_per_byte"] if val["bits_per_byte"] else math.log(2)
     return {label: value * nats_per_token for label, value in bits.items()}
 
 

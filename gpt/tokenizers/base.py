@@ -1,4 +1,4 @@
-"""The interface of every tokenizer: char.py and byte_level.py have them, file.py lists them.
+"""The interface of every tokenizer: char.py and byte_level.py implement it, file.py lists them.
 
 Encoding is lossless: decode(encode(text)) == text. If a corpus has more than one document, one more
 id, `bos`, precedes each document and ends the split. It is not a character: no text encodes to it

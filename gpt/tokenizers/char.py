@@ -1,5 +1,6 @@
 """Characters as tokens."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, Literal, Self
@@ -75,10 +76,17 @@ class CharTokenizer:
             index = int(np.argmax(unknown))
             raise TokenizerError(
                 f"character {index} {text[index]!r} (U+{ord(text[index]):04X}) is not among the "
-                f"{len(self.characters)} characters the model was trained on; leave it out, "
-                "or train with tokenizer.kind=byte"
+                f"{len(self.characters)} characters the model was trained on; {self._remedy(text)}"
             )
         return ids.astype(self.dtype, copy=False)
+
+    def _remedy(self, text: str) -> str:
+        known = set(self.characters)
+        if known.issuperset(unicodedata.normalize("NFC", text)):
+            return "its letters are decomposed, as macOS writes them: normalize the text to NFC"
+        if known.issuperset(unicodedata.normalize("NFD", text)):
+            return "its letters are composed: normalize the text to NFD"
+        return "leave it out, or train with tokenizer.kind=byte"
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[Ids]:
         try:

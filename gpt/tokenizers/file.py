@@ -1,6 +1,6 @@
 """The kinds of tokenizers, and tokenizer.json, of which every model carries a copy.
 
-By `kind`, besides `format` and `has_bos`:
+Its keys by `kind`, besides `kind`, `format` and `has_bos`:
 
     char    characters   all of them, in the order of their ids
     byte

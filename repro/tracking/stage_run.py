@@ -40,7 +40,7 @@ class StageRun:
         if latest and _may_join(latest[0].data.tags, self.name, execution, pipeline):
             store.client.update_run(latest[0].info.run_id, status="RUNNING")
             run = StoredRun(store, latest[0])
-            # Else it would be ended as that of a dead process.
+            # With its old tag the backfill would take the process for dead and end the run.
             run.replace({}, {"execution": execution})
             return run, True
         tags = tags_of_run(self.params, experiment) | tags_of_machine(pipeline)

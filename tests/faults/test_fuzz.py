@@ -5,6 +5,7 @@ Each example is the output of one of our writers with a few changes, or arbitrar
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from saved_models import TOKENIZER, saved_model, vouch
 from gpt.batches import open_tokens
 from gpt.checkpoint import load_model
 from gpt.corpus.manifest import read_chunks
-from gpt.corpus.readers import read_text
+from gpt.corpus.text_files import SIGNATURES, read_text
 from gpt.corpus.writer import CorpusWriter
 from gpt.errors import DataError, GptError
 from gpt.tokenizers.file import load_tokenizer
@@ -162,18 +163,25 @@ def test_any_state_is_gone_on_from_or_named_and_passed_by(data: st.DataObject) -
 
 @pytest.mark.fault(16)
 @fuzzed
-@given(raw=st.binary() | st.text().map(str.encode))
-def test_any_bytes_are_the_text_they_are_or_refused(raw: bytes) -> None:
+@given(
+    raw=st.binary() | st.builds(str.encode, st.text(), st.sampled_from(["utf-8", "utf-16-le"])),
+    encoding=st.sampled_from(["utf-8", "utf-16-le", "cp1252"]),
+)
+def test_any_bytes_are_the_text_they_are_or_refused(raw: bytes, encoding: str) -> None:
+    try:
+        expected = raw.decode(encoding).removeprefix("\ufeff")
+    except UnicodeError:
+        expected = "\0"
     with TemporaryDirectory() as name:
         path = Path(name) / "a.txt"
         path.write_bytes(raw)
         try:
-            expected = raw.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            with pytest.raises(DataError, match=r"byte \d+ is not UTF-8"):
-                list(read_text(path))
+            text = "".join(read_text(path, encoding))
+        except DataError as error:
+            assert "\0" in expected or raw.startswith(tuple(SIGNATURES))
+            assert re.search(r"a.txt: (byte \d+ is |not text but )", str(error))
         else:
-            assert "".join(read_text(path)) == expected
+            assert text == expected
 
 
 @pytest.mark.fault(24)

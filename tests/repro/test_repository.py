@@ -1,6 +1,25 @@
 """Files and hashes as DVC has them."""
 
-from repro.repository import folder_md5
+from pathlib import Path
+
+import pytest
+
+from repro.errors import UserError
+from repro.repository import folder_md5, without_repository
+
+
+@pytest.mark.parametrize("clone", ["data/own", "data/own/poems"])
+def test_a_git_clone_inside_the_repository_is_refused_and_one_elsewhere_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clone: str
+) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    (here / clone / ".git").mkdir(parents=True)
+    (elsewhere / ".git").mkdir(parents=True)
+    (here / ".git").mkdir()
+    monkeypatch.chdir(here)
+    with pytest.raises(UserError, match=rf"{clone}: a git repository inside this one"):
+        without_repository(Path("data/own"))
+    assert without_repository(elsewhere) == elsewhere
 
 
 def test_folder_hash_is_that_of_dvc() -> None:

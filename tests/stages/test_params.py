@@ -12,8 +12,9 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from gpt.errors import ParamsError
+from gpt.errors import ParamsError, TokenizerError
 from gpt.presets import PRESETS
+from gpt.tokenizers.char import CharTokenizer
 from stages.params import Params, load, parse
 
 FILE = Path(__file__).resolve().parents[2] / "params.yaml"
@@ -334,3 +335,44 @@ def test_flat_params_are_resolved_and_without_the_runtime() -> None:
     flat = parse(edited(preset="small")).flat()
     assert flat["model.n_layer"] == 4
     assert set(flat) == {key for key in schema_keys() if not key.startswith("runtime.")}
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_prompt_has_no_byte_order_mark_and_loses_one_line_break_at_its_end(
+    tmp_path: Path, end: str, mark: str
+) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_bytes(f"{mark}ROMEO:\n{end}".encode())
+    sample = parse(TEXT).sample
+    in_file = sample.model_copy(update={"prompt_file": str(file)})
+    as_value = sample.model_copy(update={"prompt": f"{mark}ROMEO:\n{end}"})
+    expected = "ROMEO:\n" if end else "ROMEO:"
+    assert in_file.read_prompt() == as_value.read_prompt() == expected
+
+
+def test_a_prompt_that_is_a_line_break_stays_one() -> None:
+    sample = parse(TEXT).sample.model_copy(update={"prompt": "\n"})
+    assert sample.read_prompt() == "\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("prompt", "'né'", r"sample.prompt = 'né': character 1 'é' \(U\+00E9\) is not among"),
+        (
+            "stop",
+            r"'\\n'",
+            r"sample.stop = '\\\\n': character 0 .*; a line break is \"\\n\" in double",
+        ),
+    ],
+)
+def test_a_prompt_or_stop_string_without_ids_is_refused(key: str, value: str, line: str) -> None:
+    sample = parse(edited(**{f"sample__{key}": value})).sample
+    with pytest.raises(TokenizerError, match=line):
+        sample.check(CharTokenizer("\nROMEO:n", has_bos=False).encode)
+
+
+def test_an_unknown_encoding_is_refused() -> None:
+    with pytest.raises(ParamsError, match=r"data.encoding = 'utf-9' is not known; use utf-8"):
+        parse(edited(data__encoding="utf-9"))

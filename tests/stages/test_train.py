@@ -12,7 +12,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize(
     "path",
     [
-        *("gpt/corpus/readers.py", "gpt/corpus/sources.py", "gpt/tokenizers/bpe_training.py"),
+        *("gpt/corpus/readers.py", "gpt/corpus/tables.py", "gpt/corpus/sources.py"),
+        "gpt/tokenizers/bpe_training.py",
         *("gpt/interop/gguf.py", "gpt/evaluation/diagnostics.py", "gpt/generation.py", "verse/"),
         "commands/",
     ],

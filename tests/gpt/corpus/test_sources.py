@@ -94,7 +94,7 @@ def test_a_path_that_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_text_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"{tmp_path}: holds no text"):
+    with pytest.raises(DataError, match=rf"{tmp_path}: holds no txt"):
         sources.own_text(tmp_path)
 
 
@@ -116,6 +116,35 @@ def test_a_folder_linked_into_itself_is_read_once(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a", encoding="utf-8")
     (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
     assert list(contents(sources.own_text(tmp_path))) == ["a.txt"]
+
+
+def test_a_linked_folder_is_read_under_its_name_unless_it_is_below_too(tmp_path: Path) -> None:
+    for name in ("here/z/b.txt", "elsewhere/a.txt"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    (tmp_path / "here/a-link").symlink_to("z", target_is_directory=True)
+    (tmp_path / "here/linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert list(contents(sources.own_text(tmp_path / "here"))) == ["linked/a.txt", "z/b.txt"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [("**/*.txt", ["a.txt", "deep/b.txt"]), ("deep/**/*.txt", ["deep/b.txt"])],
+)
+def test_two_stars_match_files_of_the_folder_itself_too(
+    tmp_path: Path, pattern: str, expected: list[str]
+) -> None:
+    for name in ("a.txt", "deep/b.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    assert list(contents(sources.own_text(tmp_path, files=pattern))) == expected
+
+
+def test_files_of_other_kinds_are_counted_and_can_be_named(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("pass\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"but 1 other files; set data\.path, or name .* '\*\.py'"):
+        sources.own_text(tmp_path)
+    assert contents(sources.own_text(tmp_path, files="*.py")) == {"a.py": "pass\n"}
 
 
 @pytest.fixture

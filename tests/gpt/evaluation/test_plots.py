@@ -21,6 +21,13 @@ def test_baselines_become_levels_in_nats_per_token() -> None:
     assert levels["6-gram, the best"] == pytest.approx(2.0 * 2 * math.log(2))
 
 
+def test_a_text_of_one_character_has_levels_too() -> None:
+    baselines = {"uniform": 0.0, **{f"ngram_{n}": 0.0 for n in range(1, 7)}, "gzip": 0.1, "xz": 0.2}
+    levels = baseline_levels({"val": {"loss": 0.0, "bits_per_byte": 0.0}, "ladder": baselines})
+    assert levels["the model, on the whole split"] == 0.0
+    assert levels["gzip"] == pytest.approx(0.1 * math.log(2))
+
+
 def test_a_plot_is_the_same_bytes_for_the_same_values(tmp_path: Path) -> None:
     curve = pd.DataFrame({"step": [0, 1], "train_loss": [4.0, 3.0], "val_loss": [4.1, None]})
     plots = []

@@ -1,6 +1,7 @@
 """Characters as tokens: nanoGPT's ids, and errors that name the unknown character."""
 
 import hashlib
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,13 @@ def test_an_unknown_character_is_named_with_its_position(unknown: str, code: str
         line = str(refused.value)
         assert f"character 2 {unknown!r} ({code}) is not among the 3 characters" in line
         assert "\n" not in line
+
+
+@pytest.mark.parametrize(("known", "text"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_letters_that_are_only_composed_otherwise_are_named_as_that(known: str, text: str) -> None:
+    tokenizer = char_tokenizer(unicodedata.normalize(known, "Zoë, café"))
+    with pytest.raises(TokenizerError, match=f"composed.*: normalize the text to {known}"):
+        tokenizer.encode(unicodedata.normalize(text, "café"))
 
 
 def test_shakespeare_has_the_sixty_five_characters_of_nanogpt(shakespeare: str) -> None:
