@@ -171,12 +171,26 @@ def sample_next(logits_bv: Tensor, sampling: Sampling, uniforms_b: NDArray[np.fl
         return logits_bv.argmax(dim=-1)
     # In NumPy, whose calls cost a third of PyTorch's: there is little to compute.
     logits = logits_bv.numpy().astype(np.float64)
+    uniforms = uniforms_b.tolist()
     with np.errstate(over="ignore"):  # to minus infinity, a probability of 0
-        tokens = [
-            _sample_row(logits_v, sampling, uniform)
-            for logits_v, uniform in zip(logits, uniforms_b.tolist(), strict=True)
-        ]
-    return torch.tensor(tokens)
+        if len(logits) > 1 and logits.shape[1] <= MAX_FIRST_SORTED:
+            return torch.tensor(_sample_rows(logits, sampling, uniforms))
+        rows = zip(logits, uniforms, strict=True)
+        return torch.tensor([_sample_row(logits_v, sampling, u) for logits_v, u in rows])
+
+
+def _sample_rows(
+    logits_bv: NDArray[np.float64], sampling: Sampling, uniforms: list[float]
+) -> list[int]:
+    """`_sample_row` of each row of a small vocabulary: sorts and sums are one call for all."""
+    order_bk = (-logits_bv).argsort(axis=1, kind="stable")[:, : sampling.top_k or None]
+    sorted_bk = logits_bv[np.arange(len(logits_bv))[:, None], order_bk]
+    weights_bk = np.exp((sorted_bk - sorted_bk[:, :1]) / sampling.temperature)
+    rows = zip(order_bk, weights_bk, weights_bk.cumsum(axis=1), uniforms, strict=True)
+    return [
+        int(order_k[_inverse_cdf(weights_k, cdf_k, None, sampling.top_p, uniform)])
+        for order_k, weights_k, cdf_k, uniform in rows
+    ]
 
 
 def _sample_row(logits_v: NDArray[np.float64], sampling: Sampling, uniform: float) -> int:
@@ -211,15 +225,27 @@ def _sample_rank(
     """
     # Relative to the maximum, so that no temperature divides to infinity.
     weights_k = np.exp((logits_k - logits_k[0]) / sampling.temperature)
-    cdf_k = weights_k.cumsum()
+    return _inverse_cdf(weights_k, weights_k.cumsum(), total, sampling.top_p, uniform)
+
+
+def _inverse_cdf(
+    weights_k: NDArray[np.float64],
+    cdf_k: NDArray[np.float64],
+    total: float | None,
+    top_p: float,
+    uniform: float,
+) -> int:
+    """Which of k weights, in descending order, `uniform` falls on; `cdf_k` are their sums."""
     total = cdf_k[-1] if total is None else total
-    if sampling.top_p < 1:
-        if cdf_k[-1] < sampling.top_p * total:
+    if top_p < 1:
+        if cdf_k[-1] < top_p * total:
             return len(cdf_k)
-        cdf_k = cdf_k[: (cdf_k - weights_k).searchsorted(sampling.top_p * total)]
+        cdf_k = cdf_k[: (cdf_k - weights_k).searchsorted(top_p * total)]
         total = cdf_k[-1]
-    # The second: where uniform * total is rounded up to the total.
-    return int(min(cdf_k.searchsorted(uniform * total, side="right"), cdf_k.searchsorted(total)))
+    point = uniform * total
+    if point < total:
+        return int(cdf_k.searchsorted(point, side="right"))
+    return int(cdf_k.searchsorted(total))  # the product was rounded up to the total
 
 
 def _uniforms(seed: int, indices: Sequence[int], count: int) -> NDArray[np.float64]:
