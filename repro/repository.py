@@ -48,7 +48,7 @@ def scratch() -> Path:
 
 
 def without_repository(path: Path) -> Path:
-    """`path`. Raises UserError for a git clone there, inside this repository: git keeps none of it."""
+    """`path`; raises UserError for a git clone there in this repository: git keeps none of it."""
     if path.resolve().is_relative_to(Path.cwd()):
         for inside in (*path.glob(".git"), *path.glob("**/.git")):
             raise UserError(
