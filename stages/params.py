@@ -214,6 +214,10 @@ class Params(Config):
         overrides = self.model_dump(include={"model", "train"}, exclude_none=True)
         return resolve(self.preset, overrides["model"], overrides["train"])
 
+    def check_prompt(self, encode: Callable[[str], object]) -> None:
+        """Raises TokenizerError for a prompt or a stop string that `encode` has no ids for."""
+        self.sample.check(encode)
+
     def flat(self) -> dict[str, Any]:
         """{'data.corpus': 'verse', ..., 'model.n_layer': 4, ...}, the preset filled in."""
         model, train, _ = self.resolved()

@@ -37,7 +37,7 @@ def train(params: Params, run: Run) -> None:
         stop_signals() as stop,
     ):
         tokenizer = load_tokenizer(TOKENIZER)
-        params.sample.check(tokenizer.encode)  # before the training, not after it
+        params.check_prompt(tokenizer.encode)  # before the training, not after it
         group = ProcessGroup(rank, size) if size > 1 else None
         trainer, run_config = build_trainer(params, tokenizer, group)
         curve = callbacks.TrainingCurve(log=run.log_metrics)

@@ -26,12 +26,12 @@ def table(folder: Path, content: str, name: str = "t.csv") -> Path:
 
 
 @pytest.mark.parametrize(
-    ("row", "fields"), [("7,To be, or not to be", 3), ("7", 1), ("7,a,b,c", 4)]
+    ("written", "fields"), [("7,To be, or not to be", 3), ("7", 1), ("7,a,b,c", 4)]
 )
 def test_a_csv_row_of_more_or_fewer_fields_than_the_header_is_refused(
-    tmp_path: Path, row: str, fields: int
+    tmp_path: Path, written: str, fields: int
 ) -> None:
-    path = table(tmp_path, f'id,text\n1,"two\nlines"\n\n{row}\n')
+    path = table(tmp_path, f'id,text\n1,"two\nlines"\n\n{written}\n')
     with pytest.raises(
         DataError, match=rf"line 5 has {fields} fields, the header has 2 \(id, text\); put quotes"
     ):
@@ -82,7 +82,7 @@ def test_a_name_that_occurs_twice_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.json", "a.ndjson"])
 def test_json_by_its_other_names_is_rows(tmp_path: Path, name: str) -> None:
     rows = [{"id": 7, "text": verse} for verse in VERSES]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    lines = "".join(json.dumps(line) + "\n" for line in rows)
     assert read(table(tmp_path, lines, name)) == VERSES
     if name == "a.json":
         assert read(table(tmp_path, "\n " + json.dumps(rows, indent=1), name)) == VERSES
