@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from repro.run_stage import print_utf8
+from repro.surroundings import print_utf8
 
 COMMANDS = {  # name: (module that has it in its `app`, help)
     "ui": ("commands.runs", "Open MLflow's pages: one run per experiment."),

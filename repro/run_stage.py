@@ -11,7 +11,6 @@
 """
 
 import errno
-import io
 import os
 import sys
 from collections.abc import Callable
@@ -44,7 +43,7 @@ def main(
     project: Project[AnyParams], name: str, body: Callable[[AnyParams, tracking.Run], None]
 ) -> None:
     """Runs `body` as the stage `name` and ends the process with the codes above."""
-    print_utf8()
+    surroundings.print_utf8()
     try:
         _begin(name)
         params = project.load()
@@ -60,13 +59,6 @@ def main(
     except KeyboardInterrupt:
         print(f"{name}: interrupted; {RESTORE}", file=sys.stderr)
         sys.exit(130)
-
-
-def print_utf8() -> None:
-    """Prints UTF-8 into files and pipes too: what Windows takes there lacks most characters."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def disk_fault(error: OSError) -> str:

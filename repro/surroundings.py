@@ -3,8 +3,10 @@
 What DVC does not take is from trials with 3.67 (docs/reliability.md, "Odd folders").
 """
 
+import io
 import os
 import re
+import sys
 from pathlib import Path
 
 from repro import repository
@@ -15,6 +17,13 @@ def settle() -> None:
     """What every stage and command does first. Raises UserError."""
     # Not in the home, which may not be writable, and whose matplotlibrc would change our figures.
     os.environ.setdefault("MPLCONFIGDIR", str(repository.scratch() / "matplotlib"))
+
+
+def print_utf8() -> None:
+    """Prints UTF-8 into files and pipes too: what Windows takes there lacks most characters."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def check_folder(root: Path, copied: bool) -> str | None:

@@ -103,6 +103,7 @@ class SmallTraining:
         for name in ("gpt", "repro", "stages", "verse", "dvc.yaml", "pyproject.toml"):
             (folder / name).symlink_to(REPOSITORY / name)
         (folder / "data").mkdir()
+        (folder / "data/prompt.txt").touch()
         self._runs = 0
         self.params: dict[str, Any] = yaml.safe_load(
             (REPOSITORY / "params.yaml").read_text(encoding="utf-8")
@@ -170,7 +171,6 @@ class SmallTraining:
         """Runs `stages` and writes dvc.lock as DVC does; the folder must be the present one."""
         (self.folder / "data/own").mkdir()
         (self.folder / "data/own/text.txt").write_text("Own text.\n", encoding="utf-8")
-        (self.folder / "data/prompt.txt").touch()
         for stage in stages:
             run = self.run(stage)
             assert run.end() == 0, run.output()

@@ -9,7 +9,7 @@ import pytest
 from trial_repository import TrialRepository
 
 from gpt.errors import DataError
-from repro import run_stage, signals
+from repro import run_stage, signals, surroundings
 from repro.errors import Interrupted, UserError
 from repro.tracking.run import Run
 from stages.params import PROJECT, Params
@@ -73,7 +73,7 @@ def test_any_character_can_be_printed_into_a_file_on_windows(
 ) -> None:
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="cp1252"))
-    run_stage.print_utf8()
+    surroundings.print_utf8()
     print("✗ Ωμέγα", flush=True)
     assert shown.getvalue().decode() == "✗ Ωμέγα\n"
 
