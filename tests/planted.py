@@ -135,8 +135,10 @@ CORPUS_UNCHECKED = Defect(
 EXACT_TEXT_REFUSED = Defect(
     "gpt/batches.py", "if source.tokens < block_size + 1:", "if source.tokens <= block_size + 1:"
 )
-BOM_KEPT = Defect(TEXTS, "block = block.removeprefix(codecs.BOM_UTF8)", "pass")
-WRONG_BYTE_NAMED = Defect(TEXTS, "at = offset - pending + error.start", "at = error.start")
+BOM_KEPT = Defect(TEXTS, r'text, is_first = text.removeprefix("\ufeff"), False', "pass")
+WRONG_BYTE_NAMED = Defect(
+    TEXTS, 'at = offset - pending + getattr(error, "start", 0)', 'at = getattr(error, "start", 0)'
+)
 LOCALE_OBEYED = Defect(
     PARAMS,
     'return Path(file).read_text(encoding="utf-8")',
