@@ -145,7 +145,7 @@ LOCALE_OBEYED = Defect(
     "return Path(file).read_text()",
 )
 UNREADABLE_FOLDER_PASSED_BY = Defect(
-    SOURCES, "os.walk(folder, onerror=refuse)", "os.walk(folder, onerror=None)"
+    SOURCES, "os.walk(waiting.pop(0), onerror=refuse)", "os.walk(waiting.pop(0), onerror=None)"
 )
 SHORT_TEXT_TAKEN = Defect(
     "gpt/batches.py", "if source.tokens < block_size + 1:", "if source.tokens < block_size:"
