@@ -82,7 +82,8 @@ def test_any_character_can_be_printed_into_a_file_on_windows(
 def test_ctrl_break_asks_a_stage_to_stop_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals.sys, "platform", "win32")
     monkeypatch.setattr(signal, "SIGBREAK", signal.SIGQUIT, raising=False)
+    before = signal.getsignal(signal.SIGQUIT)
     with signals.stop_signals() as stop:
         signal.raise_signal(signal.SIGQUIT)
     assert stop == ["stopped by SIGQUIT"]
-    assert signal.getsignal(signal.SIGQUIT) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGQUIT) == before
