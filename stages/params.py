@@ -215,8 +215,12 @@ class Params(Config):
         return resolve(self.preset, overrides["model"], overrides["train"])
 
     def check_prompt(self, encode: Callable[[str], object]) -> None:
-        """Raises TokenizerError for a prompt or a stop string that `encode` has no ids for."""
-        self.sample.check(encode)
+        """Raises TokenizerError for a prompt or a stop string that `encode` has no ids for.
+
+        The prompt file is no input of a training: where it is missing, `sample` says so.
+        """
+        if self.sample.prompt or Path(self.sample.prompt_file).exists():
+            self.sample.check(encode)
 
     def flat(self) -> dict[str, Any]:
         """{'data.corpus': 'verse', ..., 'model.n_layer': 4, ...}, the preset filled in."""

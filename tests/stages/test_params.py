@@ -373,6 +373,16 @@ def test_a_prompt_or_stop_string_without_ids_is_refused(key: str, value: str, li
         sample.check(CharTokenizer("\nROMEO:n", has_bos=False).encode)
 
 
+def test_a_training_needs_no_prompt_file(tmp_path: Path) -> None:
+    encode = CharTokenizer("abc", has_bos=False).encode
+    file = tmp_path / "prompt.txt"
+    params = parse(edited(sample__prompt_file=str(file)))
+    params.check_prompt(encode)
+    file.write_text("d", encoding="utf-8")
+    with pytest.raises(TokenizerError, match=r"sample.prompt = 'd'"):
+        params.check_prompt(encode)
+
+
 def test_an_unknown_encoding_is_refused() -> None:
     with pytest.raises(ParamsError, match=r"data.encoding = 'utf-9' is not known; use utf-8"):
         parse(edited(data__encoding="utf-9"))
