@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from commands.experiments import Experiment
 from gpt.evaluation.plots import baseline_levels, loss_figure
-from stages.params import CALIBRATION, POSITIONS
+from stages.params import BASELINES, CALIBRATION, POSITIONS
 
 
 def svg_figures(result: Experiment) -> dict[str, str]:
@@ -26,7 +26,7 @@ def svg_figures(result: Experiment) -> dict[str, str]:
     bins = pd.read_csv(CALIBRATION)
     calibration.gca().plot([0, 1], [0, 1], linestyle="--", color="gray", linewidth=1)
     calibration.gca().scatter(bins["confidence"], bins["accuracy"], s=10 + 300 * bins["share"])
-    levels = baseline_levels(result.metrics)
+    levels = baseline_levels(result.metrics["val"], result.metrics[BASELINES])
     figures = {
         "loss": loss_figure(result.curve, levels, "Loss while training"),
         "rate": rate,

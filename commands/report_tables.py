@@ -6,6 +6,7 @@ from commands import experiments
 from commands.experiments import Experiment
 from repro.lockfile import read_yaml
 from repro.repository import WorkingFolder
+from stages.params import BASELINES
 
 MAX_EXPERIMENTS = 30  # more help nobody; `gpt ui` has them all
 # Of the scores; the others follow by name.
@@ -36,7 +37,7 @@ def baselines(metrics: dict[str, Any]) -> Table:
     """Bits per byte without a network, and the model's, from the highest down."""
     bits = {
         f"{name[-1]}-gram" if name.startswith("ngram_") else name: value
-        for name, value in metrics["ladder"].items()
+        for name, value in metrics[BASELINES].items()
     }
     bits["the model"] = metrics["val"]["bits_per_byte"]
     if "floor_bits_per_byte" in metrics["val"]:

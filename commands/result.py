@@ -20,6 +20,7 @@ from gpt.files import read_json
 from repro.lockfile import read_yaml
 from repro.repository import Commit, WorkingFolder, git
 from stages.params import (
+    BASELINES,
     CORPUS,
     EVALUATE_METRICS,
     PREPARE_METRICS,
@@ -57,7 +58,7 @@ def first_sample() -> str:
 
 def score(metrics: dict[str, Any], prepare: dict[str, Any], tokenizer: str) -> str:
     """What the model's loss means, for somebody who has never met one."""
-    val, baselines = metrics["val"], metrics["ladder"]
+    val, baselines = metrics["val"], metrics[BASELINES]
     per_character = prepare["val"]["bytes"] / prepare["val"]["characters"]
     unit = "character" if tokenizer == "char" else "token"
     sentence = (
@@ -125,7 +126,7 @@ def next_steps() -> str:
         windows = os.name == "nt"
         activate = rf"{folder}\Scripts\activate" if windows else f"source {folder}/bin/activate"
         lines.append(f"  {activate:<42} # once in each terminal")
-    # DVC's experiments are commits.
+    # An experiment is a commit, so it needs git.
     vary = "dvc exp run -S model.n_layer=1" if git("rev-parse", "HEAD") else "dvc repro"
     what = "a smaller model; then: gpt compare" if "exp" in vary else "after an edit of params.yaml"
     for command, comment in (

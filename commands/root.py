@@ -12,7 +12,7 @@ from gpt.errors import GptError
 from repro import repository
 from repro.errors import UserError
 from repro.run_stage import disk_fault
-from repro.surroundings import settle
+from repro.surroundings import set_matplotlib_folder
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def at_root() -> Iterator[None]:
     """Changes to the root; paths from the command line are resolved before (`resolve_path`)."""
     try:
         os.chdir(repository.root())
-        settle()
+        set_matplotlib_folder()
         yield
     except (GptError, UserError) as error:
         fail(str(error))

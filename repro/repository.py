@@ -47,15 +47,16 @@ def scratch() -> Path:
     return root() / ".cache"
 
 
-def without_repository(path: Path) -> Path:
-    """`path`; raises UserError for a git clone there in this repository: git keeps none of it."""
-    if path.resolve().is_relative_to(Path.cwd()):
-        for inside in (*path.glob(".git"), *path.glob("**/.git")):
-            raise UserError(
-                f"{inside.parent}: a git repository inside this one, which git cannot keep; move "
-                "it elsewhere and set data.path to it, or delete its .git"
-            )
-    return path
+def refuse_repository_inside(path: Path) -> None:
+    """Raises UserError for a git clone in `path` that lies in this repository: git keeps no file
+    of it."""
+    if not path.resolve().is_relative_to(Path.cwd()):
+        return
+    if inside := next(path.rglob(".git"), None):
+        raise UserError(
+            f"{inside.parent}: a git repository inside this one, which git cannot keep; move it "
+            "elsewhere and set data.path to it, or delete its .git"
+        )
 
 
 def git(*arguments: str) -> bytes | None:

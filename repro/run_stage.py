@@ -70,7 +70,7 @@ def disk_fault(error: OSError) -> str:
 
 
 def _begin(name: str) -> None:
-    surroundings.settle()
+    surroundings.set_matplotlib_folder()
     surroundings.check_name(os.environ.get("DVC_EXP_NAME"))
     root = repository.root()
     note = surroundings.check_folder(root, copied=Path.cwd().resolve() != root)

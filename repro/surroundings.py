@@ -13,8 +13,8 @@ from repro import repository
 from repro.errors import UserError
 
 
-def settle() -> None:
-    """What every stage and command does first. Raises UserError."""
+def set_matplotlib_folder() -> None:
+    """Keeps Matplotlib's cache in the repository; every stage and command calls it first."""
     # Not in the home, which may not be writable, and whose matplotlibrc would change our figures.
     os.environ.setdefault("MPLCONFIGDIR", str(repository.scratch() / "matplotlib"))
 

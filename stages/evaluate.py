@@ -24,6 +24,7 @@ from gpt.types import Ids
 from repro import run_stage
 from repro.tracking.run import Run
 from stages.params import (
+    BASELINES,
     CALIBRATION,
     CURVE,
     EVALUATE_METRICS,
@@ -59,12 +60,13 @@ def evaluate(params: Params, run: Run) -> None:
             floor = stats[split]["information_bits"] / stats[split]["bytes"]
             above_floor = metrics[split]["bits_per_byte"] - floor
             metrics[split] |= rounded({"floor_bits_per_byte": floor, "above_floor": above_floor})
-    metrics["ladder"] = rounded(baseline_bits_per_byte(train_ids, ids["val"], trained.tokenizer))
+    metrics[BASELINES] = rounded(baseline_bits_per_byte(train_ids, ids["val"], trained.tokenizer))
     curve = pd.read_csv(CURVE)
     findings = diagnose(curve.to_dict("records"), math.log(vocab_size))  # type: ignore[arg-type]
     metrics["diagnosis"] = ", ".join(finding.title for finding in findings) or "healthy"
     write_json(EVALUATE_METRICS, metrics)
-    loss_plot(LOSS_PICTURE, curve, baseline_levels(metrics), "Loss while training")
+    levels = baseline_levels(metrics["val"], metrics[BASELINES])
+    loss_plot(LOSS_PICTURE, curve, levels, "Loss while training")
     print(summary(metrics))
 
 
@@ -98,7 +100,7 @@ def score_splits(trained: TrainedModel, ids: dict[str, Ids], batch_tokens: int) 
 
 def summary(metrics: dict[str, Any]) -> str:
     """The two lines that the stage prints."""
-    val, baselines = metrics["val"], metrics["ladder"]
+    val, baselines = metrics["val"], metrics[BASELINES]
     best = best_ngram(baselines)
     line = (
         f"validation: loss {val['loss']:.4f}, {val['bits_per_byte']:.4f} bits per byte "

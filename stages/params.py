@@ -36,6 +36,7 @@ PREPARE_METRICS = Path("metrics/prepare.json")
 TOKENIZE_METRICS = Path("metrics/tokenize.json")
 TRAIN_METRICS = Path("metrics/train.json")
 EVALUATE_METRICS = Path("metrics/evaluate.json")
+BASELINES = "ladder"  # their key in it, since version 0.1
 SAMPLE_METRICS = Path("metrics/sample.json")
 CURVE = Path("metrics/curves/train.csv")
 POSITIONS = Path("metrics/curves/positions.csv")
@@ -157,15 +158,6 @@ class SampleParams(Config):
         except UnicodeDecodeError as error:
             raise DataError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from None
 
-    def check(self, encode: Callable[[str], object]) -> None:
-        """Raises TokenizerError for a prompt or a stop string that `encode` has no ids for."""
-        for name, text in {"prompt": self.read_prompt(), "stop": self.stop or ""}.items():
-            try:
-                encode(text)
-            except TokenizerError as error:
-                hint = '; a line break is "\\n" in double quotes' if "\\n" in text else ""
-                raise TokenizerError(f"sample.{name} = {text!r}: {error}{hint}") from None
-
 
 class RuntimeParams(Config):
     tracking: bool
@@ -219,8 +211,15 @@ class Params(Config):
 
         The prompt file is no input of a training: where it is missing, `sample` says so.
         """
+        texts = {"stop": self.sample.stop or ""}
         if self.sample.prompt or Path(self.sample.prompt_file).exists():
-            self.sample.check(encode)
+            texts["prompt"] = self.sample.read_prompt()
+        for name, text in texts.items():
+            try:
+                encode(text)
+            except TokenizerError as error:
+                hint = '; a line break is "\\n" in double quotes' if "\\n" in text else ""
+                raise TokenizerError(f"sample.{name} = {text!r}: {error}{hint}") from None
 
     def flat(self) -> dict[str, Any]:
         """{'data.corpus': 'verse', ..., 'model.n_layer': 4, ...}, the preset filled in."""

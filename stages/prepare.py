@@ -28,9 +28,9 @@ def make_source(corpus: str, data: DataParams) -> Source:
         case "verse":
             return verse_plays(data.verse_bytes, data.seed)
         case "own":
+            repository.refuse_repository_inside(Path(data.path))
             form = {"files": data.files, "column": data.column, "encoding": data.encoding}
-            path = repository.without_repository(Path(data.path))
-            return own_text(path, data.sha256, **form)
+            return own_text(Path(data.path), data.sha256, **form)
         case "shakespeare":
             return single_text(downloads.fetch(downloads.SHAKESPEARE, cache, mirror))
         case "names":

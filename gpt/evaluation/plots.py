@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 from gpt.evaluation.baselines import best_ngram
 
 
-def baseline_levels(metrics: dict[str, Any]) -> dict[str, float]:
-    """The baselines of metrics/evaluate.json as losses in nats per token, by their label."""
-    val, baselines = metrics["val"], metrics["ladder"]
+def baseline_levels(val: dict[str, Any], baselines: dict[str, float]) -> dict[str, float]:
+    """Baselines in bits per byte, and the scores of validation, as losses in nats per token."""
     best = best_ngram(baselines)
     bits = {
         "guessing": baselines["uniform"],

@@ -13,6 +13,7 @@ from trial_repository import STAGES, TrialRepository
 from typer.testing import CliRunner
 
 from commands.cli import app
+from stages import params
 
 EVIL = "</script><script>document.title = 'taken over'</script><img src=x onerror=alert(1)>"
 VAL = {
@@ -38,7 +39,7 @@ def write_results(trial: TrialRepository, text: str = "Thou art.") -> None:
         trial.results(stage)
     metrics = {"parameters": 1000, "steps": 40, "tokens": 400, "best_val_loss": 3.7}
     trial.write("metrics/train.json", json.dumps(metrics))
-    trial.write("metrics/evaluate.json", json.dumps({"val": VAL, "ladder": BASELINES}))
+    trial.write("metrics/evaluate.json", json.dumps({"val": VAL, params.BASELINES: BASELINES}))
     trial.write("metrics/sample.json", json.dumps({"samples": 1, "novelty": NOVELTY}))
     sample = {"sample": 0, "prompt": "", "text": text, "stop_reason": "length", "seed": 1}
     trial.write("data/samples/samples.jsonl", json.dumps(sample) + "\n")

@@ -12,6 +12,7 @@ from trial_repository import REPOSITORY, STAGES, TrialRepository
 from typer.testing import CliRunner
 
 from commands.cli import app
+from stages import params
 
 BASELINES = {"ngram_1": 4.7, "gzip": 2.8}
 
@@ -30,7 +31,7 @@ def write_results(trial: TrialRepository, bits: float = 1.0832, **val: float) ->
         trial.results(stage)
     text = {"bytes": 300, "characters": 200}
     trial.write("metrics/prepare.json", json.dumps({"val": text}))
-    metrics = {"val": {"bits_per_byte": bits, **val}, "ladder": BASELINES}
+    metrics = {"val": {"bits_per_byte": bits, **val}, params.BASELINES: BASELINES}
     trial.write("metrics/evaluate.json", json.dumps(metrics))
     trial.write("metrics/samples.md", "# Samples\n\n## 0 (length)\n\n````\na ```\nb\n````\n")
     for stage in STAGES:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from repro.errors import UserError
-from repro.repository import folder_md5, without_repository
+from repro.repository import folder_md5, refuse_repository_inside
 
 
 @pytest.mark.parametrize("clone", ["data/own", "data/own/poems"])
@@ -18,8 +18,8 @@ def test_a_git_clone_inside_the_repository_is_refused_and_one_elsewhere_is_not(
     (here / ".git").mkdir()
     monkeypatch.chdir(here)
     with pytest.raises(UserError, match=rf"{clone}: a git repository inside this one"):
-        without_repository(Path("data/own"))
-    assert without_repository(elsewhere) == elsewhere
+        refuse_repository_inside(Path("data/own"))
+    refuse_repository_inside(elsewhere)
 
 
 def test_folder_hash_is_that_of_dvc() -> None:

@@ -8,7 +8,7 @@ from trial_repository import TrialRepository
 
 from repro import run_stage
 from repro.errors import UserError
-from repro.surroundings import check_folder, check_name, settle
+from repro.surroundings import check_folder, check_name, set_matplotlib_folder
 from stages.params import PROJECT
 
 
@@ -16,7 +16,7 @@ def test_matplotlib_keeps_its_files_in_the_repository(
     trial: TrialRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MPLCONFIGDIR")
-    settle()
+    set_matplotlib_folder()
     assert os.environ["MPLCONFIGDIR"] == str(trial.folder / ".cache/matplotlib")
     monkeypatch.delenv("MPLCONFIGDIR")
 

@@ -368,9 +368,9 @@ def test_a_prompt_that_is_a_line_break_stays_one() -> None:
     ],
 )
 def test_a_prompt_or_stop_string_without_ids_is_refused(key: str, value: str, line: str) -> None:
-    sample = parse(edited(**{f"sample__{key}": value})).sample
+    params = parse(edited(**{f"sample__{key}": value}))
     with pytest.raises(TokenizerError, match=line):
-        sample.check(CharTokenizer("\nROMEO:n", has_bos=False).encode)
+        params.check_prompt(CharTokenizer("\nROMEO:n", has_bos=False).encode)
 
 
 def test_a_training_needs_no_prompt_file(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ def test_baselines_become_levels_in_nats_per_token() -> None:
     baselines |= {"gzip": 2.8, "xz": 2.5}
     # Two bytes per token: one bit per byte is 2 ln 2 nats per token.
     val = {"loss": 4 * math.log(2), "bits_per_byte": 2.0, "floor_bits_per_byte": 1.0}
-    levels = baseline_levels({"val": val, "ladder": baselines})
+    levels = baseline_levels(val, baselines)
     assert levels["the model, on the whole split"] == pytest.approx(4 * math.log(2))
     assert levels["floor: the text's own information"] == pytest.approx(2 * math.log(2))
     assert levels["gzip"] == pytest.approx(2.8 * 2 * math.log(2))
@@ -23,7 +23,7 @@ def test_baselines_become_levels_in_nats_per_token() -> None:
 
 def test_a_text_of_one_character_has_levels_too() -> None:
     baselines = {"uniform": 0.0, **{f"ngram_{n}": 0.0 for n in range(1, 7)}, "gzip": 0.1, "xz": 0.2}
-    levels = baseline_levels({"val": {"loss": 0.0, "bits_per_byte": 0.0}, "ladder": baselines})
+    levels = baseline_levels({"loss": 0.0, "bits_per_byte": 0.0}, baselines)
     assert levels["the model, on the whole split"] == 0.0
     assert levels["gzip"] == pytest.approx(0.1 * math.log(2))
 
