@@ -64,11 +64,16 @@ ifneq ($(MOVED),)
 .PHONY: $(VENV)/ready
 endif
 
+define CHECK_PYTHON
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+  { echo "repro-gpt needs Python 3.11 or newer; name one: make run PYTHON=python3.12"; exit 1; }
+endef
+
 # The environment, with what `make run` needs.
 $(VENV)/ready: pyproject.toml constraints.txt $(if $(TORCH),$(VENV)/torch-$(TORCH))
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "repro-gpt needs Python 3.11 or newer; name one: make run PYTHON=python3.12"; exit 1; }
+	$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(MOVED) $(VENV)
+	@$(if $(TORCH),touch $(VENV)/torch-$(TORCH),:)
 	@if [ "$$(uname -s)" != Linux ] || [ "$(TORCH)" = cuda ] || \
 	    { [ -z "$(TORCH)" ] && nvidia-smi -L >/dev/null 2>&1; }; then \
 	  echo "PyTorch: the build of the package index"; \
@@ -88,6 +93,7 @@ $(VENV)/ready-%: $(VENV)/ready
 
 # Another build of PyTorch needs an environment of its own.
 $(VENV)/torch-%:
+	$(CHECK_PYTHON)
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	@touch $@

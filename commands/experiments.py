@@ -7,9 +7,7 @@ import io
 import json
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from gpt.errors import ParamsError
 from gpt.evaluation.flops import flops_per_token
@@ -25,6 +23,9 @@ from stages.params import (
     parse_older,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 WORKSPACE = "workspace"
 # Params that may differ between runs of one setting: they change chance alone, or not the model.
 NOT_OF_THE_SETTING = ("seed", "sample.", "evaluate.")
@@ -39,7 +40,7 @@ class Experiment:
     metrics: dict[str, Any]  # of the evaluate stage
     train: dict[str, Any]  # metrics of the train stage
     vocab_size: int
-    curve: pd.DataFrame
+    curve: "pd.DataFrame"
 
     @property
     def bits_per_byte(self) -> float:
@@ -81,6 +82,8 @@ def read(name: str) -> Experiment:
             json.loads(files.read(path.as_posix()) or b"")
             for path in (EVALUATE_METRICS, TRAIN_METRICS, TOKENIZE_METRICS)
         )
+        import pandas as pd  # half a second, which a command without results must not wait
+
         curve = pd.read_csv(io.BytesIO(files.read(CURVE.as_posix()) or b""))
         vocab_size = int(tokenize["vocab_size"])
         float(evaluate["val"]["bits_per_byte"]) + float(train["tokens"])

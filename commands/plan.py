@@ -123,7 +123,7 @@ def _with_trial(counted: Plan, params: Params, steps: int, seconds: float) -> Pl
             importlib.import_module("mlflow.system_metrics")
     shape, config, _ = params.resolved()
     vocab_size, block_size = expected_vocab_size(params), shape.block_size
-    device = choose_device(config.device, config.dtype, config.threads)
+    device = choose_device(config.device, config.dtype, config.threads, config.processes)
     device.apply()
     num_ids = 50 * block_size + config.eval_tokens
     ids = np.random.default_rng(0).integers(vocab_size, size=num_ids).astype(np.uint32)

@@ -38,7 +38,8 @@ def print_result() -> None:
     with at_root():
         kind, rule = load().tokenizer.kind, "-" * 80
         paragraphs = [score(read_json(EVALUATE_METRICS), read_json(PREPARE_METRICS), kind)]
-        paragraphs += [verdict for verdict in (same_bits(),) if verdict]
+        if verdict := same_bits():
+            paragraphs.append(verdict)
         paragraphs += [f"All scores: {EVALUATE_METRICS}   All texts: {SAMPLES_PAGE}"]
         print(rule, first_sample(), rule, sep="\n")
         print(*(textwrap.fill(text, 80, break_on_hyphens=False) for text in paragraphs), sep="\n\n")
@@ -77,21 +78,19 @@ def same_bits() -> str:
     committed, present = Commit("HEAD"), WorkingFolder()
     then, now = (read_yaml(files, "dvc.lock").get("stages") or {} for files in (committed, present))
     outputs_then, outputs_now = outputs(then), outputs(now)
-    if not then or recipe(then) != recipe(now):
+    scores = [files.read(EVALUATE_METRICS.as_posix()) for files in (committed, present)]
+    if None in scores or not then or recipe(then) != recipe(now):
         return ""
     different = [path for path, md5 in outputs_now.items() if md5 != outputs_then.get(path)]
     if not different:
         return "Every result came out as committed, bit for bit."
-    for path in map(str, (CORPUS, TOKENS)):
+    for path in (CORPUS.as_posix(), TOKENS.as_posix()):
         if path in different:
             return (
                 f"{path} differs from the committed one, and should be the same on every machine; "
                 "please report it (docs/reproduce.md)."
             )
-    there, here = (
-        json.loads(files.read(EVALUATE_METRICS.as_posix()) or b"")["val"]["bits_per_byte"]
-        for files in (committed, present)
-    )
+    there, here = (json.loads(score or b"")["val"]["bits_per_byte"] for score in scores)
     return (
         "Another processor, thread count or PyTorch build made the committed results, and rounds "
         f"otherwise, so that your model differs from theirs ({there:.4f} bits per byte there, "
@@ -126,9 +125,10 @@ def next_steps() -> str:
         windows = os.name == "nt"
         activate = rf"{folder}\Scripts\activate" if windows else f"source {folder}/bin/activate"
         lines.append(f"  {activate:<42} # once in each terminal")
-    # An experiment is a commit, so it needs git.
-    vary = "dvc exp run -S model.n_layer=1" if git("rev-parse", "HEAD") else "dvc repro"
-    what = "a smaller model; then: gpt compare" if "exp" in vary else "after an edit of params.yaml"
+    if git("rev-parse", "HEAD"):
+        vary, what = "dvc exp run -S model.n_layer=1", "a smaller model; then: gpt compare"
+    else:  # an experiment is a commit
+        vary, what = "dvc repro", "after an edit of params.yaml"
     for command, comment in (
         ("gpt sample --temperature 1.2", "more text, and bolder; 0.5: safer"),
         (vary, what),

@@ -33,7 +33,6 @@ def main() -> None:
     print(f"repro-gpt on {platform.platform()}, Python {platform.python_version()}")
     print(f"torch {device.torch}, device {device.name}: {_hardware(device.name)}")
     device.apply()
-    torch.set_warn_always(True)  # or PyTorch names only the first operator that falls back
     trials = {dtype: partial(_training, choose_device(device.name, dtype)) for dtype in DTYPES}
     failed = False
     with warnings.catch_warnings(record=True) as caught:

@@ -134,7 +134,7 @@ class Commit:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    # .dvcignore names __pycache__ and nothing else.
+    # Of what .dvcignore names, only __pycache__ may lie in an input or output.
     return [f for f in folder.rglob("*") if f.is_file() and "__pycache__" not in f.parts]
 
 

@@ -40,9 +40,9 @@ def check_folder(root: Path, copied: bool) -> str | None:
                 f"{path}: DVC would lose this experiment, since {escape[0]} in a path reads as an "
                 "escaped character; rename the folder, or use dvc exp run without --temp or --queue"
             )
-        return f"{path}: dvc exp run --temp and --queue lose results here; rename {escape[0]}"
+        return f"{path}: dvc exp run --temp and --queue lose results here ({escape[0]}); rename it"
     if character := re.search("[?#]", path):
-        return f"{path}: dvc exp run --temp and --queue fail here; rename {character[0]}"
+        return f"{path}: dvc exp run --temp and --queue fail here ({character[0]}); rename it"
     if not path.isascii():
         return (
             f"{path}: dvc exp run --temp and --queue fail in a path that is not ASCII; "

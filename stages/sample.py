@@ -25,6 +25,7 @@ def sample(params: Params, run: Run) -> None:
     settings = params.sample
     trained = load_model(project.MODEL, params.model_source)
     trained.device.apply()
+    params.check_prompt(trained.tokenizer.encode)
     fields = settings.model_dump(include=set(Sampling.__dataclass_fields__))
     with tqdm(desc="sample", unit="char", disable=None) as bar:
 

@@ -15,6 +15,7 @@ import pytest
 from conftest import missing
 from packaging.utils import canonicalize_name
 from pipeline_clone import REPOSITORY
+from run_make import copy_makefile, run_make
 from runtime_environment import all_requirements, runtime_requirements, with_dependencies
 from uv_constraints import pins
 
@@ -34,12 +35,12 @@ class Project:
     """A folder with the Makefile and what it reads, and the stand-ins it calls."""
 
     def __init__(self, folder: Path) -> None:
-        if shutil.which("make") is None:
-            missing("make is not installed")
         self.folder = folder
-        for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-            shutil.copy(REPOSITORY / name, folder)
+        copy_makefile(folder)
         (folder / "bin").mkdir()
+        # Not /usr/bin itself, where uv may lie.
+        for name in ("cat", "cp", "mkdir", "rm", "touch"):
+            (folder / "bin" / name).symlink_to(shutil.which(name) or missing(f"no {name} on PATH"))
         self.add("python3", PYTHON)
         self.add("uname", UNAME)
         self.add("nvidia-smi", NVIDIA_SMI)
@@ -53,15 +54,7 @@ class Project:
         """The calls of pip and uv, without quiet options, and what make printed."""
         calls = self.folder / "calls"
         calls.unlink(missing_ok=True)
-        path = f"{self.folder / 'bin'}:/usr/bin:/bin"
-        done = subprocess.run(
-            ("make", *words),
-            cwd=self.folder,
-            env={"PATH": path} | environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        done = run_make(self.folder, *words, **{"PATH": f"{self.folder}/bin", **environment})
         lines = calls.read_text().splitlines() if calls.exists() else []
         return lines, done.stdout
 
@@ -87,6 +80,7 @@ def test_each_target_installs_its_extra_alone_and_once(project: Project) -> None
         for call, end in zip(calls, installed, strict=True):
             assert call.startswith("pip install ") and " -c constraints.txt " in call
             assert call.endswith(f" {end}")
+    os.utime(project.folder / ".venv/ready", (1, 1))  # timestamps may be whole seconds
     (project.folder / "constraints.txt").touch()
     calls, _ = project.make(".venv/ready-site")
     assert [call.rpartition(" ")[2] for call in calls] == ["torch", ".", ".[site]"]
@@ -129,7 +123,7 @@ def test_uv_of_the_environment_itself_is_not_used(project: Project) -> None:
     project.make(".venv/ready")
     (project.folder / ".venv/bin/uv").write_text("#!/bin/sh\nexit 1\n")
     (project.folder / ".venv/bin/uv").chmod(0o755)
-    path = f"{project.folder}/.venv/bin:{project.folder}/bin:/usr/bin:/bin"
+    path = f"{project.folder}/.venv/bin:{project.folder}/bin"
     calls, _ = project.make(".venv/ready", TORCH="cuda", PATH=path)
     assert [call.startswith("pip install ") for call in calls] == [True]
 
@@ -202,3 +196,18 @@ def test_uv_sync_installs_the_pinned_versions_of_the_runtime_and_no_more(project
     synced = {canonicalize_name(d.name): d.version for d in distributions(path=[str(packages)])}
     expected = with_dependencies(runtime_requirements())
     assert synced == {name: installed.version for name, installed in expected.items()}
+
+
+def test_a_python_that_is_too_old_costs_no_environment(project: Project) -> None:
+    project.make(".venv/ready")
+    project.add("old", '[ "$1" = -c ] && exit 1')
+    done = run_make(
+        project.folder,
+        ".venv/ready",
+        "PYTHON=old",
+        "TORCH=cuda",
+        check=False,
+        PATH=f"{project.folder}/bin",
+    )
+    assert done.returncode and "needs Python 3.11 or newer" in done.stdout
+    assert (project.folder / ".venv/ready").exists()

@@ -159,7 +159,7 @@ sys.exit(pytest.main(["-q", "--collect-only", "-p", "no:cacheprovider", *sys.arg
 
 
 @pytest.mark.slow
-def test_tests_of_text_run_where_there_is_no_torch() -> None:
+def test_tests_of_text_are_collected_where_there_is_no_torch() -> None:
     paths = (
         "tests/verse",
         "tests/gpt/corpus",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,7 @@ def test_a_simulated_windows_stops_and_resumes_and_gives_the_same_results(built:
     words = "--author Ada --candidates 1 --choose 0 --max-new-tokens 5"
     on_windows(gpt, "submit", *words.split())
     assert "consistent" in built.run(sys.executable, "-m", gpt, "verify", "submission")
+    assert "workspace" in on_windows(gpt, "compare")
     on_windows(gpt, "workshop", "start")
     output = on_windows(gpt, "workshop", "check", "1", check=False)
     assert "✗" in output and built.code == 1
@@ -119,9 +121,10 @@ def test_what_another_process_prints_is_not_decoded_by_the_code_page() -> None:
 
 def test_a_path_that_is_compared_or_stored_has_slashes() -> None:
     for where, name, call in product_calls():
-        if name == "str" and call.args:
-            first = re.split(r"\W", ast.unparse(call.args[0]))[0]
-            assert first not in PATHS, f"{where}: .as_posix()"
+        if name == "str" or (name == "map" and ast.unparse(call.args[0]) == "str"):
+            nodes = [node for argument in call.args for node in ast.walk(argument)]
+            names = {getattr(node, "id", getattr(node, "attr", "")) for node in nodes}
+            assert not names & PATHS, f"{where}: .as_posix()"
 
 
 def test_every_tracked_name_is_one_file_on_windows_and_macos(tracked_files: list[Path]) -> None:
@@ -144,7 +147,8 @@ def recipes() -> Iterator[str]:
 
 def test_recipes_name_the_environments_programs_by_their_folder() -> None:
     """make 3.81, which macOS has, does not search the exported PATH."""
-    programs = {program.name for program in Path(sys.executable).parent.iterdir()}
+    programs = {program.name for program in entry_points(group="console_scripts")}
+    programs |= {"python", "python3", "pip"}
     for command in recipes():
         assert command.split()[0] not in programs, command
 

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from gpt.errors import DataError, unreadable
 
 # As large as csv allows everywhere (a C long); its own limit is 131,072.
 FIELD_CHARACTERS = 2**31 - 1
-SEPARATORS = ",;\t"
 
 
 def _lines(path: Path, encoding: str, newline: str) -> Iterator[str]:
@@ -72,18 +72,22 @@ def _json(path: Path, column: str, encoding: str) -> Iterator[tuple[int, str]]:
         yield number, _value(path, number, fields, column)
 
 
-def _csv(path: Path, column: str, encoding: str) -> Iterator[tuple[int, str]]:
+def _csv(
+    path: Path, column: str, encoding: str, separators: str = ",;\t"
+) -> Iterator[tuple[int, str]]:
     csv.field_size_limit(FIELD_CHARACTERS)
     lines = _lines(path, encoding, "")
     header = next(lines, "")
-    separator = _separator(header, column)
+    separator = _separator(header, column, separators)
     # strict: a quote that is never closed would otherwise swallow the rest of the file.
-    # skipinitialspace: or a quote after a blank would not be one.
+    # skipinitialspace: in `id, text` a quote after a blank would else be a part of the text.
     reader = csv.reader(
         chain([header], lines),
         delimiter=separator,
         strict=True,
-        skipinitialspace=f"{separator} " in header,
+        skipinitialspace=any(
+            name.startswith(" ") for name in next(csv.reader([header], delimiter=separator), [])
+        ),
     )
     try:
         names = [name.strip() for name in next(reader, [])]
@@ -102,12 +106,12 @@ def _csv(path: Path, column: str, encoding: str) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path}: line {reader.line_num}: {error}; fix that line") from None
 
 
-def _separator(header: str, column: str) -> str:
+def _separator(header: str, column: str, separators: str) -> str:
     """The separator that makes `column` a name of the header, or the most frequent one."""
-    for separator in SEPARATORS:
+    for separator in separators:
         if column in [name.strip().strip('"') for name in header.split(separator)]:
             return separator
-    return max(SEPARATORS, key=header.count)
+    return max(separators, key=header.count)
 
 
 def _parquet(path: Path, column: str, encoding: str) -> Iterator[tuple[int, str]]:
@@ -170,6 +174,6 @@ TABLES: dict[str, Rows] = {
     ".ndjson": _jsonl,
     ".json": _json,
     ".csv": _csv,
-    ".tsv": _csv,
+    ".tsv": partial(_csv, separators="\t"),
     ".parquet": _parquet,
 }

@@ -61,6 +61,7 @@ def read_text(path: Path, encoding: str = "utf-8") -> Iterator[str]:
                     ) from None
                 if "\0" in text:
                     at = offset - pending + len(text[: text.index("\0")].encode(encoding))
+                    at -= len("".encode(encoding)) if offset else 0  # a byte order mark
                     raise DataError(
                         f"{path}: byte {at} {where}is NUL, which no text has; "
                         f"{_remedy(block, encoding)}"
@@ -96,7 +97,7 @@ def _remedy(block: bytes, encoding: str) -> str:
         return "leave the file out if it is not text"
     else:
         likely = "cp1252"  # what Windows calls ANSI; most other texts of western Europe
-    if likely == encoding:
+    if codecs.lookup(likely).name == codecs.lookup(encoding).name:
         return "set data.encoding to the encoding of the file, or save it as UTF-8"
     return f"save the file as UTF-8, or set data.encoding to its encoding (likely: {likely})"
 

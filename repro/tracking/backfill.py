@@ -94,8 +94,10 @@ def _run_of(
         ):
             return StoredRun(store, run)
     # An earlier version, which had other params, gave it another key.
+    if not experiment:
+        return None
     for run in store.search(f"tags.`model.md5` = '{model}'", limit=50):
-        if experiment and run.data.tags.get("dvc.exp_name") == experiment:
+        if run.data.tags.get("dvc.exp_name") == experiment:
             return StoredRun(store, run)
     return None
 

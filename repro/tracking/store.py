@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import tempfile
 import urllib.parse
+import urllib.request
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class Store:
                 check_database(database)
             self.client: Any = MlflowClient(self.uri)
             if database and database.is_relative_to(repository.root()):
-                move_artifacts(database, repository.root() / "mlartifacts", project.name)
+                correct_addresses(database, repository.root() / "mlartifacts", project.name)
             self.experiment = self._experiment()
 
     def _experiment(self) -> str:
@@ -148,15 +149,12 @@ def make_database(database: Path) -> None:
     database.parent.mkdir(parents=True, exist_ok=True)
     memory = Path("/dev/shm")  # noqa: S108 (the folder made in it is private)
     usable = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM
-    with tempfile.TemporaryDirectory(
-        prefix=f"{database.name}.",
-        dir=memory if usable else database.parent,
-        # MLflow keeps the database open, and Windows deletes no file that is open.
-        ignore_cleanup_errors=True,
-    ) as folder:
+    place = memory if usable else database.parent
+    with tempfile.TemporaryDirectory(prefix=f"{database.name}.", dir=place) as folder:
         fresh = Path(folder) / database.name
         # MLflow writes its default, the working folder's path, into SQL without quoting it.
-        SqlAlchemyStore(sqlite_uri(fresh), (database.parent / "mlruns").as_uri())
+        store = SqlAlchemyStore(sqlite_uri(fresh), (database.parent / "mlruns").as_uri())
+        store.engine.dispose()  # Windows deletes no file that is open
         new = database.with_name(f"{database.name}.{os.getpid()}.new")
         try:
             shutil.copyfile(fresh, new)
@@ -175,7 +173,7 @@ ADDRESSES = (
 )
 
 
-def move_artifacts(database: Path, folder: Path, experiment: str) -> None:
+def correct_addresses(database: Path, folder: Path, experiment: str) -> None:
     """Corrects the addresses of artifacts where the repository was moved or copied.
 
     MLflow would else write into the folder that was moved away, or into the one it was copied from.
@@ -187,7 +185,7 @@ def move_artifacts(database: Path, folder: Path, experiment: str) -> None:
         if old == new or before.scheme != "file":
             return
         # A database that was moved alone: its artifacts are still where they were.
-        if not folder.is_dir() and Path(urllib.parse.unquote(before.path)).is_dir():
+        if not folder.is_dir() and Path(urllib.request.url2pathname(before.path)).is_dir():
             return
         for table, column in ADDRESSES:
             opened.execute(

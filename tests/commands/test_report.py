@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from trial_repository import STAGES, TrialRepository
+from trial_repository import STAGES, TrialRepository, commit_all
 from typer.testing import CliRunner
 
 from commands.cli import app
@@ -54,12 +54,6 @@ def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialRepository:
     repository.set(tracking="false")
     subprocess.run(["git", "init", "--quiet"], check=True)
     return repository
-
-
-def commit_all() -> None:
-    identity = ["-c", "user.name=ada", "-c", "user.email=ada@example.org"]
-    subprocess.run(["git", "add", "."], check=True)
-    subprocess.run(["git", *identity, "commit", "--quiet", "--message", "a"], check=True)
 
 
 def report() -> str:

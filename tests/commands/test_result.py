@@ -1,14 +1,12 @@
 """The end of `make run`: what the score means, and whether the committed results came out again."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from trial_repository import REPOSITORY, STAGES, TrialRepository
+from run_make import copy_makefile, run_make
+from trial_repository import STAGES, TrialRepository, commit_all
 from typer.testing import CliRunner
 
 from commands.cli import app
@@ -36,13 +34,6 @@ def write_results(trial: TrialRepository, bits: float = 1.0832, **val: float) ->
     trial.write("metrics/samples.md", "# Samples\n\n## 0 (length)\n\n````\na ```\nb\n````\n")
     for stage in STAGES:
         trial.lock(stage)
-
-
-def commit_all() -> None:
-    identity = ["-c", "user.name=ada", "-c", "user.email=ada@example.org"]
-    subprocess.run(["git", "init", "--quiet"], check=True)
-    subprocess.run(["git", "add", "."], check=True)
-    subprocess.run(["git", *identity, "commit", "--quiet", "--message", "a"], check=True)
 
 
 def result() -> str:
@@ -86,8 +77,7 @@ def test_other_bits_of_the_model_are_explained_with_both_scores(trial: TrialRepo
     assert "(1.0832 bits per byte there, 1.0911 here)" in text
     assert 'commit them (git commit -am "Results of my machine"), or leave them so.' in text
     # That is what git says, too, and what the command does.
-    identity = ["-c", "user.name=ada", "-c", "user.email=ada@example.org"]
-    subprocess.run(["git", *identity, "commit", "--quiet", "-am", "Results of mine"], check=True)
+    commit_all("Results of mine")
     assert "Every result came out as committed, bit for bit." in result()
 
 
@@ -135,15 +125,17 @@ def test_without_results_a_line_says_what_to_run(trial: TrialRepository) -> None
     assert (done.exit_code, done.output) == (2, message)
 
 
+def test_committed_results_without_scores_are_compared_with_nothing(trial: TrialRepository) -> None:
+    scores = Path("metrics/evaluate.json").read_text(encoding="utf-8")
+    Path("metrics/evaluate.json").unlink()
+    commit_all()
+    trial.write("metrics/evaluate.json", scores)
+    assert "bit for bit" not in result()
+
+
 def test_make_run_ends_with_the_result(tmp_path: Path) -> None:
-    shutil.copyfile(REPOSITORY / "Makefile", tmp_path / "Makefile")
-    done = subprocess.run(
-        ["make", "--dry-run", "--old-file", ".venv/ready", "run"],
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    copy_makefile(tmp_path)
+    (tmp_path / ".git").touch()
+    done = run_make(tmp_path, "--dry-run", "--old-file", ".venv/ready", "run")
     commands = [line.split("/")[-1] for line in done.stdout.splitlines()]
     assert commands[-3:] == ["dvc repro", "gpt report", "gpt result"]

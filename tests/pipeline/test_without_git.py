@@ -4,11 +4,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import missing
-from pipeline_clone import REPOSITORY, Clone, assert_complete, stages_run, tracked_runs
+from pipeline_clone import Clone, assert_complete, stages_run, tracked_runs
+from run_make import copy_makefile, run_make
 
 
 @pytest.mark.slow
@@ -32,16 +33,9 @@ def test_without_git_the_pipeline_runs_and_is_tracked(make_clone: Callable[..., 
 
 
 def test_make_run_says_what_a_zip_download_lacks(tmp_path: Path) -> None:
-    if shutil.which("make") is None:
-        missing("no make on PATH")
-    shutil.copyfile(REPOSITORY / "Makefile", tmp_path / "Makefile")
-
-    def make() -> subprocess.CompletedProcess[str]:
-        # Nothing to install: the first thing that `run` needs is what is tested.
-        return subprocess.run(
-            ["make", "repository"], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-
+    copy_makefile(tmp_path)
+    # Nothing to install: the first thing that `run` needs is what is tested.
+    make = partial(run_make, tmp_path, "repository", check=False)
     done = make()
     assert done.returncode != 0
     line = f"{tmp_path}: not a git repository"

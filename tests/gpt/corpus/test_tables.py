@@ -74,6 +74,15 @@ def test_blanks_around_the_names_of_a_header_do_not_count(tmp_path: Path) -> Non
         read(path, "story")
 
 
+def test_a_quoted_name_with_a_blank_is_no_habit_of_the_file(tmp_path: Path) -> None:
+    path = table(tmp_path, '"Title, year",text\n"Lear, 1606",  indented\n')
+    assert read(path) == ["  indented"]
+
+
+def test_a_tsv_of_one_column_may_have_commas(tmp_path: Path) -> None:
+    assert read(table(tmp_path, "text\nTo be, or not to be\n", "t.tsv")) == ["To be, or not to be"]
+
+
 def test_a_name_that_occurs_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the column 'text' occurs twice; rename one"):
         read(table(tmp_path, "text,text\na,b\n"))

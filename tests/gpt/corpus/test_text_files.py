@@ -56,8 +56,17 @@ def test_utf16_without_a_mark_is_refused_by_its_first_nul(tmp_path: Path, start:
 
 
 def test_a_wrong_encoding_that_was_declared_is_not_advised_again(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"is not CP1252; set data.encoding to the encoding of"):
-        read(tmp_path, b"\x81", "cp1252")
+    with pytest.raises(
+        DataError, match=r"is not WINDOWS-1252; set data.encoding to the encoding of"
+    ):
+        read(tmp_path, b"\x81", "windows-1252")
+
+
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_nul_is_named_by_its_byte_in_other_encodings_too(tmp_path: Path, blocks: int) -> None:
+    text = "x" * (blocks * READ_BYTES // 2) + "a\0"
+    with pytest.raises(DataError, match=rf"byte {2 + blocks * READ_BYTES + 2} is NUL"):
+        read(tmp_path, text.encode("utf-16"), "UTF-16")
 
 
 def zipped() -> bytes:
