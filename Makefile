@@ -9,10 +9,14 @@ PACKAGES := gpt verse stages repro commands workshop
 TORCH  ?=
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
-# uv where it is on PATH, else pip. Neither writes bytecode, which Python does for what is imported.
+# uv where it is on PATH, else pip. Python writes the bytecode of what it imports, which is less than
+# is installed; where it may not, the install does.
 UV := $(filter-out $(CURDIR)/$(BIN)/%,$(shell command -v uv 2>/dev/null))
-INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,\
-  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile) -c constraints.txt
+INSTALL := $(if $(UV),\
+  $(UV) pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode) \
+    --python $(BIN)/python,\
+  $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+    $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)) -c constraints.txt
 # dvc's queue starts `dvc` and `python` by their bare names. Recipes name $(BIN): make 3.81, which
 # macOS has, does not search the exported PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
