@@ -130,9 +130,9 @@ def make_clone(
 ) -> Callable[..., Clone]:
     """Makes a fresh clone with changed params, if asked with the corpus and tokens of SMALL."""
 
-    def make(tokens: bool = False, **params: str) -> Clone:
+    def make(tokens: bool = False, folder: str = "clone", **params: str) -> Clone:
         changes = {key.replace("__", "."): value for key, value in params.items()}
-        clone = Clone(tmp_path_factory.mktemp("clone"), tracked_files, SMALL | changes)
+        clone = Clone(tmp_path_factory.mktemp(folder), tracked_files, SMALL | changes)
         if tokens:
             clone.take_tokens(request.getfixturevalue("tokenized"))
         return clone
