@@ -20,12 +20,12 @@ from tqdm import tqdm
 
 from commands.root import at_root
 from gpt.errors import DataError, GptError
-from gpt.evaluation.diagnostics import diagnose
+from gpt.evaluation.diagnostics import beaten_by_bigram, diagnose
 from gpt.files import read_json
 from repro.lockfile import Pipeline, read_yaml
 from repro.repository import Commit, Files, WorkingFolder, git
 from repro.tracking.run import reason
-from stages.params import MODEL, PROJECT, SAMPLE_METRICS, SAMPLES
+from stages.params import BASELINES, MODEL, PROJECT, SAMPLE_METRICS, SAMPLES
 
 if TYPE_CHECKING:
     from commands.experiments import Experiment
@@ -66,6 +66,8 @@ def page(prompt: str | None) -> str:
         steps, no_steps = samples_by_step(result)
         bar.update()
     points: Any = result.curve.to_dict("records")
+    scored, bigram = result.metrics["val"]["bits_per_byte"], result.metrics[BASELINES]["ngram_2"]
+    worse = filter(None, [beaten_by_bigram(scored, bigram)])
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     # Text of a model is escaped as all else is; the figures alone are marked as safe.
@@ -76,7 +78,7 @@ def page(prompt: str | None) -> str:
         title=f"{result.params.preset} on {result.params.data.corpus}",
         subtitle=result.params.changes or "the preset as it is",
         headline=headline(result),
-        findings="  ".join(map(str, diagnose(points, math.log(result.vocab_size)))),
+        findings="  ".join(map(str, [*worse, *diagnose(points, math.log(result.vocab_size))])),
         figures=figures,
         steps=steps,
         no_steps=no_steps,

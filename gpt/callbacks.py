@@ -23,7 +23,7 @@ from tqdm import tqdm
 from gpt.batches import BestFit
 from gpt.model_source import count_parameters
 from gpt.tokenizers.base import Tokenizer
-from gpt.trainer import Callback, StepStats, Trainer, lr_multiplier
+from gpt.trainer import Callback, StepStats, Trainer, lr_multiplier, warmup_of
 
 CURVE_COLUMNS = (
     *("step", "tokens", "train_loss", "val_loss", "learning_rate"),
@@ -262,8 +262,13 @@ def describe(trainer: Trainer, num_tokens: int) -> Iterator[str]:
         yield f"starts from {config.init_from}: pretrained, so no competition takes it"
     if config.budget:
         yield f"{config.budget} are {config.steps:,} steps"
-    if config.warmup_steps > config.steps:
-        yield f"warm-up of {config.warmup_steps} steps cut to the run's {config.steps}"
+    if config.warmup_steps != (warmup_steps := warmup_of(config)):
+        yield f"warm-up cut from {config.warmup_steps} to {warmup_steps} of {config.steps} steps"
+    if config.min_learning_rate > config.learning_rate:
+        yield (
+            f"train.min_learning_rate = {config.min_learning_rate:g} is above the peak, "
+            f"train.learning_rate = {config.learning_rate:g}, where the rate stays; lower it too"
+        )
     processes = f", {config.processes} processes ({config.sharding})" * (config.processes > 1)
     yield (
         f"{count_parameters(trainer.model):,} parameters, {num_tokens:,} tokens, "

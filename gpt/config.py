@@ -3,6 +3,7 @@
 Not here: tensors (this is imported where torch is not) and values (presets.py).
 """
 
+import math
 import re
 from typing import Literal
 
@@ -110,7 +111,8 @@ class TrainConfig(Config):
     @field_validator("budget")
     @classmethod
     def budget_counts_something(cls, budget: str) -> str:
-        if not re.fullmatch(BUDGET, budget):
+        matched = re.fullmatch(BUDGET, budget)
+        if not matched or (budget and not 0 < float(budget.split()[0]) < math.inf):
             raise ValueError(
                 f"train.budget = {budget!r} is not a valid budget; use '2e6 tokens', "
                 "'20 tokens/parameter' or '1e15 flops'"

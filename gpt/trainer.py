@@ -322,11 +322,16 @@ class Trainer:
         return state
 
 
+def warmup_of(config: TrainConfig) -> int:
+    """Steps of the warm-up: of a run that would be nothing else, a tenth."""
+    return config.warmup_steps if config.warmup_steps < config.steps else config.steps // 10
+
+
 def lr_multiplier(step: int, config: TrainConfig) -> float:
     """Learning rate at `step` as a fraction of its peak, in (0, 1].
 
-    Linear warm-up, (step + 1) / (warmup_steps + 1), so that step 0 already learns; a warm-up longer
-    than the run is cut to its length. Then `config.schedule`, down to min_learning_rate /
+    Linear warm-up, (step + 1) / (warmup_steps + 1), so that step 0 already learns; of a run that
+    is no longer than its warm-up, a tenth. Then `config.schedule`, down to min_learning_rate /
     learning_rate, a ratio that Muon's rate shares:
 
         cosine        half a cosine (Loshchilov & Hutter 2017), as in nanoGPT
@@ -336,7 +341,7 @@ def lr_multiplier(step: int, config: TrainConfig) -> float:
 
     All but inverse_sqrt would reach the minimum at step == steps, one after the last update.
     """
-    warmup_steps = min(config.warmup_steps, config.steps)
+    warmup_steps = warmup_of(config)
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
     # A peak below the minimum is where the rate stays after the warm-up.

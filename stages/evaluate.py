@@ -16,7 +16,7 @@ from gpt.checkpoint import TrainedModel, load_model
 from gpt.errors import DataError
 from gpt.evaluation import scoring
 from gpt.evaluation.baselines import MAX_TRAIN_TOKENS, baseline_bits_per_byte, best_ngram
-from gpt.evaluation.diagnostics import diagnose
+from gpt.evaluation.diagnostics import beaten_by_bigram, diagnose
 from gpt.evaluation.plots import baseline_levels, loss_plot
 from gpt.files import rounded, write_json
 from gpt.model_source import count_parameters
@@ -63,6 +63,9 @@ def evaluate(params: Params, run: Run) -> None:
     metrics[BASELINES] = rounded(baseline_bits_per_byte(train_ids, ids["val"], trained.tokenizer))
     curve = pd.read_csv(CURVE)
     findings = diagnose(curve.to_dict("records"), math.log(vocab_size))  # type: ignore[arg-type]
+    if worse := beaten_by_bigram(metrics["val"]["bits_per_byte"], metrics[BASELINES]["ngram_2"]):
+        findings.insert(0, worse)
+        print(worse)
     metrics["diagnosis"] = ", ".join(finding.title for finding in findings) or "healthy"
     write_json(EVALUATE_METRICS, metrics)
     levels = baseline_levels(metrics["val"], metrics[BASELINES])

@@ -183,6 +183,16 @@ class Params(Config):
     sample: SampleParams
     runtime: RuntimeParams
 
+    @model_validator(mode="after")
+    def pretrained_weights_are_not_an_output(self) -> Self:
+        init_from = Path(self.train.init_from or "")  # type: ignore[attr-defined]
+        if MODEL in (init_from, init_from.parent):
+            raise ValueError(
+                f"train.init_from = {init_from}: DVC removes {MODEL} before a training; copy it "
+                f"and name the copy: dvc checkout {MODEL} && cp -r {MODEL} scratchpad/pretrained"
+            )
+        return self
+
     @property
     def model_source(self) -> str:
         """The file that the model is built from; evaluate and sample are handed it too."""

@@ -14,7 +14,7 @@ from gpt.device import choose_device, device_errors_explained
 from gpt.distributed import DistributedTrainer, ProcessGroup
 from gpt.evaluation.flops import steps_of
 from gpt.files import write_json
-from gpt.interop.gpt2_weights import pretrained_file, read_pretrained
+from gpt.interop.pretrained import pretrained_file, read_pretrained
 from gpt.model_source import count_parameters, make_model
 from gpt.tokenizers.base import Tokenizer, line_breaks
 from gpt.tokenizers.file import load_tokenizer
@@ -83,7 +83,7 @@ def build_trainer(
     if config.init_from:
         cache, mirror = repository.scratch() / "pretrained", repository.location(MIRROR)
         pretrained = pretrained_file(config.init_from, repository.root(), cache, mirror)
-        model.load_state_dict(read_pretrained(pretrained, model_config, vocab_size))
+        model.load_state_dict(read_pretrained(pretrained, model_config, tokenizer))
     resolved = {
         "steps": steps_of(model_config, config, vocab_size, count_parameters(model)),
         "processes": num_processes,

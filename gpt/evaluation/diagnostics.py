@@ -52,6 +52,17 @@ def diagnose(curve: Sequence[Point], uniform_loss: float) -> list[Finding]:
     return [finding for finding in findings if finding is not None]
 
 
+def beaten_by_bigram(bits_per_byte: float, bigram: float) -> Finding | None:
+    """What is wrong with a model that predicts worse than counted pairs of tokens, if it does."""
+    if bits_per_byte <= bigram:
+        return None
+    return Finding(
+        "worse than a bigram",
+        f"{bits_per_byte:.3f} bits per byte, and counted pairs of tokens have {bigram:.3f}",
+        "it has hardly learned yet: try more train.steps, or another train.learning_rate",
+    )
+
+
 def _series(curve: Sequence[Point], column: str) -> Series:
     values = [(int(point["step"]), float(point.get(column, math.nan))) for point in curve]
     return [(step, value) for step, value in values if math.isfinite(value)]

@@ -32,14 +32,13 @@ def hugging_face_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
         **dict.fromkeys(("truncation", "padding", "normalizer", "post_processor"), None),
     }
     if isinstance(tokenizer, CharTokenizer):
-        vocab = {character: index for index, character in enumerate(tokenizer.characters)}
         return spec | {
             "pre_tokenizer": _split(r"[\s\S]"),
             # No character is this one, which makes an unknown character an error.
-            "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"},
+            "model": {"type": "WordLevel", "vocab": vocabulary(tokenizer), "unk_token": "<unk>"},
             "decoder": {"type": "Fuse"},
         }
-    tokens, merges = byte_pairs(tokenizer)
+    _, merges = byte_pairs(tokenizer)
     pattern = getattr(tokenizer, "pattern", None)
     splits = [_split(_for_oniguruma(PATTERNS[pattern]))] if pattern else []
     byte_level = {
@@ -53,12 +52,21 @@ def hugging_face_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
         "decoder": byte_level,
         "model": {
             "type": "BPE",
-            "vocab": {printable(token): index for index, token in enumerate(tokens)},
+            "vocab": vocabulary(tokenizer),
             "merges": [[printable(left), printable(right)] for left, right in merges],
             **dict.fromkeys(("dropout", "unk_token", "continuing_subword_prefix"), None),
             **dict.fromkeys(("fuse_unk", "byte_fallback", "ignore_merges"), False),
         },
     }
+
+
+def vocabulary(tokenizer: Tokenizer) -> dict[str, int]:
+    """Every token but `bos` as that format writes it, with its id."""
+    if isinstance(tokenizer, CharTokenizer):
+        return {character: index for index, character in enumerate(tokenizer.characters)}
+    spec = tokenizer.spec()
+    tokens = spec["tokens"] if "tokens" in spec else map(chr, range(256))
+    return {printable(token.encode("latin-1")): index for index, token in enumerate(tokens)}
 
 
 def byte_pairs(tokenizer: Tokenizer) -> tuple[list[bytes], list[tuple[bytes, bytes]]]:

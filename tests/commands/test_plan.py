@@ -45,7 +45,7 @@ def test_every_preset_can_be_planned() -> None:
 
 
 @pytest.mark.parametrize(
-    "budget", ["20", "tokens", "-1 tokens", "1e-3 flops", "3 x", "1e999 tokens"]
+    "budget", ["20", "tokens", "-1 tokens", "1e-3 flops", "3 x", "1e999 tokens", "0 flops"]
 )
 def test_an_invalid_budget_is_an_error_of_one_line(trial: TrialRepository, budget: str) -> None:
     shown = CliRunner().invoke(app, ["plan", "-S", f"train.budget={budget}", "--seconds", "0"])

@@ -443,10 +443,13 @@ def test_without_a_warm_up_the_first_step_has_the_peak() -> None:
     assert learning_rate(0, train_config(warmup_steps=0)) == 1e-3
 
 
-def test_a_warm_up_longer_than_the_run_ends_with_it() -> None:
-    short = train_config(steps=10, warmup_steps=100)
-    rates = [learning_rate(step, short) for step in range(10)]
-    assert rates == pytest.approx([1e-3 * (step + 1) / 11 for step in range(10)])
+@pytest.mark.parametrize("warmup_steps", [20, 100])
+def test_a_run_that_would_be_all_warm_up_has_a_tenth_of_it(warmup_steps: int) -> None:
+    short = train_config(steps=20, warmup_steps=warmup_steps)
+    tenth = train_config(steps=20, warmup_steps=2)
+    rates = [learning_rate(step, short) for step in range(20)]
+    assert rates == [learning_rate(step, tenth) for step in range(20)]
+    assert max(rates) == rates[2] == 1e-3
 
 
 @given(steps=st.integers(0, 50), warmup=st.integers(0, 60), step=st.integers(0, 60))

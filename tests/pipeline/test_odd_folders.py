@@ -1,4 +1,4 @@
-"""The pipeline in a folder whose name others would have to escape, with a home that is of no use."""
+"""The pipeline in a folder with an odd name, and with a home in which nothing can be written."""
 
 from collections.abc import Callable
 

@@ -386,3 +386,10 @@ def test_a_training_needs_no_prompt_file(tmp_path: Path) -> None:
 def test_an_unknown_encoding_is_refused() -> None:
     with pytest.raises(ParamsError, match=r"data.encoding = 'utf-9' is not known; use utf-8"):
         parse(edited(data__encoding="utf-9"))
+
+
+@pytest.mark.parametrize("name", ["data/model", "./data/model/", "data/model/model.safetensors"])
+def test_weights_that_dvc_removes_before_the_training_are_refused(name: str) -> None:
+    with pytest.raises(ParamsError, match=r"train.init_from = .*cp -r data/model scratchpad/"):
+        parse(edited(train__init_from=name))
+    assert parse(edited(train__init_from="data/models")).resolved()[1].init_from == "data/models"

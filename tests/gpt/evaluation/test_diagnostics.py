@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from gpt.evaluation.diagnostics import diagnose
+from gpt.evaluation.diagnostics import beaten_by_bigram, diagnose
 
 UNIFORM_LOSS = math.log(65)
 Curve = list[dict[str, float]]
@@ -41,6 +41,12 @@ def test_nothing_is_reported_for_a_healthy_curve() -> None:
 def test_a_loss_that_stays_at_the_uniform_baseline_is_not_learning() -> None:
     assert titles(curve_of([4.174, 4.17, 4.168, 4.171, 4.169])) == ["not learning"]
     assert titles(curve_of([4.174])) == []  # it has not begun
+
+
+def test_a_model_that_counted_pairs_beat_is_named() -> None:
+    assert beaten_by_bigram(3.0, 3.0) is None
+    finding = beaten_by_bigram(3.31, 3.3)
+    assert finding is not None and "counted pairs of tokens have 3.300" in str(finding)
 
 
 def test_overfitting_is_dated_from_the_best_evaluation() -> None:
