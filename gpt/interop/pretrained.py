@@ -53,8 +53,8 @@ def pretrained_file(init_from: str, root: Path, cache: Path, mirror: str | None)
         return fetch_from_hub(HubFile(f"{init_from}/{name}", repo, name, "model"), cache, mirror)
     path = (root / Path(init_from).expanduser()).resolve()
     if path.is_dir():
-        found = [path / name for name in FILES if (path / name).is_file()]
-        path = next(iter(found or sorted(path.glob("*.index.json"))), path)
+        files = [path / name for name in FILES if (path / name).is_file()]
+        path = next(iter(files or sorted(path.glob("*.index.json"))), path)
     if path.name.endswith(".index.json"):
         raise CheckpointError(
             f"{path}: its weights are in several files, which are not read; join them with "
@@ -63,8 +63,8 @@ def pretrained_file(init_from: str, root: Path, cache: Path, mirror: str | None)
         )
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: no weights here; train.init_from names a folder with one of "
-            f"{', '.join(FILES)}, such a file, or {', '.join(HUGGING_FACE)}"
+            f"{path}: no weights here; train.init_from names a file of weights, a "
+            f"folder with one of {', '.join(FILES)}, or {', '.join(HUGGING_FACE)}"
         )
     return path
 

@@ -149,8 +149,8 @@ def make_database(database: Path) -> None:
     database.parent.mkdir(parents=True, exist_ok=True)
     memory = Path("/dev/shm")  # noqa: S108 (the folder made in it is private)
     usable = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM
-    place = memory if usable else database.parent
-    with tempfile.TemporaryDirectory(prefix=f"{database.name}.", dir=place) as folder:
+    parent = memory if usable else database.parent
+    with tempfile.TemporaryDirectory(prefix=f"{database.name}.", dir=parent) as folder:
         fresh = Path(folder) / database.name
         # MLflow writes its default, the working folder's path, into SQL without quoting it.
         store = SqlAlchemyStore(sqlite_uri(fresh), (database.parent / "mlruns").as_uri())

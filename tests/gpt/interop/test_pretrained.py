@@ -261,8 +261,8 @@ def test_the_padding_of_gpt2s_vocabulary_is_cut(tmp_path: Path, rows: int) -> No
 @pytest.mark.parametrize("form", ["ours", "hugging face", "vocab.json"])
 def test_another_tokenizer_of_the_same_size_is_refused(tmp_path: Path, form: str) -> None:
     file = hugging_face_folder(tmp_path)
-    other = CharTokenizer(CHARACTERS.characters[::-1], has_bos=False)
-    for tokenizer in (CHARACTERS, other):
+    reversed_ids = CharTokenizer(CHARACTERS.characters[::-1], has_bos=False)
+    for tokenizer in (CHARACTERS, reversed_ids):
         name, content = {
             "ours": ("tokenizer.json", tokenizer.spec()),
             "hugging face": ("tokenizer.json", hugging_face_tokenizer(tokenizer)),
