@@ -60,6 +60,7 @@ def _backfill(
         at = 1000 * int(git("show", "-s", "--format=%ct", commit) or at // 1000)
     run = _run_of(store, pipeline, params, experiment)
     if run is not None:
+        run.define(pipeline.files, params)
         lost = any(run.tags.get(f"stage.{stage}") not in DONE for stage in stages)
         # An experiment does not change, and there may be hundreds: only what is missing is sent.
         if lost or not commit:
@@ -68,6 +69,8 @@ def _backfill(
             # The last stage could not write to the store.
             store.client.set_terminated(run.id, "FINISHED", end_time=at)
         return False
+    if _run_of(store, pipeline, params, experiment, deleted=True):
+        return False  # by hand: it must not come back
     tags = tags_of_run(params, experiment or None)
     tags |= {"pipeline.key": key_of(params, experiment or None), "clone": clone_id()}
     if commit:
@@ -79,24 +82,24 @@ def _backfill(
 
 
 def _run_of(
-    store: Store, pipeline: Pipeline, params: AnyParams, experiment: str
+    store: Store, pipeline: Pipeline, params: AnyParams, experiment: str, *, deleted: bool = False
 ) -> StoredRun | None:
-    """The newest run with these params and this model, of whatever experiment.
+    """The newest run, or deleted one, with these params and this model, of whatever experiment.
 
     One that has no model yet may still be training: of another clone it is left alone.
     """
     clone, model = clone_id(), pipeline.model_md5()
     digest = key_of(params, None).partition(":")[2]
-    for run in store.search(f"tags.`pipeline.key` LIKE '%:{digest}'", limit=50):
+    for run in store.search(f"tags.`pipeline.key` LIKE '%:{digest}'", limit=50, deleted=deleted):
         tags = run.data.tags
         if tags.get("model.md5") == model or (
-            "model.md5" not in tags and tags.get("clone") == clone
+            not deleted and "model.md5" not in tags and tags.get("clone") == clone
         ):
             return StoredRun(store, run)
     # An earlier version, which had other params, gave it another key.
     if not experiment:
         return None
-    for run in store.search(f"tags.`model.md5` = '{model}'", limit=50):
+    for run in store.search(f"tags.`model.md5` = '{model}'", limit=50, deleted=deleted):
         if run.data.tags.get("dvc.exp_name") == experiment:
             return StoredRun(store, run)
     return None

@@ -1,6 +1,7 @@
 """One execution of a stage, and the MLflow run that it joins or begins."""
 
 import os
+import platform
 import time
 from typing import Any
 
@@ -38,10 +39,11 @@ class StageRun:
         # On a server, other clones may run the same at the same time: theirs are runs of their own.
         latest = store.search(f"tags.`pipeline.key` = '{key}' AND tags.clone = '{clone}'")
         if latest and _may_join(latest[0].data.tags, self.name, execution, pipeline):
-            store.client.update_run(latest[0].info.run_id, status="RUNNING")
             run = StoredRun(store, latest[0])
-            # With its old tag the backfill would take the process for dead and end the run.
-            run.replace({}, {"execution": execution})
+            # First: by its old tags the backfill would take the process for dead and end the run.
+            run.replace({}, {"execution": execution, "host": platform.node()})
+            store.client.update_run(run.id, status="RUNNING")
+            run.define(pipeline.files, self.params)
             return run, True
         tags = tags_of_run(self.params, experiment) | tags_of_machine(pipeline)
         tags |= {"pipeline.key": key, "execution": execution, "clone": clone}

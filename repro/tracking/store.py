@@ -85,10 +85,16 @@ class Store:
         query = f"viewStateShareKey={VIEW}&workflowType=machine_learning"
         return f"/#/experiments/{self.experiment}/runs?{query}"
 
-    def search(self, condition: str, limit: int = 1) -> list[Any]:
-        """The newest runs that meet a condition in MLflow's filter language."""
+    def search(self, condition: str, limit: int = 1, *, deleted: bool = False) -> list[Any]:
+        """The newest runs that meet a condition in MLflow's filter language; or of deleted ones."""
+        from mlflow.entities import ViewType
+
         runs = self.client.search_runs(
-            [self.experiment], condition, order_by=["start_time DESC"], max_results=limit
+            [self.experiment],
+            condition,
+            ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY,
+            order_by=["start_time DESC"],
+            max_results=limit,
         )
         return list(runs)
 

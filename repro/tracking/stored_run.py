@@ -23,6 +23,7 @@ class StoredRun:
         self.id: str = run.info.run_id
         self.tags: dict[str, str] = dict(run.data.tags)
         self.metrics: dict[str, float] = dict(run.data.metrics)
+        self._defined = bool(run.data.params)
         self._steps: dict[str, set[int]] = {}
 
     @classmethod
@@ -30,17 +31,29 @@ class StoredRun:
         cls, store: Store, files: Files, params: Params, tags: dict[str, str], at: int | None = None
     ) -> "StoredRun":
         """A new run with all params and the files that define it, as of `at` (ms) or now."""
-        from mlflow.entities import Param
-
         created = store.client.create_run(
             store.experiment, start_time=at, tags=tags, run_name=tags.get("mlflow.runName")
         )
         run = cls(store, created)
-        all_params = [Param(key, value) for key, value in contents.params_of_run(params).items()]
-        store.client.log_batch(run.id, params=all_params)
-        for name in ("params.yaml", "dvc.yaml"):
-            run.put_file(name, files.read(name))
+        run.define(files, params)
         return run
+
+    def define(self, files: Files, params: Params) -> None:
+        """Logs the params and the files that define the run, where it has none.
+
+        MLflow makes a run without params: whatever fails between leaves one that the next stage
+        joins, or `gpt ui` completes.
+        """
+        from mlflow.entities import Param
+
+        if self._defined:
+            return
+        for name in ("params.yaml", "dvc.yaml"):
+            self.put_file(name, files.read(name))
+        # Last, and all in one: a run that has any has everything.
+        all_params = [Param(key, value) for key, value in contents.params_of_run(params).items()]
+        self.client.log_batch(self.id, params=all_params)
+        self._defined = True
 
     def put_file(self, path: str, content: bytes | None) -> None:
         if content is None:

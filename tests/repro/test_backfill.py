@@ -53,6 +53,41 @@ def test_a_run_of_another_clone_that_still_trains_is_left_alone(
     assert states_of(theirs) == dict.fromkeys(STAGES) | {"prepare": "running"}
 
 
+def test_a_finished_run_that_never_got_its_params_gets_them(trial: TrialRepository) -> None:
+    trial.run_all()
+    with sqlite3.connect("mlflow.db") as database:
+        database.execute("DELETE FROM params")
+    database.close()
+    assert backfill_runs(PROJECT, open_store()) == 0
+    (run,) = runs()
+    assert run.data.params == params_of_run(load())
+
+
+def test_a_run_that_was_deleted_by_hand_stays_deleted(
+    trial: TrialRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "calm-fox")
+    trial.run_all()
+    keep_as_experiment("calm-fox")
+    (run,) = runs()
+    open_store().client.delete_run(run.info.run_id)
+    assert backfill_runs(PROJECT, open_store()) == 0
+    assert runs() == []
+    open_store().client.restore_run(run.info.run_id)
+    assert backfill_runs(PROJECT, open_store()) == 0
+    assert [each.info.run_id for each in runs()] == [run.info.run_id]
+
+
+def test_a_deleted_run_without_a_model_does_not_hide_the_results_that_came_later(
+    trial: TrialRepository,
+) -> None:
+    trial.run("prepare")
+    open_store().client.delete_run(runs()[0].info.run_id)
+    trial.set(tracking="false")
+    trial.run_all()
+    assert backfill_runs(PROJECT, open_store()) == 1
+
+
 def git(*arguments: str) -> str:
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
     done = subprocess.run(

@@ -1,6 +1,7 @@
 """A run is complete, is joined or begun as it should be, and once resumed has no step twice."""
 
 import json
+import platform
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,27 @@ def test_own_text_that_changed_makes_what_stands_on_it_invalid(trial: TrialRepos
     assert set(states_of(runs()[0]).values()) == {None, "done"}
 
 
+def test_a_run_whose_params_could_not_be_logged_gets_them_from_the_next_stage(
+    trial: TrialRepository, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    def fails(*arguments: object, **more: object) -> None:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(MlflowClient, "log_batch", fails)
+        trial.run("prepare")
+    assert "the disk is full" in capsys.readouterr().err
+    for stage in STAGES[1:]:
+        trial.run(stage)
+    (run,) = runs()
+    assert run.data.params == params_of_run(load())
+    assert {"params.yaml", "dvc.yaml"} <= artifacts_of(run)
+    assert states_of(run) == dict.fromkeys(STAGES, "done") | {"prepare": "reused"}
+    assert run.info.status == "FINISHED"
+
+
 # --- which run ------------------------------------------------------------------------------------
 
 
@@ -212,9 +234,10 @@ def test_a_resumed_training_continues_its_run_without_doubled_steps(
     (run,) = runs()
     assert (run.info.status, states_of(run)["train"]) == ("KILLED", "interrupted")
     monkeypatch.setattr(stage_run, "execution_id", lambda: "another dvc")
+    monkeypatch.setattr(platform, "node", lambda: "another host")
     trial.run("train", resumed)
     (run,) = runs()
-    assert run.data.tags["execution"] == "another dvc"
+    assert (run.data.tags["execution"], run.data.tags["host"]) == ("another dvc", "another host")
     assert curve_of(run, "train/loss") == [(step, loss) for step, loss, _, _ in CURVE]
     assert (run.info.status, states_of(run)["train"]) == ("FINISHED", "done")
 
