@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from commands.experiments import Experiment, read, read_finished
+from commands.experiments import Experiment, read, read_all
 from commands.root import at_root
 from gpt.errors import ParamsError
 from gpt.evaluation.significance import Verdict, compare, mean_multiplier
@@ -37,28 +37,28 @@ class Line:
 
 def groups_of(experiments: list[Experiment]) -> list[Group]:
     """The experiments grouped by setting, in the order of their first runs."""
-    groups: dict[str, Group] = {}
+    groups: list[tuple[str, Group]] = []
     for experiment in experiments:
-        setting = json.dumps(experiment.setting(), sort_keys=True)
-        group = groups.setdefault(setting, Group([]))
-        # The working folder is often one of the experiments: a seed counts once.
-        if experiment.params.seed not in group.by_seed():
-            group.runs.append(experiment)
-    return list(groups.values())
+        setting = json.dumps([experiment.setting(), experiment.text], sort_keys=True)
+        seed, score = experiment.params.seed, experiment.bits_per_byte
+        for group_setting, group in groups:
+            # The working folder is often one of the experiments: a seed counts once. With another
+            # score it is another result, of other code or another machine.
+            if group_setting == setting and group.by_seed().get(seed, score) == score:
+                if seed not in group.by_seed():
+                    group.runs.append(experiment)
+                break
+        else:
+            groups.append((setting, Group([experiment])))
+    return [group for _, group in groups]
 
 
-def experiments_of(names: list[str]) -> list[Experiment]:
-    """The experiments `names`, or all that are finished and of the first one's corpus.
-
-    Raises ParamsError for a name that cannot be read, or if nothing is finished.
-    """
-    if names:
-        return [read(name) for name in names]
-    finished = read_finished()
-    if not finished:
-        raise ParamsError("no experiment has results; run one: dvc repro, or dvc exp run")
-    corpus = finished[0].params.data.corpus
-    return [experiment for experiment in finished if experiment.params.data.corpus == corpus]
+def by_text(experiments: list[Experiment]) -> dict[str, list[Experiment]]:
+    """The experiments of each validation text, in the order of their first ones."""
+    texts: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
+        texts.setdefault(experiment.text, []).append(experiment)
+    return texts
 
 
 def table_of(experiments: list[Experiment]) -> list[Line]:
@@ -67,13 +67,12 @@ def table_of(experiments: list[Experiment]) -> list[Line]:
     setting = base.runs[0].setting()
     lines = [Line(base)]
     for group in candidates:
-        theirs = group.runs[0].setting()
-        changed = {key: value for key, value in theirs.items() if value != setting[key]}
-        if "data.corpus" in changed:
+        first = group.runs[0]
+        changed = {k: value for k, value in first.setting().items() if value != setting[k]}
+        if first.text != base.runs[0].text:
             raise ParamsError(
-                f"{group.runs[0].name}: its corpus is {changed['data.corpus']}, that of "
-                f"{base.runs[0].name} {setting['data.corpus']}; bits per byte compare on one "
-                "corpus only"
+                f"{first.name}: its validation text is {first.text}, that of {base.runs[0].name} "
+                f"{base.runs[0].text}; bits per byte compare on one text only"
             )
         multiplier = None
         # Curves are in nats per token, so they compare only where the tokens are the same.
@@ -82,6 +81,7 @@ def table_of(experiments: list[Experiment]) -> list[Line]:
                 [run.learning() for run in base.runs], [run.learning() for run in group.runs]
             )
         changes = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in changed.items())
+        changes = changes or "the same params, another result"
         lines.append(Line(group, changes, compare(base.by_seed(), group.by_seed()), multiplier))
     return lines
 
@@ -103,13 +103,19 @@ def text_of(lines: list[Line]) -> str:
     for i, line in enumerate(lines, start=1):
         if line.changes:
             text[i] += f"  ({line.changes})"
-    text += ["", "compute: times less than the first needs, for the lowest loss that both reach"]
-    if any(cells[-1] == "unknown" for cells in table):
-        text.append(
+    return "\n".join(text)
+
+
+def notes_on(tables: list[list[Line]]) -> list[str]:
+    """What the columns of the tables mean, and what would help."""
+    notes = ["compute: times less than the first needs, for the lowest loss that both reach"]
+    words = {line.verdict.word for lines in tables for line in lines if line.verdict}
+    if "unknown" in words:
+        notes.append(
             "unknown: a verdict takes two seeds or more, "
             "dvc exp run --queue -S seed=1,2,3 -S ... && dvc queue start"
         )
-    return "\n".join(text)
+    return notes
 
 
 def _cells(line: Line) -> list[str]:
@@ -132,6 +138,19 @@ def compare_experiments(
         typer.Argument(help="Names, commits, or workspace; the first is the base."),
     ] = None,
 ) -> None:
-    """Which is better, beyond the noise of seeds? Without names: all with results on one corpus."""
+    """Which is better, beyond the noise of seeds? Without names: all that have results."""
     with at_root():
-        print(text_of(table_of(experiments_of(experiments or []))))
+        if experiments:
+            tables, unreadable = {"": table_of([read(name) for name in experiments])}, list[str]()
+        else:
+            finished, unreadable = read_all()
+            tables = {text: table_of(group) for text, group in by_text(finished).items()}
+        if not tables:
+            raise ParamsError("no experiment has results; run one: dvc repro, or dvc exp run")
+        for text, lines in tables.items():
+            print(*([f"{text}:"] if len(tables) > 1 else ()), text_of(lines), "", sep="\n")
+        print(*notes_on(list(tables.values())), sep="\n")
+        if unreadable:
+            some = ", ".join(unreadable[:4]) + ", ..." * (len(unreadable) > 4)
+            print(f"left out, without readable results: {len(unreadable)} ({some})")
+            print(f"why: gpt compare {unreadable[0]}")

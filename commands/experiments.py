@@ -5,8 +5,9 @@ Reads files and commits; runs nothing, writes nothing, and knows nothing of MLfl
 
 import io
 import json
-from contextlib import suppress
+import math
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from gpt.errors import ParamsError
@@ -16,6 +17,7 @@ from repro.tracking.backfill import experiment_commits
 from stages.params import (
     CURVE,
     EVALUATE_METRICS,
+    PREPARE_METRICS,
     TOKENIZE_METRICS,
     TRAIN_METRICS,
     Params,
@@ -39,6 +41,7 @@ class Experiment:
     params: Params
     metrics: dict[str, Any]  # of the evaluate stage
     train: dict[str, Any]  # metrics of the train stage
+    prepare: dict[str, Any]  # of the prepare stage; {} where they are missing
     vocab_size: int
     curve: "pd.DataFrame"
 
@@ -51,6 +54,14 @@ class Experiment:
         """The params that decide the model, without the seed."""
         flat = self.params.flat()
         return {k: v for k, v in flat.items() if not k.startswith(NOT_OF_THE_SETTING)}
+
+    @property
+    def text(self) -> str:
+        """The validation text, in words: bits per byte compare on one text only."""
+        data, val = self.params.data, self.prepare.get("val", {})
+        words = [data.corpus, *([data.path] if "own" in data.corpora else ())]
+        words += [f"{val[unit]:,} {unit}" for unit in ("bytes", "characters") if unit in val]
+        return ", ".join([*words, f"data.seed {data.seed}"])
 
     @property
     def flops_per_token(self) -> int:
@@ -77,30 +88,46 @@ def read(name: str) -> Experiment:
     files = files_of(name)
     try:
         read_params = parse if name == WORKSPACE else parse_older
-        params = read_params((files.read("params.yaml") or b"").decode(), f"{name}: params.yaml")
+        text = files.read("params.yaml")
+        if text is None:
+            raise ParamsError(f"{name}: has no params.yaml; name an experiment of this project")
+        params = read_params(text.decode(), f"{name}: params.yaml")
         evaluate, train, tokenize = (
             json.loads(files.read(path.as_posix()) or b"")
             for path in (EVALUATE_METRICS, TRAIN_METRICS, TOKENIZE_METRICS)
         )
+        prepare = json.loads(files.read(PREPARE_METRICS.as_posix()) or b"{}")
         import pandas as pd  # half a second, which a command without results must not wait
 
         curve = pd.read_csv(io.BytesIO(files.read(CURVE.as_posix()) or b""))
-        vocab_size = int(tokenize["vocab_size"])
-        float(evaluate["val"]["bits_per_byte"]) + float(train["tokens"])
-    except (ValueError, KeyError, TypeError):
+        experiment = Experiment(
+            name, params, evaluate, train, prepare, int(tokenize["vocab_size"]), curve
+        )
+        # All that is read later; `text` fails where the sizes in it are no numbers.
+        figures = [experiment.bits_per_byte, experiment.flops(), *chain(*experiment.learning())]
+        if not (experiment.text and all(map(math.isfinite, figures))):
+            raise ValueError("a figure is not finite")
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ParamsError(
             f"{name}: its metrics are missing or incomplete; run it: dvc repro, or dvc queue start"
         ) from None
-    return Experiment(name, params, evaluate, train, vocab_size, curve)
+    return experiment
 
 
 def read_finished() -> list[Experiment]:
     """The experiments of `names` that can be read; queued and failed ones are left out."""
-    finished = []
+    return read_all()[0]
+
+
+def read_all() -> tuple[list[Experiment], list[str]]:
+    """The experiments of `names`, and the names of those that cannot be read."""
+    finished, unreadable = [], []
     for name in names():
-        with suppress(ParamsError):
+        try:
             finished.append(read(name))
-    return finished
+        except ParamsError:
+            unreadable.append(name)
+    return finished, unreadable
 
 
 def files_of(name: str) -> Files:

@@ -12,7 +12,8 @@ from trial_repository import TrialRepository
 from typer.testing import CliRunner
 
 from commands.cli import app
-from commands.compare import experiments_of, table_of, text_of
+from commands.compare import table_of, text_of
+from commands.experiments import read
 
 SECONDS = count(1_800_000_000)
 
@@ -61,9 +62,8 @@ def test_runs_are_grouped_by_setting_and_compared_by_seed(trial: TrialRepository
         changed = text.replace("\nseed: 1 ", f"\nseed: {seed} ")
         trial.write("params.yaml", changed)
         add_experiment(trial, name, score, n_layer=layers)
-    base, wide = table_of(
-        experiments_of(["base-1", "wide-1", "base-2", "wide-2", "base-3", "wide-3"])
-    )
+    names = ["base-1", "wide-1", "base-2", "wide-2", "base-3", "wide-3"]
+    base, wide = table_of([read(name) for name in names])
     assert base.group.by_seed() == {1: 1.10, 2: 1.12, 3: 1.11}
     assert wide.changes == "n_layer=6"
     assert wide.verdict is not None
@@ -87,21 +87,50 @@ def test_without_names_all_experiments_are_compared(trial: TrialRepository) -> N
     assert "unknown" in shown.output
 
 
-def test_without_names_other_corpora_and_failed_experiments_are_left_out(
+def lines_of(*words: str) -> list[str]:
+    shown = CliRunner().invoke(app, ["compare", *words])
+    assert shown.exit_code == 0, shown.output
+    return shown.output.splitlines()
+
+
+def test_without_names_each_text_has_a_table_and_what_cannot_be_read_is_counted(
     trial: TrialRepository,
 ) -> None:
     add_experiment(trial, "one", 1.1)
     add_experiment(trial, "other-text", 1.0, corpus="shakespeare")
-    trial.set(corpus="verse")
-    (trial.folder / "metrics/train.json").unlink()
-    git("add", "--all")
-    git("commit", "--quiet", "--message", "failed")
-    git("update-ref", "refs/exps/ab/cd/failed", "HEAD")
-    shown = CliRunner().invoke(app, ["compare"])
-    assert shown.exit_code == 0, shown.output
-    assert "one" in shown.output.splitlines()[1]
-    assert "other-text" not in shown.output
-    assert "failed" not in shown.output
+    add_experiment(trial, "older", 1.0, corpus="an-older-one")
+    add_experiment(trial, "not-a-number", float("nan"), corpus="verse")
+    trial.write("metrics/curves/train.csv", "step,train_loss\n1,2.5\n")
+    add_experiment(trial, "no-curve", 1.0)
+    lines = lines_of()
+    assert [line.split()[0] for line in lines if "base" in line] == ["one", "other-text"]
+    assert lines[0] == "verse, data.seed 0:"
+    assert lines[-2] == (
+        "left out, without readable results: 4 (workspace, older, not-a-number, no-curve)"
+    )
+    assert CliRunner().invoke(app, lines[-1].split()[2:]).exit_code == 2
+
+
+def test_a_text_that_was_edited_under_its_path_is_another_one(trial: TrialRepository) -> None:
+    trial.set(corpus="own")
+    for name, size, score in (("before", 100, 1.1), ("after", 101, 1.0)):
+        val = {"bytes": size, "characters": size}
+        trial.write("metrics/prepare.json", json.dumps({"val": val}))
+        add_experiment(trial, name, score)
+    tables = [line for line in lines_of() if line.startswith(("before", "workspace"))]
+    assert [line.split()[1] for line in tables] == ["1", "1"]
+    shown = CliRunner().invoke(app, ["compare", "before", "after"])
+    assert shown.exit_code == 2
+    assert "after: its validation text is own, data/own, 101 bytes" in shown.output
+
+
+def test_a_seed_that_came_out_otherwise_is_not_dropped(trial: TrialRepository) -> None:
+    add_experiment(trial, "before", 1.1)
+    add_experiment(trial, "after", 1.0)
+    first, second = table_of([read(name) for name in ("before", "after")])
+    assert first.group.by_seed() == {1: 1.1}
+    assert second.group.by_seed() == {1: 1.0}
+    assert second.changes == "the same params, another result"
 
 
 def test_an_unknown_name_and_missing_results_are_errors_of_one_line(trial: TrialRepository) -> None:
@@ -120,10 +149,10 @@ def test_another_corpus_is_not_compared(trial: TrialRepository) -> None:
     add_experiment(trial, "two", 1.0, corpus="shakespeare")
     shown = CliRunner().invoke(app, ["compare", "one", "two"])
     assert shown.exit_code == 2
-    assert "two: its corpus is shakespeare" in shown.output
+    assert "two: its validation text is shakespeare, data.seed 0" in shown.output
 
 
 def test_the_table_is_aligned_in_columns(trial: TrialRepository) -> None:
     add_experiment(trial, "one", 1.1)
-    lines = text_of(table_of(experiments_of(["one"]))).splitlines()
+    lines = text_of(table_of([read("one")])).splitlines()
     assert lines[0].index("verdict") == lines[1].index("base")
