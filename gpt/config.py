@@ -48,26 +48,23 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def heads_divide_width(self) -> "ModelConfig":
-        if self.n_embd % self.n_head:
-            near = max(self.n_head, round(self.n_embd / self.n_head) * self.n_head)
+        multiple = self.n_head
+        why = f"model.n_head = {self.n_head}"
+        if self.architecture == "modern":
+            multiple = 2 * self.n_head
+            why = f"twice {why}, since rotary positions pair the values of a head"
+        elif self.architecture == "original":
+            multiple = math.lcm(2, self.n_head)
+            why += " and by 2, since its positions are pairs of a sine and a cosine"
+        if self.n_embd % multiple:
+            near = max(multiple, round(self.n_embd / multiple) * multiple)
             raise ValueError(
-                f"model.n_embd = {self.n_embd} is not divisible by model.n_head = {self.n_head}; "
-                f"use model.n_embd={near}"
-            )
-        if self.architecture == "modern" and self.n_embd // self.n_head % 2:
-            raise ValueError(
-                f"model.n_embd = {self.n_embd} with model.n_head = {self.n_head}: a head's size is "
-                f"odd, and rotary positions need pairs; use model.n_embd={2 * self.n_head}"
+                f"model.n_embd = {self.n_embd} is not divisible by {why}; use model.n_embd={near}"
             )
         if self.line_sums and self.architecture != "modern":
             raise ValueError(
                 f"model.line_sums = {self.line_sums}: model.architecture = {self.architecture} has "
                 "none; set it to 0, or use model.architecture=modern"
-            )
-        if self.architecture == "original" and self.n_embd % 2:
-            raise ValueError(
-                f"model.n_embd = {self.n_embd} is odd, and the positions of model.architecture = "
-                f"original are pairs of a sine and a cosine; use model.n_embd={self.n_embd + 1}"
             )
         return self
 

@@ -107,10 +107,13 @@ def device_errors_explained(model: ModelConfig, train: TrainConfig) -> Iterator[
             ) from error
         if not is_out_of_memory(error):  # "illegal memory access" is a bug, not a large batch
             raise
+        halve = (
+            f"halve it and double train.gradient_accumulation (now {train.gradient_accumulation}) "
+            "for as many tokens per update, or "
+        ) * (train.batch_size > 1)
         raise TrainingError(
-            f"out of memory with train.batch_size = {train.batch_size}; halve it and double "
-            f"train.gradient_accumulation (now {train.gradient_accumulation}) for as many tokens "
-            f"per update, or lower model.n_embd (now {model.n_embd})"
+            f"out of memory with train.batch_size = {train.batch_size}; {halve}lower "
+            f"model.block_size (now {model.block_size}) or model.n_embd (now {model.n_embd})"
         ) from error
 
 

@@ -164,7 +164,7 @@ UNKNOWN_KEY_TAKEN = Defect("gpt/config.py", 'extra="forbid"', 'extra="ignore"')
 COERCED = Defect("gpt/config.py", "strict=True", "strict=False")
 NOT_FINITE_TAKEN = Defect("gpt/config.py", "allow_inf_nan=False", "allow_inf_nan=True")
 DUPLICATE_KEY_TAKEN = Defect(PARAMS, "if not fault and key in keys:", "if False:")
-HEADS_UNCHECKED = Defect("gpt/config.py", "if self.n_embd % self.n_head:", "if False:")
+HEADS_UNCHECKED = Defect("gpt/config.py", "if self.n_embd % multiple:", "if False:")
 TAGS_RUN = Defect(PARAMS, "class Yaml12(yaml.SafeLoader):", "class Yaml12(yaml.UnsafeLoader):")
 
 # --- models

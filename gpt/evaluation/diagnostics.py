@@ -70,7 +70,8 @@ def _series(curve: Sequence[Point], column: str) -> Series:
 
 def _not_learning(val: Series, uniform_loss: float) -> Finding | None:
     best = min(loss for _, loss in val)
-    if val[-1][0] == 0 or best < (1 - MIN_LEARNED) * uniform_loss:
+    learned = best < (1 - MIN_LEARNED) * uniform_loss or uniform_loss == 0  # of a single token
+    if learned or val[-1][0] == 0:
         return None
     return Finding(
         "not learning",
@@ -100,7 +101,7 @@ def _spike(train: Series) -> Finding | None:
         f"spike at step {step}",
         f"the training loss rose from {median:.3f} to {loss:.3f} "
         + (f"and came back to {min(after):.3f}" if back else "and stayed up"),
-        "try half of train.learning_rate, twice train.warmup_steps, or train.grad_clip 1.0",
+        "try half of train.learning_rate, twice train.warmup_steps, or half of train.grad_clip",
     )
 
 
@@ -119,7 +120,7 @@ def _overfitting(val: Series, train: Series) -> Finding | None:
     return Finding(
         f"overfitting since step {best_step}",
         f"the validation loss rose from {best:.3f} to {after[-1]:.3f}{fall}",
-        f"try train.steps {best_step}, model.dropout 0.1 to 0.2, a smaller model or more text; "
+        f"try train.steps {best_step}, more model.dropout, a smaller model or more text; "
         "train.keep best keeps the weights of the best evaluation",
     )
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import Tensor
 
-from gpt.config import ModelConfig
+from gpt.config import ModelConfig, first_line
 from gpt.decoding.decoder import KVCacheDecoder
 from gpt.extra_embeddings import LinePosition, NgramEmbedding
 from gpt.kv_cache import KVCache
@@ -507,12 +510,27 @@ def test_tables_of_positions_are_in_no_checkpoint(architecture: str) -> None:
     assert set(model.state_dict()) == names == {name for name, _ in model.named_parameters()}
 
 
-def test_a_modern_width_of_an_odd_number_to_a_head_is_refused() -> None:
-    with pytest.raises(
-        ValueError,
-        match=r"model\.n_embd = 12 with model\.n_head = 4: .*; use model\.n_embd=8",
-    ):
-        ModelConfig(architecture="modern", n_layer=1, n_head=4, n_embd=12, block_size=8)
+@given(
+    architecture=st.sampled_from(ARCHITECTURES),
+    n_head=st.integers(1, 16),
+    n_embd=st.integers(1, 300),
+)
+def test_a_width_that_does_not_fit_is_refused_with_the_nearest_that_does(
+    architecture: str, n_head: int, n_embd: int
+) -> None:
+    def refusal(width: int) -> str:
+        shape = {"architecture": architecture, "n_head": n_head, "n_embd": width}
+        try:
+            ModelConfig(n_layer=1, block_size=8, **shape)
+        except ValidationError as error:
+            return first_line(error)
+        return ""
+
+    if line := refusal(n_embd):
+        near = int(line.rpartition("; use model.n_embd=")[2])
+        assert not refusal(near)
+        closer = range(1 - abs(near - n_embd), abs(near - n_embd))
+        assert all(refusal(n_embd + by) for by in closer if n_embd + by > 0)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

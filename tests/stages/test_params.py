@@ -296,7 +296,7 @@ def test_fractions_that_leave_nothing_to_train_on_are_refused(written: str) -> N
 @pytest.mark.fault(21, planted=planted.HEADS_UNCHECKED)
 def test_a_width_that_the_heads_do_not_divide_is_refused_with_one_that_they_do() -> None:
     line = fault(edited(model__n_embd="130", model__n_head="4"))
-    assert "model.n_embd = 130 is not divisible by model.n_head = 4" in line
+    assert "model.n_embd = 130 is not divisible by twice model.n_head = 4" in line
     near = re.search(r"use model\.n_embd=(\d+)", line)
     assert near and int(near.group(1)) % 4 == 0
 

@@ -41,6 +41,8 @@ def test_nothing_is_reported_for_a_healthy_curve() -> None:
 def test_a_loss_that_stays_at_the_uniform_baseline_is_not_learning() -> None:
     assert titles(curve_of([4.174, 4.17, 4.168, 4.171, 4.169])) == ["not learning"]
     assert titles(curve_of([4.174])) == []  # it has not begun
+    # A vocabulary of one token: there is nothing to learn.
+    assert diagnose(curve_of([0.0, 0.0, 0.0], noise=0.0), uniform_loss=0.0) == []
 
 
 def test_a_model_that_counted_pairs_beat_is_named() -> None:
