@@ -128,10 +128,10 @@ def test_out_of_memory_says_what_to_lower_and_keeps_the_cause(error: Exception) 
 
 
 def test_out_of_memory_with_one_sequence_does_not_say_to_halve_it() -> None:
-    one = TRAIN.model_copy(update={"batch_size": 1})
+    smallest = TRAIN.model_copy(update={"batch_size": 1})
     with (
         pytest.raises(TrainingError, match=r"train\.batch_size = 1; lower model\.block_size"),
-        device_errors_explained(MODEL, one),
+        device_errors_explained(MODEL, smallest),
     ):
         raise MemoryError
 
