@@ -1,21 +1,23 @@
 """`gpt submit`, `gpt verify`, `gpt leaderboard`: poems that compete, each with its submission."""
 
+import math
 from collections.abc import Callable
-from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from tqdm import tqdm
 
 from commands import retraining
 from commands.root import at_root
-from commands.submission import NAME, Submission, submit, verify
+from commands.submission import NAME, Verified, submit, verify
 from gpt.errors import GptError, SubmissionError
 from gpt.generation import printable
-from repro.errors import UserError
-from stages.params import SampleParams, check, load
+from repro.repository import WorkingFolder
+from stages.params import CORPUS, SampleParams, check, load
 
 Refusal = tuple[str, str]  # folder, reason
+Entry = tuple[str, Verified]  # folder
 
 app = typer.Typer(add_completion=False)
 
@@ -62,17 +64,25 @@ def verify_submission(
         Path, typer.Argument(help=f"{NAME}, or the folder that holds it.", resolve_path=True)
     ],
     retrain: Annotated[bool, typer.Option(help="Train the model again, and compare.")] = False,
+    within_noise: Annotated[
+        bool, typer.Option(help="With --retrain: accept another machine's bits, a weaker proof.")
+    ] = False,
 ) -> None:
     """Check that a submission is what it says it is."""
     folder = file.parent if file.name == NAME else file
     with at_root():
-        submission = verify(folder)
+        verified = verify(folder)
+        submission, score = verified.submission, verified.bits_per_byte
         print(
             f"consistent: hashes, lineage and scores agree, and the model wrote the poem again, as "
             f"number {submission.chosen} of {len(submission.candidates)}, byte for byte"
         )
+        if score is None:
+            print(f"its score is only stated: its text is not the one in {CORPUS} here")
+        else:
+            print(f"{score:.4f} bits per byte, computed here")
         if retrain:
-            print(retraining.retrain(folder))
+            print(retraining.retrain(folder, within_noise))
         else:
             print("this does not prove that the weights came from this training; --retrain does")
 
@@ -83,45 +93,55 @@ def rank_submissions(
         Path, typer.Argument(help="It holds a folder for each submission.", resolve_path=True)
     ],
 ) -> None:
-    """Verify the submissions in a folder, and rank them by their stated scores."""
+    """Verify the submissions in a folder, and rank them by scores that are computed here."""
     with at_root():
         print(table(*leaderboard(folder)))
 
 
 def leaderboard(
-    folder: Path, check: Callable[[Path], Submission] = verify
-) -> tuple[list[tuple[str, Submission]], list[Refusal]]:
+    folder: Path, check: Callable[[Path, WorkingFolder], Verified] = verify
+) -> tuple[list[Entry], list[Refusal]]:
     """The consistent submissions of `folder`, one folder each, and the refused with the reason.
 
-    Sorted by corpus (by its hash), then by bits per byte, the lowest first. Raises SubmissionError
-    if there are none.
+    The best score is first; those whose text is not here have none, and are last. Raises
+    SubmissionError if there are none at all.
     """
-    ranked, refused = list[tuple[str, Submission]](), list[Refusal]()
+    entries, refused = list[Entry](), list[Refusal]()
     folders = sorted(path.parent for path in folder.glob(f"*/{NAME}"))
     if not folders:
         raise SubmissionError(f"{folder}: holds no folder with a {NAME}")
-    for entry in folders:
+    here = WorkingFolder()
+    for entry in tqdm(folders, desc="verify", disable=None):
         try:
-            ranked.append((entry.name, check(entry)))
-        except (GptError, UserError) as error:
+            entries.append((entry.name, check(entry, here)))
+        except GptError as error:
             refused.append((entry.name, str(error)))
-    ranked.sort(key=lambda pair: (pair[1].hashes["corpus"], pair[1].scores["bits_per_byte"]))
-    return ranked, refused
+    entries.sort(key=lambda entry: entry[1].bits_per_byte or math.inf)
+    return entries, refused
 
 
-def table(ranked: list[tuple[str, Submission]], refused: list[Refusal]) -> str:
-    """The leaderboard as text: ranks within each corpus, then what was refused, and why."""
+def table(entries: list[Entry], refused: list[Refusal]) -> str:
+    """The leaderboard as text: the ranks, what has none, and what was refused, and why."""
     lines: list[str] = []
-    for corpus, entries in groupby(ranked, lambda pair: pair[1].hashes["corpus"]):
-        lines.append(f"corpus {corpus[:8]}: bits per byte, as stated")
-        for rank, (name, submission) in enumerate(entries, 1):
-            text = submission.poem[len(submission.decoding.prompt) :].strip()
-            line, score = _plain(text.partition("\n")[0])[:40], submission.scores["bits_per_byte"]
-            author = _plain(submission.author)
-            lines.append(f"{rank:3}  {score:.4f}  {author:20}  {_plain(name):20}  {line}")
+    ranked = [entry for entry in entries if entry[1].bits_per_byte is not None]
+    if ranked:
+        corpus = ranked[0][1].submission.hashes["corpus"]
+        lines.append(f"corpus {corpus[:8]}: bits per byte, computed here")
+    for rank, (name, verified) in enumerate(ranked, 1):
+        submission = verified.submission
+        text = submission.poem[len(submission.decoding.prompt) :].strip()
+        line, author = _plain(text.partition("\n")[0])[:40], _plain(submission.author)
+        score = f"{verified.bits_per_byte:.4f}"
+        lines.append(f"{rank:3}  {score}  {author:20}  {_plain(name):20}  {line}")
+    if len(ranked) < len(entries):
+        lines.append(f"no score: their text is not the one in {CORPUS} here, so none was computed")
+        lines += [
+            f"     {_plain(name)}: {_plain(verified.submission.author)}"
+            for name, verified in entries[len(ranked) :]
+        ]
     if refused:
         lines.append("refused:")
-        lines += [f"     {_plain(name)}: {reason}" for name, reason in refused]
+        lines += [f"     {_plain(name)}: {_plain(reason)}" for name, reason in refused]
     return "\n".join(lines)
 
 

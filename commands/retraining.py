@@ -1,9 +1,10 @@
 """`gpt verify --retrain`: trains a submission's model again, from nothing but its params.
 
 The stages run in a folder of their own, with this code, and no saved state or cache. On the same
-kind of machine the bits have to be the same. On another kind, the curve and the score of the
-weights on the corpus made here have to agree within the noise of seeds; a second training with
-another seed measures it.
+kind of machine the bits have to be the same. On another kind that is impossible, and which kind it
+was is only stated: whoever verifies decides whether a weaker proof will do. For that the curve and
+the score of the weights on the corpus made here have to agree within the noise of seeds; a second
+training with another seed measures it.
 """
 
 import os
@@ -14,13 +15,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import PIPE, STDOUT
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from commands.submission import STAGES, params_of, stated_scores
+from commands.lineage import STAGES, params_of, stated_scores
 from gpt.checkpoint import load_model
 from gpt.device import Device, choose_device
 from gpt.errors import ParamsError, SubmissionError
@@ -31,18 +31,31 @@ from stages.params import CURVE, EVALUATE_METRICS, MIRROR, MODEL, Params
 # How many root mean squares of the difference between two seeds a retrained curve may differ by:
 # of some ten evaluations the largest difference is about twice the root mean square.
 MAX_NOISE = 3.0
+CODE = ("gpt", "repro", "stages", "verse")
 ROUNDING = 1e-4  # bits per byte: the same weights, scored by another processor
 
 
-def retrain(folder: Path, say: Callable[[str], None] = print) -> str:
+def retrain(folder: Path, within_noise: bool = False, say: Callable[[str], None] = print) -> str:
     """Trains the model of a submission that `verify` has accepted; returns the result in a line.
 
-    Raises SubmissionError where something else comes out, or a stage fails.
+    Raises SubmissionError where something else comes out, a stage fails, or the submission states
+    another kind of machine than this and `within_noise` is not set.
     """
     params, theirs = params_of(folder), load_model(folder / MODEL).run_config.device
+    ours = _device_here(theirs)
+    if ours != theirs and not within_noise:
+        differs = ", ".join(
+            f"{key} {value}, here {getattr(ours, key)}"
+            for key, value in theirs.model_dump().items()
+            if value != getattr(ours, key)
+        )
+        raise SubmissionError(
+            f"{folder / MODEL}: says it was trained on another kind of machine ({differs}), where "
+            "bits differ; verify it on that kind, or add --within-noise for a weaker proof"
+        )
     with tempfile.TemporaryDirectory() as name:
-        here = _run(params, theirs, Path(name), say)
-        if load_model(here / MODEL).run_config.device == theirs:
+        here = _run(params, ours, Path(name), say)
+        if ours == theirs:
             files = WorkingFolder()
             for path in (MODEL, CURVE):
                 if files.md5(str(here / path)) != files.md5(str(folder / path)):
@@ -59,19 +72,39 @@ def retrain(folder: Path, say: Callable[[str], None] = print) -> str:
         say("another kind of machine: a second seed measures the noise")
         with tempfile.TemporaryDirectory() as second:
             next_seed = params.model_copy(update={"seed": params.seed + 1})
-            noise, _ = curve_distance(here, _run(next_seed, theirs, Path(second), say))
+            noise, _ = curve_distance(here, _run(next_seed, ours, Path(second), say))
         return _within_noise(folder, here, noise)
+
+
+def _device_here(theirs: Device) -> Device:
+    """What comes closest to `theirs` on this machine."""
+    try:
+        return choose_device(theirs.name, theirs.dtype, theirs.threads)
+    except ParamsError:
+        return choose_device(threads=theirs.threads)
 
 
 def curve_distance(ours: Path, theirs: Path) -> tuple[float, float]:
     """Root mean square and largest difference of the validation losses in two folders, in nats."""
-    columns = ["step", "val_loss"]
-    first, second = (pd.read_csv(path / CURVE)[columns].dropna() for path in (ours, theirs))
+    first, second = (_read_curve(path / CURVE) for path in (ours, theirs))
     merged = first.merge(second, on="step", how="outer")
     difference = (merged["val_loss_x"] - merged["val_loss_y"]).to_numpy(dtype=np.float64)
     if np.isnan(difference).any():
         raise SubmissionError(f"{theirs / CURVE}: evaluated at other steps than the params say")
     return float(np.sqrt(np.mean(difference**2))), float(np.abs(difference).max())
+
+
+def _read_curve(path: Path) -> pd.DataFrame:
+    """Steps and validation losses. Raises SubmissionError for what no training wrote."""
+    columns = ["step", "val_loss"]
+    try:
+        curve = pd.read_csv(path, usecols=columns, dtype=np.float64).dropna()
+    except (OSError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise SubmissionError(f"{path}: is not the curve of a training ({reason})") from None
+    if not np.isfinite(curve.to_numpy()).all():
+        raise SubmissionError(f"{path}: has a loss that is not finite")
+    return curve
 
 
 def _within_noise(folder: Path, here: Path, noise: float) -> str:
@@ -108,31 +141,42 @@ def _within_noise(folder: Path, here: Path, noise: float) -> str:
 
 
 def _run(params: Params, device: Device, folder: Path, say: Callable[[str], None]) -> Path:
-    """Runs the stages in `folder`, from the corpus to the scores, on the kind of device given."""
-    used: dict[str, Any] = {"device": device.name, "dtype": device.dtype}
-    try:
-        choose_device(**used)
-    except ParamsError:
-        used = {"device": "auto", "dtype": "auto"}
+    """Runs the stages in `folder`, from the corpus to the scores, on `device`."""
     values = params.model_dump()
-    values["train"] |= used | {"threads": device.threads}
-    values["runtime"] |= {"tracking": False, "sample_tokens": 0}
+    used = {"device": device.name, "dtype": device.dtype, "threads": device.threads}
+    values["train"] |= used
+    # No value of a stranger names a file here, but for the text, which is copied.
+    values["sample"] |= {"prompt": "", "prompt_file": "data/prompt.txt", "stop": None}
+    values["runtime"] |= {"tracking": False, "sample_tokens": 0, "keep_scratch": False}
     (folder / ".dvc").mkdir()
-    for name in ("gpt", "repro", "stages", "verse"):
+    for name in CODE:
         shutil.copytree(name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile("dvc.yaml", folder / "dvc.yaml")
-    if "own" in params.data.corpora and not Path(params.data.path).is_absolute():
-        own = Path(params.data.path)
-        (folder / own).parent.mkdir(parents=True, exist_ok=True)
-        if own.is_dir():
-            shutil.copytree(own, folder / own)
-        elif own.exists():
-            shutil.copyfile(own, folder / own)
+    if "own" in params.data.corpora:
+        _copy_own_text(params.data.path, folder)
     (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8", newline="\n")
     for stage in STAGES:
         say(f"{stage}, seed {params.seed} ...")
         _stage(stage, folder)
     return folder
+
+
+def _copy_own_text(data_path: str, folder: Path) -> None:
+    """Copies the text at `data_path` of this repository to the same place in `folder`.
+
+    Raises SubmissionError for a path that leads out of either: a stranger wrote it.
+    """
+    own = Path(data_path)
+    if own.is_absolute() or ".." in own.parts or not own.parts or (folder / own).exists():
+        raise SubmissionError(
+            f"data.path = {data_path}: a submission's text is read from a folder for texts in this "
+            "repository alone; put it in data/own, train and submit again"
+        )
+    (folder / own).parent.mkdir(parents=True, exist_ok=True)
+    if own.is_dir():
+        shutil.copytree(own, folder / own)
+    elif own.exists():
+        shutil.copyfile(own, folder / own)
 
 
 def _stage(stage: str, folder: Path) -> None:

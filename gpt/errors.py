@@ -10,15 +10,20 @@ from pathlib import Path
 MAX_CHARACTERS = 800
 
 
+def one_line(message: str) -> str:
+    """`message` without what would steer a terminal, and not too long."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+    if len(line) > MAX_CHARACTERS:
+        # Where it is wrong is at the beginning, what to do at the end.
+        line = f"{line[: MAX_CHARACTERS // 2]} ... {line[-MAX_CHARACTERS // 2 :]}"
+    return line
+
+
 class GptError(Exception):
     """A fault that the user can fix; shown as one line, without a traceback."""
 
     def __init__(self, message: str) -> None:
-        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
-        if len(line) > MAX_CHARACTERS:
-            # Where it is wrong is at the beginning, what to do at the end.
-            line = f"{line[: MAX_CHARACTERS // 2]} ... {line[-MAX_CHARACTERS // 2 :]}"
-        super().__init__(line)
+        super().__init__(one_line(message))
 
 
 class ParamsError(GptError):

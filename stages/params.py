@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 
 from gpt.config import Config, ModelConfig, TrainConfig, first_line
-from gpt.errors import DataError, GptError, ParamsError, TokenizerError
+from gpt.errors import DataError, GptError, ParamsError, TokenizerError, one_line
 from gpt.files import flattened
 from gpt.presets import resolve
 from repro.errors import UserError
@@ -278,7 +278,8 @@ def parse_older(text: str, file: str = FILE) -> Params:
 
 @cache
 def _tell_unknown(keys: str) -> None:
-    print(f"{keys}: in params of an earlier version, and left out", file=sys.stderr)
+    line = one_line(f"{keys}: in params of an earlier version, and left out")
+    print(line, file=sys.stderr)
 
 
 def _resolvable(params: Params) -> Params:

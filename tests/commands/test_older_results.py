@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from commands import experiments
 from commands.cli import app
-from commands.submission import generate_candidates, params_of, read
+from commands.lineage import params_of
+from commands.model_run import generate_candidates
+from commands.submission import read
 from gpt.checkpoint import load_model
 from gpt.generation import Sampling, generate
 from repro.tracking.backfill import backfill_runs

@@ -20,7 +20,7 @@ from waiting import answers, wait_for
 from commands import experiments
 from commands import promote as champion
 from commands.cli import app
-from commands.submission import STAGES
+from commands.lineage import STAGES
 from gpt.checkpoint import load_model
 from gpt.generation import Sampling, generate
 from repro.tracking.store import Store, store_uri

@@ -1,157 +1,26 @@
-"""A competition's submissions: an honest one is accepted, and each forged one refused with why.
+"""A submission: an honest one is accepted, and each forged one refused with why.
 
 The model is a real one, trained for a second by the real stages.
 """
 
-import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
-from small_training import SmallTraining
+from forged_submissions import cover_up, edit, gpt, other_weights, rewrite_lock, vouch
 from typer.testing import CliRunner
 
-from commands import retraining
 from commands.cli import app
-from commands.submission import STAGES, verify
-from gpt.config import ModelConfig
-from gpt.decoding.canonical import STEP, canonical, one_thread
-from gpt.decoding.decoder import KVCacheDecoder
+from commands.model_run import score
+from commands.submission import verify
+from gpt.checkpoint import load_model
 from gpt.errors import SubmissionError
-from gpt.model import GPT
-from repro.repository import WorkingFolder
-from stages.params import Params
-
-# --- canonical decoding ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("architecture", ["original", "gpt2", "modern"])
-def test_canonical_logits_are_the_models_rounded_and_blind_to_float32(architecture: str) -> None:
-    extra = {"ngram_rows": 64, "line_sums": 4} if architecture == "modern" else {}
-    shape = ModelConfig(
-        architecture=architecture, n_layer=2, n_head=2, n_embd=16, block_size=32, **extra
-    )
-    model = GPT(shape, 11, seed=3, line_breaks=[0]).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator()) * 0.1)
-    ids_bt = torch.arange(22)[None] % 11
-    with torch.inference_mode():
-        plain, exact = model(ids_bt), canonical(model)(ids_bt)
-        # What another processor makes of sums, as noise: far above float64's, below a step.
-        again = canonical(model)
-        for parameter in again.parameters():
-            parameter.mul_(1 + 1e-12)
-        assert torch.equal(again(ids_bt), exact)
-    assert exact.dtype == torch.float64
-    assert torch.equal(exact.float().double(), exact)
-    assert torch.equal((exact / STEP).round() * STEP, exact)
-    assert (plain.double() - exact).abs().max() < STEP
-    # Token by token, as text is written.
-    decoder = KVCacheDecoder(canonical(model))
-    with torch.inference_mode():
-        for t in range(22):
-            assert torch.equal(decoder.read(ids_bt[:, t : t + 1]), exact[:, t])
-    # The model itself stays as it was.
-    assert next(model.parameters()).dtype == torch.float32
-    assert torch.equal(model(ids_bt), plain)
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_one_thread_is_given_back() -> None:
-    with one_thread():
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == 2
-
-
-# --- a competition --------------------------------------------------------------------------------
-
-
-def gpt(*words: str) -> tuple[int, str]:
-    done = CliRunner().invoke(app, list(words))
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done.exit_code, done.output
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository in which the pipeline has run, and the submission that was made there."""
-    training = SmallTraining(tmp_path_factory.mktemp("competition") / "repository")
-    folder = training.folder
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        training.finish(STAGES)
-        words = ["submit", "--author", "Ada", "--candidates", "3", "--max-new-tokens", "60"]
-        code, output = gpt(*words, "--seed", "5", "--choose", "1", "--out", "submission")
-        assert code == 0, output
-    return folder
-
-
-@pytest.fixture
-def submission(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the submission, in the repository that verifies it."""
-    monkeypatch.chdir(trained)
-    shutil.copytree(trained / "submission", tmp_path / "field/ada")
-    yield tmp_path / "field/ada"
-
-
-def edit(path: Path, change: Callable[[Any], None]) -> None:
-    content = json.loads(path.read_bytes())
-    change(content)
-    path.write_text(json.dumps(content), encoding="utf-8")
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def cover_up(folder: Path) -> None:
-    """Makes all hashes agree with the files, as a careful forger would."""
-    model = folder / "data/model"
-    edit(
-        model / "config.json",
-        lambda config: config.update(weights_sha256=sha256(model / "model.safetensors")),
-    )
-    lock = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))
-    for stage in lock["stages"].values():
-        for entry in (*stage["deps"], *stage["outs"]):
-            if not entry["path"].endswith(".py") and (folder / entry["path"]).exists():
-                entry["md5"] = WorkingFolder().md5(str(folder / entry["path"]))
-    (folder / "dvc.lock").write_text(yaml.safe_dump(lock), encoding="utf-8")
-
-    def hashes(content: dict) -> None:
-        content["files"] = {name: sha256(folder / name) for name in content["files"]}
-        content["hashes"]["model"] = sha256(model / "model.safetensors")
-        content["hashes"]["dvc_lock"] = sha256(folder / "dvc.lock")
-        val = json.loads((folder / "metrics/evaluate.json").read_bytes())["val"]
-        content["scores"] = {k: v for k, v in val.items() if isinstance(v, int | float)}
-
-    edit(folder / "submission.json", hashes)
-
-
-def other_weights(folder: Path) -> None:
-    weights = load_file(folder / "data/model/model.safetensors")
-    generator = torch.Generator().manual_seed(0)
-    for tensor in weights.values():
-        tensor += 0.05 * torch.randn(tensor.shape, generator=generator)
-    save_file(weights, folder / "data/model/model.safetensors")
-
-
-def write_anew(folder: Path) -> None:
-    """The candidates and the poem as the weights in the folder write them."""
-    from commands.submission import generate_candidates, read
-    from gpt.checkpoint import load_model
-
-    submission = read(folder)
-    texts = generate_candidates(load_model(folder / "data/model"), submission.decoding, 3)
-    edit(folder / "submission.json", lambda content: content.update(candidates=texts))
-    (folder / "poem.txt").write_bytes(texts[submission.chosen].encode())
 
 
 def test_an_honest_submission_is_accepted_and_said_to_be_no_proof(submission: Path) -> None:
@@ -160,6 +29,7 @@ def test_an_honest_submission_is_accepted_and_said_to_be_no_proof(submission: Pa
     assert "number 1 of 3, byte for byte" in output
     assert "does not prove" in output
     content = json.loads((submission / "submission.json").read_bytes())
+    assert "bits per byte, computed here" in output
     assert set(content["hashes"]) == {"model", "tokenizer", "corpus", "code", "dvc_lock"}
     assert len(set(content["candidates"])) == 3
     assert (submission / "poem.txt").read_text(encoding="utf-8") == content["candidates"][1]
@@ -169,7 +39,7 @@ def test_it_writes_the_same_poem_with_other_threads(submission: Path) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert verify(submission).chosen == 1
+        assert verify(submission).submission.chosen == 1
     finally:
         torch.set_num_threads(before)
 
@@ -223,8 +93,7 @@ def test_edited_weights_are_refused(submission: Path) -> None:
     # All hashes are put right but DVC's.
     cover_up(submission)
     (submission / "dvc.lock").write_bytes(lock)
-    digest = sha256(submission / "dvc.lock")
-    edit(submission / "submission.json", lambda f: f["files"].update({"dvc.lock": digest}))
+    vouch(submission, "dvc.lock")
     assert "data/model: is not what dvc.lock says was made" in refused(submission)
     # DVC's as well: then the poem is another.
     cover_up(submission)
@@ -238,13 +107,7 @@ def test_a_wrong_lock_is_refused(submission: Path) -> None:
     def with_lock(change: Callable[[dict], None]) -> str:
         lock = json.loads(json.dumps(honest))
         change(lock["stages"])
-        path.write_text(yaml.safe_dump(lock), encoding="utf-8")
-        digest = sha256(path)
-
-        def agree(content: dict) -> None:
-            content["files"]["dvc.lock"] = content["hashes"]["dvc_lock"] = digest
-
-        edit(submission / "submission.json", agree)
+        rewrite_lock(submission, lock)
         return refused(submission)
 
     def set_md5(stage: str, kind: str, name: str) -> Callable[[dict], None]:
@@ -267,8 +130,14 @@ def test_a_wrong_lock_is_refused(submission: Path) -> None:
     )
     assert "data/model: is not what dvc.lock says" in with_lock(another_model)
     pretrained = {"path": "data/gpt2", "md5": "0" * 32}
-    assert "train read data/gpt2, data/tokens, not tokens alone" in with_lock(
+    assert "train read other files than dvc.yaml lists (data/gpt2)" in with_lock(
         lambda stages: stages["train"]["deps"].append(pretrained)
+    )
+    # Code that the lock leaves out is not taken for this code.
+    assert "train read other files than dvc.yaml lists (gpt/model.py)" in with_lock(
+        lambda stages: stages["train"].update(
+            deps=[dep for dep in stages["train"]["deps"] if dep["path"] != "gpt/model.py"]
+        )
     )
     assert "another command" in with_lock(lambda stages: stages["train"].update(cmd="true"))
     assert "has not all of prepare" in with_lock(lambda stages: stages.pop("evaluate"))
@@ -282,13 +151,54 @@ def test_a_model_that_began_from_other_weights_is_refused(submission: Path) -> N
     assert "pretrained weights take no part; train with train.init_from=''" in refused(submission)
 
 
-def test_better_scores_than_were_measured_are_refused(submission: Path) -> None:
+def test_better_scores_than_the_weights_have_are_refused_however_well_forged(
+    submission: Path,
+) -> None:
     edit(
         submission / "submission.json", lambda content: content["scores"].update(bits_per_byte=0.5)
     )
     assert "its scores are not those of metrics/evaluate.json" in refused(submission)
     edit(submission / "metrics/evaluate.json", lambda m: m["val"].update(bits_per_byte=0.5))
     assert "evaluate.json: edited" in refused(submission)
+    cover_up(submission)
+    reason = refused(submission)
+    assert "says 0.5000 bits per byte, and the weights have" in reason
+
+
+def test_the_score_is_the_one_that_evaluate_computed(submission: Path) -> None:
+    stated = json.loads((submission / "metrics/evaluate.json").read_bytes())["val"]
+    assert verify(submission).bits_per_byte == pytest.approx(stated["bits_per_byte"], abs=1e-5)
+
+
+def test_a_score_below_the_information_in_the_text_is_refused(
+    submission: Path, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus"
+    shutil.copytree("data/corpus", corpus)
+    trained = load_model(submission / "data/model")
+    score(trained, corpus, submission)
+
+    def tell_more(manifest: Any) -> None:
+        val = manifest["splits"]["val"]
+        val["information_bits"] = 8 * val["bytes"]
+
+    edit(corpus / "corpus.json", tell_more)
+    with pytest.raises(SubmissionError, match="only a model that was trained on it can"):
+        score(trained, corpus, submission)
+
+
+def test_a_link_out_of_the_submission_is_refused(submission: Path, tmp_path: Path) -> None:
+    poem = tmp_path / "poem.txt"
+    (submission / "poem.txt").rename(poem)
+    (submission / "poem.txt").symlink_to(poem)
+    assert "poem.txt: is a link out of the submission" in refused(submission)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_would_be_waited_for_forever_is_refused(submission: Path) -> None:
+    (submission / "submission.json").unlink()
+    os.mkfifo(submission / "submission.json")
+    assert "submission.json: is not a file" in refused(submission)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +227,33 @@ def test_a_submission_is_not_overwritten_and_needs_a_whole_result(
     out = submission.parent / "new"
     code, output = gpt("submit", "--author", "A", "--choose", "9", "--out", str(out))
     assert (code, "candidate 9: there are 0 to" in output) == (2, True)
+    code, output = gpt("submit", "--author", "A", "--max-new-tokens", "10001", "--out", str(out))
+    assert (code, "sample.max_new_tokens" in output) == (2, True), output
+    code, output = gpt("submit", "--author", "A", "--candidates", "101", "--out", str(out))
+    assert (code, "at most 100 candidates" in output) == (2, True), output
     assert not out.exists()
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_half_a_submission_is_removed(
+    submission: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    copied: list[str] = []
+
+    def fail_at_the_fourth(source: str, target: Path) -> None:
+        copied.append(source)
+        if len(copied) == 4:
+            raise failure
+        Path(target).write_bytes(Path(source).read_bytes())
+
+    monkeypatch.setattr("commands.submission.shutil.copyfile", fail_at_the_fourth)
+    before = sorted(submission.parent.iterdir())
+    words = ["submit", "--author", "A", "--candidates", "1", "--max-new-tokens", "5"]
+    out = submission.parent / "new"
+    done = CliRunner().invoke(app, [*words, "--choose", "0", "--out", str(out)])
+    assert done.exit_code != 0
+    assert len(copied) == 4
+    assert sorted(submission.parent.iterdir()) == before
 
 
 def test_without_choose_the_candidates_are_shown_and_one_is_asked_for(
@@ -331,86 +267,3 @@ def test_without_choose_the_candidates_are_shown_and_one_is_asked_for(
     assert (content["chosen"], content["author"]) == (1, "Eve")
     for text in content["candidates"]:
         assert text.strip() in done.output
-
-
-def test_a_leaderboard_ranks_what_holds_and_says_why_it_refuses(submission: Path) -> None:
-    field = submission.parent
-    better = field / "bob"
-    shutil.copytree(submission, better)
-    edit(better / "metrics/evaluate.json", lambda m: m["val"].update(bits_per_byte=0.25))
-    cover_up(better)
-    edit(better / "submission.json", lambda content: content.update(author="Bob \x1b[31m"))
-    shutil.copytree(submission, field / "eve")
-    edit(field / "eve/submission.json", lambda content: content["decoding"].update(seed=6))
-    code, output = gpt("leaderboard", str(field))
-    assert code == 0
-    lines = output.splitlines()
-    assert lines[0].startswith("corpus ")
-    assert lines[1].split()[:3] == ["1", "0.2500", "Bob"]
-    assert lines[2].split()[0] == "2"
-    assert lines[2].split()[2] == "Ada"
-    assert lines[3] == "refused:"
-    assert lines[4].strip().startswith("eve: ")
-    assert "\x1b" not in output
-    code, output = gpt("leaderboard", str(field / "ada"))
-    assert (code, "holds no folder with a submission.json" in output) == (2, True)
-
-
-# --- the proof ------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_training_again_accepts_the_honest_and_refuses_weights_from_elsewhere(
-    submission: Path,
-) -> None:
-    code, output = gpt("verify", "--retrain", str(submission))
-    assert (code, "trained again: the same bits" in output) == (0, True), output
-    # Everything agrees but where the weights are from.
-    other_weights(submission)
-    cover_up(submission)
-    write_anew(submission)
-    cover_up(submission)
-    assert gpt("verify", str(submission))[0] == 0
-    code, output = gpt("verify", "--retrain", str(submission))
-    assert code == 2
-    assert "data/model: trained again on the same kind of machine, other bits came out" in output
-
-
-@pytest.mark.slow
-def test_on_another_kind_of_machine_the_curve_and_the_weights_must_be_within_noise(
-    submission: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    really_run, kept = retraining._run, {}
-
-    def run_once(params: Params, device: Any, folder: Path, say: Callable[[str], None]) -> Path:
-        """Each seed is trained once, and copied afterwards."""
-        if params.seed not in kept:
-            kept[params.seed] = tmp_path / f"seed-{params.seed}"
-            kept[params.seed].mkdir()
-            really_run(params, device, kept[params.seed], say)
-        shutil.copytree(kept[params.seed], folder, dirs_exist_ok=True)
-        return folder
-
-    monkeypatch.setattr(retraining, "_run", run_once)
-    edit(
-        submission / "data/model/config.json",
-        lambda config: config["device"].update(cpu_capability="another"),
-    )
-    cover_up(submission)
-    assert "the same curve within the noise of seeds" in retraining.retrain(submission)
-    honest = (submission / "metrics/curves/train.csv").read_text(encoding="utf-8")
-    lines = honest.splitlines()
-    at = lines[0].split(",").index("val_loss")
-    cells = lines[-1].split(",")
-    cells[at] = str(float(cells[at]) - 2)
-    (submission / "metrics/curves/train.csv").write_text(
-        "\n".join([*lines[:-1], ",".join(cells)]) + "\n", encoding="utf-8"
-    )
-    with pytest.raises(SubmissionError, match="this is the curve of another training"):
-        retraining.retrain(submission)
-    # A curve that fits, and weights that it is not the curve of.
-    (submission / "metrics/curves/train.csv").write_text(honest, encoding="utf-8")
-    other_weights(submission)
-    cover_up(submission)
-    with pytest.raises(SubmissionError, match=r"says .* bits per byte, and the weights have"):
-        retraining.retrain(submission)
