@@ -17,6 +17,8 @@ INSTALL := $(if $(UV),\
     --python $(BIN)/python,\
   $(BIN)/python -m pip install --quiet --disable-pip-version-check \
     $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)) -c constraints.txt
+# Two tests at a time, those of one file in one process, whose fixtures they share.
+TESTS := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 # dvc's queue starts `dvc` and `python` by their bare names. Recipes name $(BIN): make 3.81, which
 # macOS has, does not search the exported PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -30,11 +32,11 @@ run: repository $(VENV)/ready
 	@$(BIN)/gpt result
 
 test: repository $(VENV)/ready-dev check
-	$(BIN)/python -m pytest -q -m "not slow and not browser"
+	$(TESTS) -m "not slow and not browser"
 
 # What CI runs: everything, the pipeline end to end and the browser too.
 test-all: $(VENV)/ready-dev check
-	$(BIN)/python -m pytest -q --durations=60
+	$(TESTS) --durations=60
 
 # Every fault of docs/reliability.md, then the tests that must catch each planted defect.
 faults: $(VENV)/ready-dev
