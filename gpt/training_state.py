@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from gpt.trainer import Callback, StepStats, Trainer
 
 FORMAT = 1
 KEPT_STATES = 2
+PRINT_NOW = partial(print, flush=True)  # who reads a pipe must see why nothing happens
 STATE_FILES = ("state.safetensors", "state.json")
 # What reading a damaged state raises.
 READ_ERRORS = OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError
@@ -44,30 +46,34 @@ class Stopped(Exception):
 class CheckpointStore:
     """The saved states of one training, in a folder of their own; use it as a context manager.
 
-    A lock keeps a second training out: two on one folder would overwrite each other's states.
+    A lock keeps a second training out: two on one folder would overwrite each other's states. With
+    `stop`, the list that a signal handler fills, the second waits and resumes from what the first
+    leaves; without it the second is refused.
     """
 
-    def __init__(self, folder: Path, warn: Callable[[str], None] = print) -> None:
-        self.folder, self._warn = folder, warn
+    def __init__(
+        self,
+        folder: Path,
+        warn: Callable[[str], None] = PRINT_NOW,
+        stop: Sequence[str] | None = None,
+    ) -> None:
+        self.folder, self._warn, self._stop = folder, warn, stop
         # Outside the folder, so that removing the folder leaves the lock in place.
         self._lock = FileLock(folder.with_suffix(".lock"))
         self._owner = folder.with_suffix(".pid")
         self._done = folder.with_suffix(".done")
+        # Somebody waits for these states.
+        self._waiting = folder.with_suffix(".waiting")
 
     def __enter__(self) -> "CheckpointStore":
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
+            self._acquire_lock()
+            self._waiting.unlink(missing_ok=True)
             self._owner.write_text(str(os.getpid()), encoding="utf-8", newline="\n")
             self.folder.mkdir(exist_ok=True)
             for leftover in (*self.folder.glob(".writing-*"), self._done):
                 shutil.rmtree(leftover, ignore_errors=True)
-        except Timeout:
-            owner = self._owner.read_text(encoding="utf-8") if self._owner.exists() else "unknown"
-            raise CheckpointError(
-                f"{self.folder}: the same training is already running as process {owner}; "
-                "wait for it, or end it"
-            ) from None
         except OSError as error:
             self._lock.release()
             raise CheckpointError(
@@ -75,6 +81,26 @@ class CheckpointStore:
                 "free disk space, or make the folder writable"
             ) from None
         return self
+
+    def _acquire_lock(self) -> None:
+        try:
+            self._lock.acquire(timeout=0)
+            return
+        except Timeout:
+            owner = self._owner.read_text(encoding="utf-8") if self._owner.exists() else "unknown"
+            running = f"{self.folder}: the same training is already running as process {owner}"
+        if self._stop is None:
+            raise CheckpointError(f"{running}; wait for it, or end it")
+        self._warn(f"{running}; waiting until it ends")
+        try:
+            self._lock.acquire(poll_interval=0.1, cancel_check=self._asked_to_stop)
+        except Timeout:
+            raise Stopped(f"{self._stop[0]} while waiting; run the same command again") from None
+
+    def _asked_to_stop(self) -> bool:
+        # Again and again: of several that wait, one takes the mark away and lets the others wait.
+        self._waiting.touch()
+        return bool(self._stop)
 
     def __exit__(self, *_: object) -> None:
         self._owner.unlink(missing_ok=True)
@@ -129,7 +155,9 @@ class CheckpointStore:
         return None
 
     def remove(self) -> None:
-        """Deletes the states; the training is done."""
+        """Deletes the states, unless another process waits for them; the training is done."""
+        if self._waiting.exists():
+            return
         # Renamed first: a kill meanwhile must not leave half-deleted states under their names.
         self.folder.rename(self._done)
         shutil.rmtree(self._done)

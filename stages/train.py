@@ -5,7 +5,8 @@ metrics/train.json and metrics/curves/train.csv. Killed and started again, it re
 """
 
 import math
-from contextlib import closing, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 
 from gpt import batches, callbacks
@@ -35,6 +36,7 @@ def train(params: Params, run: Run) -> None:
         device_errors_explained(model_config, config),
         processes.process_group(config.device, runtime.timeout_seconds) as (rank, size),
         stop_signals() as stop,
+        a_stop_interrupts(),
     ):
         tokenizer = load_tokenizer(TOKENIZER)
         params.check_prompt(tokenizer.encode)  # before the training, not after it
@@ -44,7 +46,9 @@ def train(params: Params, run: Run) -> None:
         trainer.callbacks = [callbacks.DeadUnits(curve), callbacks.UpdateRatio(curve), curve]
         folder = repository.scratch() / "train" / run_config.fingerprint()
         intervals = runtime.checkpoint_every, runtime.checkpoint_seconds
-        store = CheckpointStore(folder) if trainer.is_main_process else None
+        # Several processes would lose each other while one of them waits.
+        waits = None if group else stop
+        store = CheckpointStore(folder, stop=waits) if trainer.is_main_process else None
         with store or nullcontext():
             checkpoints = CheckpointManager(trainer, store, run_config, *intervals, stop)
             checkpoints.restore_latest()
@@ -52,10 +56,7 @@ def train(params: Params, run: Run) -> None:
                 sampling = params.seed, runtime.sample_tokens, runtime.sample_every
                 samples = callbacks.Samples(tokenizer, *sampling, run.log_text, bar.visible)
                 trainer.callbacks += [bar, samples, checkpoints]
-                try:
-                    trainer.run()
-                except Stopped as stopped:
-                    raise Interrupted(str(stopped)) from None
+                trainer.run()
                 if speed := bar.tokens_per_second:
                     run.log_metrics({"time/tokens_per_second": round(speed, 1)}, step=0)
             weights = trainer.kept_weights()
@@ -67,6 +68,15 @@ def train(params: Params, run: Run) -> None:
                 print_findings(trainer, curve)
                 if not runtime.keep_scratch:
                     store.remove()
+
+
+@contextmanager
+def a_stop_interrupts() -> Iterator[None]:
+    """Whatever was asked to stop, and may be run again, ends the stage with the code for it."""
+    try:
+        yield
+    except Stopped as stopped:
+        raise Interrupted(str(stopped)) from None
 
 
 def build_trainer(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gpt.errors import CheckpointError
 from gpt.files import write_json
-from gpt.training_state import CheckpointStore
+from gpt.training_state import CheckpointStore, Stopped
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -242,7 +242,7 @@ def test_a_folder_where_nothing_can_be_written_is_refused_by_name(nobody: Path, 
 HOLD = """
 import sys
 from pathlib import Path
-from gpt.training_state import CheckpointStore
+from gpt.training_state import CheckpointStore, Stopped
 with CheckpointStore(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -277,10 +277,59 @@ def test_a_second_training_on_a_folder_is_refused_with_the_pid_of_the_first_unti
         CheckpointStore(folder),
     ):
         pass
+    with (
+        pytest.raises(Stopped, match="stopped by SIGTERM while waiting"),
+        CheckpointStore(folder, stop=["stopped by SIGTERM"]),
+    ):
+        pass
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     with CheckpointStore(folder) as store:
         assert store.latest() is None
+
+
+LEAVE = """
+import sys
+from pathlib import Path
+import torch
+from gpt.training_state import CheckpointStore, Stopped
+with CheckpointStore(Path(sys.argv[1])) as store:
+    store.save(3, {"w": torch.ones(2)}, {})
+    print("held", flush=True)
+    sys.stdin.readline()
+    store.remove()
+"""
+
+
+@pytest.mark.fault(12)
+def test_a_second_training_that_waits_gets_the_states_of_the_first_and_removes_them(
+    tmp_path: Path,
+) -> None:
+    folder, warned = tmp_path / "run", list[str]()
+    with subprocess.Popen(
+        [sys.executable, "-c", LEAVE, str(folder)],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        end = process.stdin
+
+        def warn(line: str) -> None:
+            warned.append(line)
+            folder.with_suffix(".waiting").touch()  # as it does itself a moment later
+            end.write(b"now you\n")
+            end.flush()
+
+        with CheckpointStore(folder, warn, stop=[]) as store:
+            assert store.latest() is not None
+            store.remove()
+    assert warned == [
+        f"{folder}: the same training is already running as process {process.pid}; "
+        "waiting until it ends"
+    ]
+    assert [file.suffix for file in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_training_that_ended_lets_the_next_one_in(tmp_path: Path) -> None:
