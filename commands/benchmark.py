@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from tqdm import tqdm
 
-from commands.root import at_root
+from commands.root import ModelFolder, at_root
 from gpt.checkpoint import load_model
 from gpt.corpus.downloads import Download, fetch
 from gpt.errors import ParamsError
@@ -67,14 +67,14 @@ def run_benchmark(
         Path | None,
         typer.Argument(help="Its file, as published; without it: downloaded.", resolve_path=True),
     ] = None,
-    model: Annotated[Path, typer.Option(help="A folder as the train stage writes it.")] = MODEL,
+    model: ModelFolder = None,
     limit: Annotated[int, typer.Option(help="Only the first LIMIT questions; 0: all.")] = 0,
 ) -> None:
     """Score the model on a benchmark, as JSON: docs/scale.md has GPT-2's scores."""
     with at_root():
         params = load()
         file = file or _published(task)
-        trained = load_model(model, params.model_source)
+        trained = load_model(model or MODEL, params.model_source)
         trained.device.apply()
         with tqdm(desc=task, disable=None) as bar:
             if task in QUESTIONS:

@@ -4,15 +4,23 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 
 from gpt.errors import GptError
 from repro import repository
 from repro.errors import UserError
-from repro.run_stage import disk_fault
+from repro.run_stage import disk_fault, premature_exit
 from repro.surroundings import set_matplotlib_folder
+
+ModelFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--model", help="A folder as the train stage writes it; else data/model.", resolve_path=True
+    ),
+]
 
 
 @contextmanager
@@ -26,6 +34,8 @@ def at_root() -> Iterator[None]:
         fail(str(error))
     except OSError as error:
         fail(disk_fault(error))
+    except SystemExit as stop:
+        fail(premature_exit(stop))
 
 
 def fail(message: str) -> NoReturn:

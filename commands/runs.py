@@ -52,8 +52,10 @@ def _free_port(port: int) -> int:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
-        except (OSError, OverflowError) as error:
-            fail(f"port {port}: {getattr(error, 'strerror', error)}; try gpt ui --port {port + 1}")
+        except OverflowError:
+            fail(f"--port {port}: not a port; use 1024 to 65535, or 0 for a free one")
+        except OSError as error:
+            fail(f"--port {port}: {error.strerror}; take a free one: gpt ui --port 0")
         return int(probe.getsockname()[1])
 
 
@@ -66,5 +68,5 @@ def _serve(uri: str, port: int, environment: dict[str, str]) -> NoReturn:
     sys.stdout.flush()
     if sys.platform == "win32":
         # execve would give the prompt back while the server starts in the background.
-        sys.exit(subprocess.call(command, env=environment))
+        raise typer.Exit(subprocess.call(command, env=environment))
     os.execve(command[0], command, environment)  # noqa: S606 (our own Python, a fixed command)

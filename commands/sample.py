@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from commands.root import at_root
+from commands.root import ModelFolder, at_root
 from gpt.checkpoint import TrainedModel, load_model
 from gpt.errors import ParamsError
 from gpt.generation import Sampling, beam_generate, generate, printable
 from stages.params import MODEL, SampleParams, check, load
 
 SAMPLING = ("temperature", "top_k", "top_p", "seed")  # options that beam search has no use for
-SEPARATOR = "\n" + "-" * 40  # between printed texts
+SEPARATOR = "-" * 40  # between printed texts
 
 app = typer.Typer(add_completion=False)
 
@@ -35,11 +35,12 @@ def sample_text(
     stop: Annotated[str | None, typer.Option(help="End where this appears.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same text.")] = None,
     beams: Annotated[int, typer.Option(min=0, help="Beam search instead of sampling.")] = 0,
-    model: Annotated[Path, typer.Option(help="A folder of the train stage.")] = MODEL,
+    model: ModelFolder = None,
 ) -> None:
     """Print text as the model generates it. Options that are left out are as in params.yaml."""
     options = {key: value for key, value in locals().items() if value is not None}
-    del options["beams"], options["model"]
+    for name in ("beams", "model"):
+        options.pop(name, None)
     if prompt_file is not None:
         options = {"prompt": "", **options, "prompt_file": str(prompt_file)}
     with at_root():
@@ -50,7 +51,7 @@ def sample_text(
             raise ParamsError(f"--num-samples {num_samples}: --beams {beams} finds at most {beams}")
         params = load()
         settings = check(SampleParams, "sample", {**params.sample.model_dump(), **options})
-        trained = load_model(model, params.model_source)
+        trained = load_model(model or MODEL, params.model_source)
         trained.device.apply()
         if beams:
             _print_beams(trained, settings, beams, num_samples or 1)
@@ -66,16 +67,18 @@ def _print_samples(trained: TrainedModel, settings: SampleParams) -> None:
         if index:
             print(SEPARATOR)
         _print_text(index, prompt)
-        generate(
-            trained.model,
-            trained.tokenizer,
-            prompt,
-            sampling,
-            seed=settings.seed,
-            indices=[index],
-            on_text=_print_text,
-        )
-    print()
+        try:
+            generate(
+                trained.model,
+                trained.tokenizer,
+                prompt,
+                sampling,
+                seed=settings.seed,
+                indices=[index],
+                on_text=_print_text,
+            )
+        finally:
+            print(flush=True)  # an error begins its own line
 
 
 def _print_beams(trained: TrainedModel, settings: SampleParams, beams: int, count: int) -> None:
@@ -91,9 +94,9 @@ def _print_beams(trained: TrainedModel, settings: SampleParams, beams: int, coun
         if index:
             print(SEPARATOR)
         _print_text(index, result.text)
+        print(flush=True)
         likelihood = f"{result.new_tokens} tokens, log-probability {log_probability:.3f} nats"
-        print("\n" + likelihood, file=sys.stderr)
-    print()
+        print(likelihood, file=sys.stderr)
 
 
 def _print_text(index: int, text: str) -> None:

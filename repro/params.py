@@ -23,9 +23,14 @@ def read_text(file: str) -> str:
     try:
         return Path(file).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{file}: not found; restore it: git checkout HEAD {file}") from None
+        raise UserError(f"{file}: not found{_restore(file)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: byte {error.start} is not UTF-8; save it as UTF-8") from None
+
+
+def _restore(file: str) -> str:
+    """What to do about a broken `file`; for one in a commit or of a stranger there is nothing."""
+    return f"; restore it: git checkout HEAD {file}" if file == FILE else ""
 
 
 def parse_yaml(text: str | bytes, file: str = FILE) -> dict[str, Any]:
@@ -42,7 +47,7 @@ def parse_yaml(text: str | bytes, file: str = FILE) -> dict[str, Any]:
     except RecursionError:
         raise UserError(f"{file}: nested too deeply; write sections of keys") from None
     if not isinstance(loaded, dict):
-        raise UserError(f"{file}: holds no sections; restore it: git checkout HEAD {file}")
+        raise UserError(f"{file}: holds no sections{_restore(file)}")
     return loaded
 
 
@@ -51,10 +56,10 @@ def validate(values: dict[str, Any], schema: type[Schema], file: str = FILE) -> 
     try:
         return schema(**values)
     except ValidationError as error:
-        raise UserError(f"{file}: {_explain(error, schema)}") from None
+        raise UserError(f"{file}: {_explain(error, schema, file)}") from None
 
 
-def _explain(error: ValidationError, schema: type[BaseModel]) -> str:
+def _explain(error: ValidationError, schema: type[BaseModel], file: str) -> str:
     """One line for the first fault, with the nearest known key or the right spelling."""
     # A misspelt key is both unknown and missing; the unknown one tells more.
     fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
@@ -66,13 +71,11 @@ def _explain(error: ValidationError, schema: type[BaseModel]) -> str:
         hints = same or difflib.get_close_matches(where, known, n=1, cutoff=0.5)
         return f"{where} is not a key" + (f"; did you mean {hints[0]}?" if hints else "")
     if fault["type"] == "missing":
-        return f"{where} is missing; restore it: git checkout HEAD {FILE}"
+        return f"{where} is missing{_restore(file)}"
     if fault["type"] == "model_type" and len(fault["loc"]) == 1:
         examples = schema.model_fields[where].examples or [f"{where}.KEY=VALUE"]
-        return (
-            f"{where} is a section with keys of its own, not {fault['input']!r}; "
-            f"write -S {examples[0]}, and restore the section: git checkout HEAD {FILE}"
-        )
+        restore = f"; write -S {examples[0]}, and{_restore(file)[1:]}" if file == FILE else ""
+        return f"{where} is a section with keys of its own, not {fault['input']!r}{restore}"
     if fault["input"] is None:
         return f'{where} must not be blank; write an off value out (0, false, "")'
     if fault["type"] == "value_error":

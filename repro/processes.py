@@ -47,6 +47,7 @@ def main(
     if _started_by_torchrun():
         _run_as_one_of_several(project, name, body)
         return
+    run_stage.read_arguments(name)
     try:
         count = processes(project.load())
     except project.faults:

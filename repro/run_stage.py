@@ -13,12 +13,13 @@
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from repro import repository, surroundings
-from repro.errors import Interrupted
+from repro.errors import Interrupted, UserError
 from repro.lockfile import read_yaml
 from repro.project import AnyParams, Project
 from repro.repository import WorkingFolder
@@ -28,7 +29,7 @@ from repro.tracking import run as tracking
 # result, so this works whatever failed, committed to git or not.
 RESTORE = "to restore the last result: git checkout HEAD params.yaml && dvc repro"
 
-# A full disk, a file that may not grow, missing permissions: for the user to fix.
+# A full disk, a file that may not grow, missing permissions, something in the way: for the user.
 ADVICE = {
     errno.ENOSPC: "free disk space and run the same command",
     errno.EDQUOT: "free disk space and run the same command",
@@ -36,6 +37,11 @@ ADVICE = {
     errno.EROFS: "make it writable",
     errno.EACCES: "make it writable",
     errno.EPERM: "make it writable",
+    errno.ENOTDIR: "a file is where a folder should be: move it",
+    errno.EEXIST: "something else is where a folder should be: move it",
+    errno.EISDIR: "a folder is where a file should be: move it",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: "check the disk",
 }
 
 
@@ -43,7 +49,13 @@ def main(
     project: Project[AnyParams], name: str, body: Callable[[AnyParams, tracking.Run], None]
 ) -> None:
     """Runs `body` as the stage `name` and ends the process with the codes above."""
+    read_arguments(name)
     surroundings.print_utf8()
+    try:
+        _check_folder()
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(2)
     try:
         _begin(name)
         params = project.load()
@@ -56,9 +68,36 @@ def main(
         _fail(name, str(error))
     except OSError as error:
         _fail(name, disk_fault(error))
+    except SystemExit as stop:
+        _fail(name, premature_exit(stop))
     except KeyboardInterrupt:
         print(f"{name}: interrupted; {RESTORE}", file=sys.stderr)
         sys.exit(130)
+
+
+def read_arguments(name: str) -> None:
+    """Answers --help, and ends the process for all else: a stage is steered by params.yaml."""
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & {*arguments}:
+        print((sys.modules["__main__"].__doc__ or "").strip())
+        sys.exit(0)
+    if arguments:
+        print(
+            f"{name}: {arguments[0]}: a stage takes no options; set params.yaml, or "
+            "dvc exp run -S KEY=VALUE",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
+def premature_exit(stop: SystemExit) -> str:
+    """One line for a `sys.exit` in code of the user's that was called, as in model.source."""
+    frames = traceback.extract_tb(stop.__traceback__)
+    # Not exit's own file, nor argparse's.
+    here = [f for f in frames if Path(f.filename).is_file() and "site-packages" not in f.filename]
+    ours = [f for f in here if Path(f.filename).resolve().is_relative_to(Path.cwd().resolve())]
+    frame = [frames[-1], *ours][-1]
+    return f"{frame.filename}:{frame.lineno}: {frame.line}: it ends the program; remove it"
 
 
 def disk_fault(error: OSError) -> str:
@@ -67,6 +106,13 @@ def disk_fault(error: OSError) -> str:
         raise error
     path = error.filename or Path.cwd()
     return f"{path}: {(error.strerror or '').lower()}; {ADVICE[error.errno]}"
+
+
+def _check_folder() -> None:
+    """Raises UserError where the stage was started in another folder than DVC starts it in."""
+    root = repository.root()
+    if not Path("dvc.yaml").is_file():
+        raise UserError(f"{Path.cwd()}: has no dvc.yaml; change to {root}")
 
 
 def _begin(name: str) -> None:

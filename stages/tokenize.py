@@ -111,7 +111,7 @@ def encode_shards(
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
+    if any(argument.startswith(("--shard", "--of")) for argument in sys.argv):
         typer.run(encode_shards)
     else:
         run_stage.main(PROJECT, "tokenize", tokenize)

@@ -36,10 +36,11 @@ CHROMIUM_FLAGS = [
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No DVC_* or MLFLOW_* variable of the caller reaches a test or a process it starts."""
+    """No DVC_* or MLFLOW_* variable or argument of the caller reaches a test."""
     for name in list(os.environ):
         if name.startswith(("DVC_", "MLFLOW_")):
             monkeypatch.delenv(name)
+    monkeypatch.setattr(sys, "argv", sys.argv[:1])
     # Of the tests' process, not of the temporary repository in which a stage sets it first.
     monkeypatch.setenv("MPLCONFIGDIR", str(REPOSITORY / ".cache/matplotlib"))
     # No test may wait for a colour terminal or a wide one.

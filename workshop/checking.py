@@ -59,7 +59,7 @@ class Checklist:
             raise WorkshopError(f"{path}: not found; make it: gpt workshop start")
         try:
             module = load(path)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return [Result("the file can be imported", describe(error, path))]
         return [Result(name, _hint(check, module, path)) for name, check in self.checks]
 
@@ -93,12 +93,12 @@ def _hint(check: Check, module: ModuleType, path: Path) -> str:
     except Wrong as wrong:
         cause = wrong.__cause__
         return f"{wrong}. {describe(cause, path)}" if isinstance(cause, Exception) else str(wrong)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return describe(error, path)
     return ""
 
 
-def describe(error: Exception, path: Path) -> str:
+def describe(error: BaseException, path: Path) -> str:
     """Describes an exception of the learner's code in one line, with the line that raised it."""
     frames = [
         frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
@@ -111,5 +111,7 @@ def describe(error: Exception, path: Path) -> str:
         where = f"{path.name}, line {error.lineno}"
     if not frames and "NoneType" in str(error):
         return f"one of your functions returns None: is its `return` missing? ({where})"
+    if isinstance(error, SystemExit):
+        return f"it ends the program, with which the check would end too; remove that ({where})"
     message = " ".join(str(error).split())[:200]
     return f"{type(error).__name__}: {message} ({where})"

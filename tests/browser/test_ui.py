@@ -171,4 +171,6 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
         process = gpt(trial.folder, "ui", "--port", str(port))
         shown = process.communicate(timeout=60)[0]
     assert process.returncode == 2
-    assert shown == f"gpt: port {port}: Address already in use; try gpt ui --port {port + 1}\n"
+    assert (
+        shown == f"gpt: --port {port}: Address already in use; take a free one: gpt ui --port 0\n"
+    )

@@ -105,6 +105,14 @@ def test_without_results_a_line_says_what_to_run(trial: TrialRepository) -> None
     assert not Path("report.html").exists()
 
 
+def test_a_page_that_cannot_be_written_is_one_line(trial: TrialRepository) -> None:
+    write_results(trial)
+    Path("report.html").mkdir()
+    done = CliRunner().invoke(app, ["report"])
+    expected = "gpt: report.html: is a directory; a folder is where a file should be: move it\n"
+    assert (done.exit_code, done.output) == (2, expected)
+
+
 def test_a_broken_tracking_store_is_reported_on_the_page(
     trial: TrialRepository,
 ) -> None:

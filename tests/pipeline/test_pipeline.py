@@ -276,12 +276,13 @@ def test_where_dvc_alone_is_killed_the_trainer_goes_on_and_a_second_run_waits_it
         assert any("resuming from step" in line for line in second.stdout)
         trainer = int(next(clone.folder.glob(".cache/train/*.pid")).read_text(encoding="utf-8"))
     finally:
-        for started in (dvc, second):
-            if started:
-                started.kill()
-                started.communicate()
+        started = [dvc, *([second] if second else [])]
+        for process in started:
+            process.kill()
         if trainer:
             os.kill(trainer, signal.SIGKILL)
+        for process in started:
+            process.communicate()
 
 
 @pytest.mark.fault(14, planted=planted.CACHE_TRUSTED)

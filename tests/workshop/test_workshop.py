@@ -84,6 +84,8 @@ def test_a_fault_in_the_learners_code_is_one_line_with_its_line_number(tmp_path:
     by_check = hints(tmp_path, "tokenizer.py", "def encode(:\n")
     (hint,) = by_check.values()
     assert "SyntaxError" in hint and "line 1" in hint
+    (hint,) = hints(tmp_path, "tokenizer.py", "import sys\nsys.exit()\n").values()
+    assert "it ends the program" in hint and "line 2" in hint
 
 
 def test_starting_overwrites_nothing(tmp_path: Path) -> None:
