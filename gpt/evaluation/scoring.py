@@ -256,6 +256,8 @@ def _class_of(tokenizer: Tokenizer, token: int) -> str:
         return "end_of_document"
     text = tokenizer.decode([token])
     character = (text.lstrip(" ") or text)[:1]
+    if character == "\ufffd":  # bytes that are a character with the next or previous token's
+        return "part_of_character"
     if character in ("\n", "\r"):
         return "line_break"
     if character.isspace():

@@ -293,6 +293,13 @@ def test_losses_by_class_are_means_over_the_class_of_the_target() -> None:
     assert classes["letter"]["share"] == 2 / 8
 
 
+def test_bytes_of_a_letter_are_no_punctuation() -> None:
+    tokenizer = ByteTokenizer(has_bos=False)
+    classes = loss_by_class(np.ones(6), tokenizer.encode("aäöb!"), tokenizer)
+    shares = {name: round(6 * stats["share"]) for name, stats in classes.items()}
+    assert shares == {"part_of_character": 4, "letter": 1, "punctuation": 1}
+
+
 # --- Hugging Face's GPT-2 -------------------------------------------------------------------------
 
 
