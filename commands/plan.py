@@ -31,6 +31,7 @@ from gpt.model_source import count_parameters, make_model, without_weights
 from gpt.trainer import Trainer
 from repro.errors import UserError
 from repro.params import parse_yaml
+from repro.tracking import mlflow_internals
 from stages.params import TOKENIZE_METRICS, Params, load, parse
 
 WARMUP_UPDATES = 3  # slower than the rest: memory is allocated, threads are started
@@ -119,8 +120,8 @@ def _with_trial(counted: Plan, params: Params, steps: int, seconds: float) -> Pl
         # What the stage and a run of MLflow import takes memory too.
         importlib.import_module("stages.train")
         if params.tracking:
-            importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
-            importlib.import_module("mlflow.system_metrics")
+            for module in mlflow_internals.MODULES:
+                importlib.import_module(module)
     shape, config, _ = params.resolved()
     vocab_size, block_size = expected_vocab_size(params), shape.block_size
     device = choose_device(config.device, config.dtype, config.threads, config.processes)

@@ -7,19 +7,19 @@ root of the main repository. `git rev-parse --show-toplevel` would name the copy
 """
 
 import hashlib
-import json
 import os
 import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+from repro import dvc_internals
+from repro.dvc_internals import folder_md5
 from repro.errors import UserError
 
 
 def root() -> Path:
     """The main repository: DVC_ROOT, else the nearest parent folder that holds .dvc."""
-    dvc_root = os.environ.get("DVC_ROOT")
+    dvc_root = os.environ.get(dvc_internals.ROOT)
     if dvc_root and (Path(dvc_root) / ".dvc").is_dir():
         return Path(dvc_root).resolve()
     here = Path.cwd().resolve()
@@ -141,11 +141,3 @@ def _files_in(folder: Path) -> list[Path]:
 def _file_md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def folder_md5(files: Iterable[tuple[str, str]]) -> str:
-    """DVC's hash of a folder, from its (path in the folder, md5) pairs."""
-    listed = [{"md5": md5, "relpath": Path(path).as_posix()} for path, md5 in files]
-    listed.sort(key=lambda entry: entry["relpath"])
-    text = json.dumps(listed, sort_keys=True)
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from repro import repository, surroundings
+from repro import dvc_internals, repository, surroundings
 from repro.errors import Interrupted, UserError
 from repro.lockfile import read_yaml
 from repro.project import AnyParams, Project
@@ -117,7 +117,7 @@ def _check_folder() -> None:
 
 def _begin(name: str) -> None:
     surroundings.set_matplotlib_folder()
-    surroundings.check_name(os.environ.get("DVC_EXP_NAME"))
+    surroundings.check_name(os.environ.get(dvc_internals.EXPERIMENT))
     root = repository.root()
     note = surroundings.check_folder(root, copied=Path.cwd().resolve() != root)
     # Once for a pipeline, not for each stage.

@@ -6,10 +6,10 @@ that stopped half-way. The working folder must be the root.
 """
 
 import platform
-import re
 import time
 from typing import Any
 
+from repro import dvc_internals
 from repro.lockfile import Pipeline
 from repro.params import parse_yaml
 from repro.project import AnyParams, Project
@@ -19,15 +19,12 @@ from repro.tracking.store import Store
 from repro.tracking.stored_run import DONE, StoredRun
 from repro.tracking.tags import clone_id, is_alive, tags_of_run
 
-EXPERIMENT_REF = re.compile(r"(\w+) refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
-
 
 def experiment_commits() -> list[tuple[str, str]]:
     """DVC's experiments as (commit, name), from the oldest on."""
-    listed = git(
-        "for-each-ref", "--sort=committerdate", "--format=%(objectname) %(refname)", "refs/exps"
-    )
-    return EXPERIMENT_REF.findall((listed or b"").decode())
+    form = "--format=%(objectname) %(refname)"
+    listed = git("for-each-ref", "--sort=committerdate", form, dvc_internals.EXPERIMENT_REFS)
+    return dvc_internals.experiments((listed or b"").decode())
 
 
 def backfill_runs(project: Project[Any], store: Store) -> int:

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from repro import repository
+from repro import dvc_internals, repository
 from repro.lockfile import Pipeline
 from repro.project import Params
 from repro.repository import WorkingFolder
@@ -94,17 +94,17 @@ def _cached(pipeline: Pipeline, path: str) -> bytes | None:
     """A file in a folder that a stage wrote, from DVC's cache."""
     folder, _, name = path.rpartition("/")
     md5 = pipeline.out_md5(folder)
-    for entry in _json(_cache_file(md5)) if md5 else ():
-        if entry["relpath"] == name:
-            return _cache_file(entry["md5"])
-    return None
+    listed = _cache_file(md5) if md5 else None
+    files = dvc_internals.files_of_folder(listed) if listed else {}
+    return _cache_file(files[name]) if name in files else None
 
 
 def _cache_file(md5: str) -> bytes | None:
-    name, disk = f"files/md5/{md5[:2]}/{md5[2:]}", WorkingFolder()
-    main = repository.root()
-    content = disk.read(str(main / ".dvc/cache" / name))
-    return content if content is not None else disk.read(str(_shared_cache(main) / name))
+    main, disk = repository.root(), WorkingFolder()
+    content = disk.read(str(dvc_internals.cached_file(main / dvc_internals.CACHE, md5)))
+    if content is not None:
+        return content
+    return disk.read(str(dvc_internals.cached_file(_shared_cache(main), md5)))
 
 
 @cache
@@ -113,7 +113,7 @@ def _shared_cache(root: Path) -> Path:
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "cache", "dir"], cwd=root, capture_output=True
     )
-    return root / ".dvc/cache" if done.returncode else Path(os.fsdecode(done.stdout).strip())
+    return root / dvc_internals.CACHE if done.returncode else Path(os.fsdecode(done.stdout).strip())
 
 
 def _json(text: bytes | None) -> Any:

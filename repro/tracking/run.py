@@ -14,6 +14,7 @@ while the model is made, and logs nothing of the environment.
 import os
 import re
 import sys
+import textwrap
 import time
 import urllib.parse
 import warnings
@@ -23,8 +24,9 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from repro.errors import Interrupted
+from repro.errors import Interrupted, UserError
 from repro.project import AnyParams, Project
+from repro.tracking import mlflow_internals
 
 if TYPE_CHECKING:
     from repro.tracking.stage_run import StageRun
@@ -115,10 +117,16 @@ def reason(error: Exception) -> str:
         # What a server of a team needs is an extra.
         what = "-c constraints.txt -e '.[team]'" if package in ("boto3", "psycopg2") else package
         return f"{package} is not installed; pip install {what}"
+    if isinstance(error, UserError):
+        return str(error)
     lines = str(error).strip().splitlines() or [type(error).__name__]
+    server = urllib.parse.urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    # Without the user and password that may stand before the host.
+    address = f"MLFLOW_TRACKING_URI {server.scheme}://{server.netloc.rpartition('@')[2]}"
     if re.match(r"API request to https?://.* failed with exception", lines[0]):
-        server = urllib.parse.urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
-        # Without the user and password that may stand before the host.
-        address = f"{server.scheme}://{server.netloc.rpartition('@')[2]}"
-        return f"MLFLOW_TRACKING_URI {address} does not answer"
-    return lines[0][:200]
+        return f"{address} does not answer"
+    if version := mlflow_internals.other_version(error):
+        from repro.tracking.store import other_version  # what it imports, a stage mostly has not
+
+        return other_version(version, address, '"$MLFLOW_TRACKING_URI"')
+    return textwrap.shorten(lines[0], 200)

@@ -5,9 +5,11 @@ import platform
 import time
 from typing import Any
 
+from repro import dvc_internals
 from repro.lockfile import Pipeline
 from repro.project import AnyParams, Project
 from repro.repository import WorkingFolder
+from repro.tracking import mlflow_internals
 from repro.tracking.contents import Point, key_of
 from repro.tracking.store import Store, check_database, sqlite_file
 from repro.tracking.stored_run import DONE, StoredRun
@@ -34,7 +36,8 @@ class StageRun:
 
     def _join_or_begin(self, store: Store, pipeline: Pipeline) -> tuple[StoredRun, bool]:
         """The newest run of these params where this stage may join it, else a new one."""
-        experiment, execution, clone = os.environ.get("DVC_EXP_NAME"), execution_id(), clone_id()
+        experiment = os.environ.get(dvc_internals.EXPERIMENT)
+        execution, clone = execution_id(), clone_id()
         key = key_of(self.params, experiment)
         # On a server, other clones may run the same at the same time: theirs are runs of their own.
         latest = store.search(f"tags.`pipeline.key` = '{key}' AND tags.clone = '{clone}'")
@@ -55,13 +58,8 @@ class StageRun:
         return self.run.metrics.get(f"time/{self.name}_s", 0.0) if interrupted else 0.0
 
     def _watch_system(self, joined: bool) -> Any:
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-        monitor = SystemMetricsMonitor(
-            self.run.id,
-            sampling_interval=SYSTEM_METRICS_EVERY,
-            resume_logging=joined,
-            tracking_uri=self.run.store.uri,
+        monitor = mlflow_internals.system_metrics(
+            self.run.id, self.run.store.uri, SYSTEM_METRICS_EVERY, joined
         )
         monitor.start()
         return monitor

@@ -8,19 +8,25 @@ global state and log the user and the environment's tags by itself.
 import json
 import logging
 import os
+import shlex
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import urllib.parse
 import urllib.request
 from contextlib import closing, nullcontext
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from repro import repository
+from repro.errors import UserError
 from repro.project import Project
+from repro.tracking import mlflow_internals
 
 # The columns that the table shows at first beside the project's, with their widths in pixels.
 VIEW = "scores"
@@ -44,6 +50,7 @@ class Store:
             if database:
                 make_database(database)
                 check_database(database)
+                check_version(database, self.uri)
             self.client: Any = MlflowClient(self.uri)
             if database and database.is_relative_to(repository.root()):
                 correct_addresses(database, repository.root() / "mlartifacts", project.name)
@@ -56,11 +63,8 @@ class Store:
             remote = self.uri.startswith(("http:", "https:"))
             # By default it would lie under the working folder, which may be a copy that goes away.
             folder = None if remote else (repository.root() / "mlartifacts").as_uri()
-            tags = {
-                "mlflow.note.content": self.project.description,
-                # Else the page first asks whether this is about agents or about models.
-                "mlflow.experimentKind": "custom_model_development",
-            }
+            tags = dict([mlflow_internals.KIND_OF_EXPERIMENT])
+            tags["mlflow.note.content"] = self.project.description
             try:
                 return str(self.client.create_experiment(name, artifact_location=folder, tags=tags))
             except Exception:
@@ -80,10 +84,9 @@ class Store:
             "columnOrder": list(widths),
             "columnWidths": widths,
         }
-        tag = f"mlflow.sharedViewState.{VIEW}"
+        tag = mlflow_internals.view_tag(VIEW)
         self.client.set_experiment_tag(self.experiment, tag, json.dumps(view))
-        query = f"viewStateShareKey={VIEW}&workflowType=machine_learning"
-        return f"/#/experiments/{self.experiment}/runs?{query}"
+        return mlflow_internals.table_page(self.experiment, VIEW)
 
     def search(self, condition: str, limit: int = 1, *, deleted: bool = False) -> list[Any]:
         """The newest runs that meet a condition in MLflow's filter language; or of deleted ones."""
@@ -150,33 +153,20 @@ def make_database(database: Path) -> None:
     """
     if database.exists():
         return
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     database.parent.mkdir(parents=True, exist_ok=True)
     memory = Path("/dev/shm")  # noqa: S108 (the folder made in it is private)
     usable = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM
     parent = memory if usable else database.parent
     with tempfile.TemporaryDirectory(prefix=f"{database.name}.", dir=parent) as folder:
         fresh = Path(folder) / database.name
-        # MLflow writes its default, the working folder's path, into SQL without quoting it.
-        store = SqlAlchemyStore(sqlite_uri(fresh), (database.parent / "mlruns").as_uri())
-        store.engine.dispose()  # Windows deletes no file that is open
+        artifacts = (database.parent / "mlruns").as_uri()
+        mlflow_internals.create_tables(sqlite_uri(fresh), artifacts)
         new = database.with_name(f"{database.name}.{os.getpid()}.new")
         try:
             shutil.copyfile(fresh, new)
             new.replace(database)
         finally:
             new.unlink(missing_ok=True)
-
-
-# What MLflow keeps absolute addresses of artifacts in.
-ADDRESSES = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
-)
 
 
 def correct_addresses(database: Path, folder: Path, experiment: str) -> None:
@@ -193,12 +183,49 @@ def correct_addresses(database: Path, folder: Path, experiment: str) -> None:
         # A database that was moved alone: its artifacts are still where they were.
         if not folder.is_dir() and Path(urllib.request.url2pathname(before.path)).is_dir():
             return
-        for table, column in ADDRESSES:
+        for table, column in mlflow_internals.ADDRESSES:
             opened.execute(
                 f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "  # noqa: S608
                 f"WHERE substr({column} || '/', 1, length(:old) + 1) = :old || '/'",
                 {"old": old, "new": new},
             )
+
+
+def check_version(database: Path, uri: str) -> None:
+    """Upgrades a database of an older MLflow, after a copy of it. Raises UserError otherwise.
+
+    Before MLflow opens it: that would upgrade one that lacks tables without a copy.
+    """
+    with closing(sqlite3.connect(database, timeout=PATIENCE)) as opened:
+        (version,) = opened.execute(mlflow_internals.VERSION).fetchone() or ("",)
+    known = mlflow_internals.database_versions()
+    if version == known[0]:
+        return
+    if version not in known or not database.is_relative_to(repository.root()):
+        raise UserError(other_version(version, str(database), shlex.quote(uri)))
+    copy = database.with_name(f"{database.name}.{version}")
+    print(f"tracking: {database}: of an older MLflow, is upgraded; a copy: {copy}", file=sys.stderr)
+    with (
+        closing(sqlite3.connect(database, timeout=PATIENCE)) as opened,
+        closing(sqlite3.connect(copy)) as backup,
+    ):
+        opened.backup(backup)
+    command = [sys.executable, "-m", "mlflow", "db", "upgrade", uri]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        raise UserError(f"{database}: cannot be upgraded ({last}); move it, its copy is {copy}")
+
+
+def other_version(version: str, store: str, uri: str) -> str:
+    """One line for tables of another version; `uri`: the address as a shell's word."""
+    here = f"than the {metadata.version('mlflow')} installed here"
+    if version in mlflow_internals.database_versions():
+        return f"{store}: of an older MLflow {here}; copy it, then: mlflow db upgrade {uri}"
+    return (
+        f"{store}: of a newer MLflow {here} (its tables are of version {version}); install that "
+        "one, or name another store in MLFLOW_TRACKING_URI"
+    )
 
 
 def check_database(database: Path) -> None:

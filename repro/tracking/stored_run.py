@@ -8,7 +8,7 @@ from typing import Any
 from repro.lockfile import Pipeline
 from repro.project import Params
 from repro.repository import Files
-from repro.tracking import contents
+from repro.tracking import contents, mlflow_internals
 from repro.tracking.contents import Point
 from repro.tracking.store import Store
 
@@ -138,16 +138,11 @@ class StoredRun:
         return any(file.path == path for file in self.client.list_artifacts(self.id))
 
     def _log_dataset(self, pipeline: Pipeline) -> None:
-        from mlflow.data.meta_dataset import MetaDataset
-        from mlflow.data.sources import LocalArtifactDatasetSource
-        from mlflow.entities import DatasetInput
-
         artifact = pipeline.artifact("dataset")
-        source = LocalArtifactDatasetSource(artifact["path"])
         digest = pipeline.out_md5(artifact["path"])
         if digest is not None:
-            dataset = MetaDataset(source, name=artifact.get("desc", source.uri), digest=digest)
-            self.client.log_inputs(self.id, [DatasetInput(dataset._to_mlflow_entity())])
+            dataset = mlflow_internals.dataset_input(artifact["path"], artifact.get("desc"), digest)
+            self.client.log_inputs(self.id, [dataset])
 
     def _copy_times(self, pipeline: Pipeline) -> None:
         """How long the reused model took, from the run that trained it."""
