@@ -11,7 +11,6 @@ import base64
 import json
 import math
 import re
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,8 +21,9 @@ from commands.root import at_root
 from gpt.errors import DataError, GptError
 from gpt.evaluation.diagnostics import beaten_by_bigram, diagnose
 from gpt.files import read_json
-from repro.lockfile import Pipeline, read_yaml
-from repro.repository import Commit, Files, WorkingFolder, git
+from repro import reproduce
+from repro.lockfile import Pipeline
+from repro.repository import WorkingFolder, git
 from repro.tracking.run import reason
 from stages.params import BASELINES, MODEL, PROJECT, SAMPLE_METRICS, SAMPLES
 
@@ -91,7 +91,7 @@ def page(prompt: str | None) -> str:
         classes=report_tables.classes(result.metrics),
         novelty=report_tables.novelty(read_json(SAMPLE_METRICS)),
         experiments=report_tables.experiments_on_the_same_text(result),
-        reproduce=reproduce(),
+        reproduce=reproduce_commands(),
         machine=machine(),
         params=report_tables.params(result),
         lineage=report_tables.lineage(),
@@ -165,41 +165,14 @@ def samples_by_step(result: "Experiment") -> tuple[list[tuple[int, str]], str]:
     return [], "The tracking store has no samples of this training."
 
 
-def reproduce() -> str:
-    """The commands that reproduce this result: the commit, and the keys that differ from it."""
-    install = "pip install -c constraints.txt -e ."
-    commit = (git("rev-parse", "--short=12", "HEAD") or b"").decode().strip()
-    if not commit:
-        return f"{install}\ndvc repro"  # experiments need git
+def reproduce_commands() -> str:
+    """The commands that reproduce this result, with the installation and what they cannot see."""
+    commit, *run = reproduce.commands(WorkingFolder()).splitlines()
     outputs = (":!metrics", ":!dvc.lock", ":!params.yaml")
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *outputs)
-    before, now = _keys(Commit("HEAD")), _keys(WorkingFolder())
-    overrides = [
-        f" -S {shlex.quote(f'{key}={_override(value)}')}"
-        for key, value in now.items()
-        if key not in before or value != before[key]
-    ]
     lines = ["# files changed since this commit; commit them first"] if changed else []
-    lines += [f"git checkout {commit}", install, f"dvc exp run{''.join(overrides)}"]
-    return "\n".join(lines)
-
-
-def _keys(files: Files) -> dict[str, Any]:
-    """params.yaml as {'data.corpus': 'verse', ...}, without `runtime`, which changes no result."""
-    keys: dict[str, Any] = {}
-    for section, values in read_yaml(files, "params.yaml").items():
-        if not isinstance(values, dict):
-            keys[section] = values
-        elif section != "runtime":
-            keys |= {f"{section}.{key}": value for key, value in values.items()}
-    return keys
-
-
-def _override(value: Any) -> str:
-    """A value as Hydra, which `dvc exp run -S` parses it with, reads it back."""
-    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z][\w./+-]*", value):
-        return '"' + value.replace('"', r"\"") + '"'
-    return value if isinstance(value, str) else json.dumps(value)
+    install = "pip install -c constraints.txt -e ."
+    return "\n".join([*lines, *([commit, install, *run] if run else [install, commit])])
 
 
 def machine() -> str:

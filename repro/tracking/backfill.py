@@ -68,7 +68,8 @@ def _backfill(
         return False
     if _run_of(store, pipeline, params, experiment, deleted=True):
         return False  # by hand: it must not come back
-    tags = tags_of_run(params, experiment or None)
+    base = f"{commit}^" if commit else "HEAD"
+    tags = tags_of_run(params, experiment or None, pipeline.files, base)
     tags |= {"pipeline.key": key_of(params, experiment or None), "clone": clone_id()}
     if commit:
         tags["mlflow.source.git.commit"] = commit

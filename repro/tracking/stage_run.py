@@ -48,7 +48,7 @@ class StageRun:
             store.client.update_run(run.id, status="RUNNING")
             run.define(pipeline.files, self.params)
             return run, True
-        tags = tags_of_run(self.params, experiment) | tags_of_machine(pipeline)
+        tags = tags_of_run(self.params, experiment, pipeline.files) | tags_of_machine(pipeline)
         tags |= {"pipeline.key": key, "execution": execution, "clone": clone}
         return StoredRun.begin(store, pipeline.files, self.params, tags), False
 

@@ -10,10 +10,10 @@ from uuid import uuid4
 import psutil
 from filelock import FileLock
 
-from repro import repository
+from repro import repository, reproduce
 from repro.lockfile import Pipeline
 from repro.project import Params
-from repro.repository import git
+from repro.repository import Files, git
 
 SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ash", "ksh", "cmd", "powershell", "pwsh"}
 
@@ -65,11 +65,13 @@ def clone_id() -> str:
         return words[0]
 
 
-def tags_of_run(params: Params, experiment: str | None) -> dict[str, str]:
-    """What names a run, for people and for MLflow's pages."""
+def tags_of_run(
+    params: Params, experiment: str | None, files: Files, base: str = "HEAD"
+) -> dict[str, str]:
+    """What names a run, for people and for MLflow's pages; `base`: the commit it started from."""
     tags = {
         "mlflow.runName": (experiment or f"workspace {params.title}")[:120],
-        "mlflow.note.content": params.title,
+        "mlflow.note.content": f"{params.title}\n\n```\n{reproduce.commands(files, base)}\n```",
         "mlflow.source.type": "LOCAL",
         "mlflow.source.name": "dvc exp run" if experiment else "dvc repro",
     }
