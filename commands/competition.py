@@ -1,7 +1,9 @@
 """`gpt submit`, `gpt verify`, `gpt leaderboard`: poems that compete, each with its submission."""
 
 import math
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +12,7 @@ from tqdm import tqdm
 
 from commands import retraining
 from commands.root import at_root
-from commands.submission import NAME, Verified, submit, verify
+from commands.submission import NAME, Verified, refuse_to_run, submit, verify
 from gpt.errors import GptError, SubmissionError
 from gpt.generation import printable
 from repro.repository import WorkingFolder
@@ -18,6 +20,9 @@ from stages.params import CORPUS, SampleParams, check, load
 
 Refusal = tuple[str, str]  # folder, reason
 Entry = tuple[str, Verified]  # folder
+
+MAX_CODE_BYTES = 2**18
+RUN_CODE = "Run the code of models of their own, which you have read."
 
 app = typer.Typer(add_completion=False)
 
@@ -67,11 +72,12 @@ def verify_submission(
     within_noise: Annotated[
         bool, typer.Option(help="With --retrain: accept another machine's bits, a weaker proof.")
     ] = False,
+    run_code: Annotated[bool, typer.Option(help=RUN_CODE)] = False,
 ) -> None:
     """Check that a submission is what it says it is."""
     folder = file.parent if file.name == NAME else file
     with at_root():
-        verified = verify(folder)
+        verified = verify(folder, allow_code=allow if run_code else ask_to_run)
         submission, score = verified.submission, verified.bits_per_byte
         print(
             f"consistent: hashes, lineage and scores agree, and the model wrote the poem again, as "
@@ -92,10 +98,27 @@ def rank_submissions(
     folder: Annotated[
         Path, typer.Argument(help="It holds a folder for each submission.", resolve_path=True)
     ],
+    run_code: Annotated[bool, typer.Option(help=RUN_CODE)] = False,
 ) -> None:
     """Verify the submissions in a folder, and rank them by scores that are computed here."""
     with at_root():
-        print(table(*leaderboard(folder)))
+        allow_code = allow if run_code else ask_to_run
+        print(table(*leaderboard(folder, partial(verify, allow_code=allow_code))))
+
+
+def allow(code: Path) -> None:
+    """What --run-code answers."""
+
+
+def ask_to_run(code: Path) -> None:
+    """Shows the code, and asks. Raises SubmissionError where it is not to be run."""
+    if code.stat().st_size > MAX_CODE_BYTES:
+        raise SubmissionError(f"{code}: larger than {MAX_CODE_BYTES} bytes, too long to be read")
+    if not sys.stdin.isatty():
+        refuse_to_run(code)
+    print(f"--- {code}\n{printable(code.read_bytes().decode(errors='replace'))}\n---")
+    if not typer.confirm("The model's own code, by a stranger. Run it with your rights"):
+        refuse_to_run(code)
 
 
 def leaderboard(
@@ -132,7 +155,8 @@ def table(entries: list[Entry], refused: list[Refusal]) -> str:
         text = submission.poem[len(submission.decoding.prompt) :].strip()
         line, author = _plain(text.partition("\n")[0])[:40], _plain(submission.author)
         score = f"{verified.bits_per_byte:.4f}"
-        lines.append(f"{rank:3}  {score}  {author:20}  {_plain(name):20}  {line}")
+        own = "  (by its own code)" if verified.by_own_code else ""
+        lines.append(f"{rank:3}  {score}  {author:20}  {_plain(name):20}  {line}{own}")
     if len(ranked) < len(entries):
         lines.append(f"no score: their text is not the one in {CORPUS} here, so none was computed")
         lines += [

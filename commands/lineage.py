@@ -5,14 +5,14 @@ Every file is read as what a stranger wrote: any fault in it is a SubmissionErro
 
 import json
 import math
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from gpt.checkpoint import WEIGHTS, RunConfig
-from gpt.config import first_line
+from gpt.config import OUR_SOURCE, first_line
 from gpt.errors import ParamsError, SubmissionError
 from gpt.evaluation.flops import steps_of
 from repro.errors import UserError
@@ -36,11 +36,13 @@ RESULTS = (MODEL, EVALUATE_METRICS, TRAIN_METRICS, CURVE)
 MODEL_FILES = tuple(f"{MODEL.as_posix()}/{n}" for n in (WEIGHTS, "config.json", "tokenizer.json"))
 # Ours have 6 kB and 20 kB, and reading takes a second for 100 kB.
 MAX_YAML_BYTES = 2**18
+# Where no code but ours lies.
+PACKAGES = ("gpt", "repro", "verse", "stages", "commands", "workshop", "tests", "data", "metrics")
 # Keys that params.yaml may leave open, and the machine decides.
 RESOLVED = ("device", "dtype", "threads", "processes")
 
 
-def check_lineage(folder: Path, config: RunConfig, parameters: int, commit: str | None) -> None:
+def check_lineage(folder: Path, config: RunConfig, commit: str | None) -> None:
     """Checks that all in `folder` is of one run of this code, without running any of it.
 
     Raises SubmissionError with what does not agree; `commit` is where its code can be checked out.
@@ -55,10 +57,19 @@ def check_lineage(folder: Path, config: RunConfig, parameters: int, commit: str 
         )
     model, train, _ = params.resolved()
     used = {key: getattr(config.train, key) for key in RESOLVED}
-    used["steps"] = steps_of(model, train, config.vocab_size, parameters)
+    used["steps"] = config.train.steps  # check_steps
     expected = (model, train.model_copy(update=used), params.seed)
     if (config.model, config.train, config.seed) != expected:
         raise SubmissionError(f"{where}: was trained with other params")
+
+
+def check_steps(folder: Path, config: RunConfig, parameters: int) -> None:
+    """Checks the number of updates, which a budget may leave to the size of the model."""
+    model, train, _ = params_of(folder).resolved()
+    if config.train.steps != steps_of(model, train, config.vocab_size, parameters):
+        raise SubmissionError(
+            f"{folder / MODEL / 'config.json'}: was trained for another number of steps"
+        )
 
 
 def _check_lock(folder: Path, commit: str | None) -> None:
@@ -67,7 +78,7 @@ def _check_lock(folder: Path, commit: str | None) -> None:
     # As they were written: an earlier version's have keys that this one does not know.
     values = _mapping(folder / "params.yaml")
     specs = read_yaml(files, "dvc.yaml")["stages"]
-    pipeline = Pipeline(files, values)
+    pipeline, code = Pipeline(files, values), own_code(folder)
     checkout = f"check out the commit it was made with ({commit or 'unknown'})"
     made: dict[str, str] = {}
     for stage in STAGES:
@@ -84,7 +95,8 @@ def _check_lock(folder: Path, commit: str | None) -> None:
         for dep in entry.deps:
             if made.get(dep.path, dep.md5) != dep.md5:
                 raise SubmissionError(f"{where}: {stage} read another {dep.path} than was made")
-            if dep.path in listed and dep.path.endswith(".py") and files.md5(dep.path) != dep.md5:
+            own = str(folder / dep.path) if dep.path == code else dep.path
+            if dep.path in listed and dep.path.endswith(".py") and files.md5(own) != dep.md5:
                 raise SubmissionError(
                     f"{where}: {dep.path} was another version than here; {checkout}, or make it "
                     "again: dvc repro"
@@ -107,6 +119,31 @@ def params_of(folder: Path) -> Params:
         return parse_older(path.read_text(encoding="utf-8"), str(path))
     except ParamsError as error:
         raise SubmissionError(str(error)) from None
+
+
+def own_code(folder: Path) -> str | None:
+    """The path of the model's own code (model.source), the same in a submission as in the
+    repository it was made in; None for gpt/model.py.
+
+    Raises SubmissionError for one that could lie elsewhere, or in place of this code.
+    """
+    source = value_at(_mapping(folder / "params.yaml"), "model.source")
+    if source in (None, OUR_SOURCE):
+        return None
+    path = PurePosixPath(str(source))
+    if (
+        path.is_absolute()
+        or path.suffix != ".py"
+        or path.parts[0] in PACKAGES
+        or not isinstance(source, str)
+        or any(part.startswith(".") for part in path.parts)
+        or set(source) & set("\\:")
+    ):
+        raise SubmissionError(
+            f"model.source = {source}: a submission's own code is a .py file in a folder of the "
+            "repository that holds none of this code; move it to scratchpad/model.py"
+        )
+    return source
 
 
 def stated_scores(folder: Path) -> dict[str, float]:

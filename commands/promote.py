@@ -19,6 +19,7 @@ from commands import experiments
 from commands.compare import groups_of
 from commands.experiments import Experiment
 from commands.root import at_root
+from gpt.config import OUR_SOURCE
 from gpt.errors import DataError, ParamsError
 from gpt.evaluation.significance import Verdict, compare
 from repro.lockfile import Pipeline
@@ -96,12 +97,13 @@ def _register(
     name = experiment.name
     with tempfile.TemporaryDirectory() as folder:
         model, served = _model_of(name, Path(folder)), Path(folder) / "served"
+        code = _own_code(experiment, Path(folder))
         digest = WorkingFolder().md5(str(model))
         backfill_runs(PROJECT, store)
         runs = store.search(f"tags.`model.md5` = '{digest}'")
         if not runs:
             raise DataError(f"{name}: MLflow has no run with its model; gpt ui adds it")
-        save(served, model)
+        save(served, model, code)
         run = runs[0].info
         store.client.log_artifacts(run.run_id, str(served), "served")
     try:
@@ -144,8 +146,27 @@ def _model_of(name: str, folder: Path) -> Path:
     return target
 
 
-def save(folder: Path, model: Path) -> None:
-    """Writes MLflow's own form of a model folder: its files, gpt/ and commands/served_model.py."""
+def _own_code(experiment: Experiment, folder: Path) -> Path | None:
+    """The file that model.source names, as the experiment had it; None for gpt/model.py."""
+    source = experiment.params.model_source
+    if source == OUR_SOURCE:
+        return None
+    text = experiments.files_of(experiment.name).read(source)
+    if text is None:
+        raise DataError(
+            f"{experiment.name}: model.source = {source} is not in its commit; git add it, and run "
+            "the experiment again"
+        )
+    path = folder / "source.py"
+    path.write_bytes(text)
+    return path
+
+
+def save(folder: Path, model: Path, code: Path | None = None) -> None:
+    """Writes MLflow's own form of a model folder: its files, gpt/ and commands/served_model.py.
+
+    `code` is the file of a model of its own, which may import gpt and what gpt needs.
+    """
     with warnings.catch_warnings():
         # MLflow warns of its own classes, and would like an example and type hints, which would
         # cost the params.
@@ -162,7 +183,7 @@ def save(folder: Path, model: Path) -> None:
         save_model(
             folder,
             python_model=str(CODE),
-            artifacts={"model": str(model.resolve())},
+            artifacts={"model": str(model.resolve())} | ({"source": str(code)} if code else {}),
             code_paths=[str(CODE.parent.parent / "gpt")],
             signature=ModelSignature(
                 inputs=Schema([ColSpec("string", "prompt")]),

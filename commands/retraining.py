@@ -20,8 +20,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from commands.lineage import STAGES, params_of, stated_scores
-from gpt.checkpoint import load_model
+from commands.limited import run_limited
+from commands.lineage import STAGES, own_code, params_of, stated_scores
+from gpt.checkpoint import read_run_config
 from gpt.device import Device, choose_device
 from gpt.errors import ParamsError, SubmissionError
 from repro import repository
@@ -41,7 +42,9 @@ def retrain(folder: Path, within_noise: bool = False, say: Callable[[str], None]
     Raises SubmissionError where something else comes out, a stage fails, or the submission states
     another kind of machine than this and `within_noise` is not set.
     """
-    params, theirs = params_of(folder), load_model(folder / MODEL).run_config.device
+    params, source = params_of(folder), own_code(folder)
+    code = folder / source if source else None
+    theirs = read_run_config(folder / MODEL / "config.json").device
     ours = _device_here(theirs)
     if ours != theirs and not within_noise:
         differs = ", ".join(
@@ -54,7 +57,7 @@ def retrain(folder: Path, within_noise: bool = False, say: Callable[[str], None]
             "bits differ; verify it on that kind, or add --within-noise for a weaker proof"
         )
     with tempfile.TemporaryDirectory() as name:
-        here = _run(params, ours, Path(name), say)
+        here = _run(params, ours, Path(name), say, code)
         if ours == theirs:
             files = WorkingFolder()
             for path in (MODEL, CURVE):
@@ -72,7 +75,7 @@ def retrain(folder: Path, within_noise: bool = False, say: Callable[[str], None]
         say("another kind of machine: a second seed measures the noise")
         with tempfile.TemporaryDirectory() as second:
             next_seed = params.model_copy(update={"seed": params.seed + 1})
-            noise, _ = curve_distance(here, _run(next_seed, ours, Path(second), say))
+            noise, _ = curve_distance(here, _run(next_seed, ours, Path(second), say, code))
         return _within_noise(folder, here, noise)
 
 
@@ -140,8 +143,13 @@ def _within_noise(folder: Path, here: Path, noise: float) -> str:
     )
 
 
-def _run(params: Params, device: Device, folder: Path, say: Callable[[str], None]) -> Path:
-    """Runs the stages in `folder`, from the corpus to the scores, on `device`."""
+def _run(
+    params: Params, device: Device, folder: Path, say: Callable[[str], None], code: Path | None
+) -> Path:
+    """Runs the stages in `folder`, from the corpus to the scores, on `device`.
+
+    `code` is the file with the model's own code.
+    """
     values = params.model_dump()
     used = {"device": device.name, "dtype": device.dtype, "threads": device.threads}
     values["train"] |= used
@@ -152,6 +160,11 @@ def _run(params: Params, device: Device, folder: Path, say: Callable[[str], None
     for name in CODE:
         shutil.copytree(name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile("dvc.yaml", folder / "dvc.yaml")
+    if code:
+        # What starts a stage with limits, and what it then runs.
+        shutil.copytree(Path(__file__).parent, folder / "commands")
+        (folder / params.model_source).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(code, folder / params.model_source)
     if "own" in params.data.corpora:
         _copy_own_text(params.data.path, folder)
     (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8", newline="\n")
@@ -180,13 +193,20 @@ def _copy_own_text(data_path: str, folder: Path) -> None:
 
 
 def _stage(stage: str, folder: Path) -> None:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
     # Downloads are shared; each is held to a hash. Saved states of a training are not.
-    environment[MIRROR] = repository.location(MIRROR) or str(repository.scratch() / "downloads")
     tiktoken = repository.location("TIKTOKEN_CACHE_DIR")
-    environment["TIKTOKEN_CACHE_DIR"] = tiktoken or str(repository.scratch() / "tiktoken")
+    folders = {
+        MIRROR: repository.location(MIRROR) or str(repository.scratch() / "downloads"),
+        "TIKTOKEN_CACHE_DIR": tiktoken or str(repository.scratch() / "tiktoken"),
+    }
+    if own_code(folder):
+        run_limited(f"stages.{stage}", folder=folder, environment=folders)
+        return
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
     command = [sys.executable, "-m", f"stages.{stage}"]
-    done = subprocess.run(command, cwd=folder, env=environment, stdout=PIPE, stderr=STDOUT)
+    done = subprocess.run(
+        command, cwd=folder, env=environment | folders, stdout=PIPE, stderr=STDOUT
+    )
     if done.returncode:
         last = (done.stdout.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
         raise SubmissionError(f"{stage} failed when it was run again: {last}")

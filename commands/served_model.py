@@ -10,7 +10,8 @@ from typing import Any
 import mlflow
 import pandas as pd
 
-from gpt.checkpoint import load_model
+from gpt.checkpoint import load_model, read_run_config
+from gpt.config import OUR_SOURCE
 from gpt.generation import Sampling, generate
 
 # A server must not be kept busy for hours by one request.
@@ -22,7 +23,10 @@ class TextModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow has 
     """A column `prompt` to a list of texts, each with its prompt at the beginning."""
 
     def load_context(self, context: Any) -> None:
-        self.trained = load_model(Path(context.artifacts["model"]))
+        folder, code = Path(context.artifacts["model"]), context.artifacts.get("source")
+        # Only code that was promoted with the model is run, whatever its config.json names.
+        source = read_run_config(folder / "config.json").model.source if code else OUR_SOURCE
+        self.trained = load_model(folder, source, Path(code) if code else None)
 
     # Type hints here would drop the params from the signature.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]

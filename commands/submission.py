@@ -5,6 +5,7 @@ It is a folder that needs nothing but this code:
     submission.json     author, prompt and settings, all candidates, the chosen one, and hashes
     poem.txt            the chosen candidate
     params.yaml, dvc.lock, metrics/..., data/model/...     as in the repository it was made in
+    scratchpad/model.py, or what model.source names        of a model of its own
 
 All of it may have been made up to agree: agreement is consistency and no proof. The proof is to
 train again (commands/retraining.py).
@@ -17,14 +18,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NoReturn, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from commands.lineage import MODEL_FILES, check_lineage, corpus_md5, stated_scores
-from commands.model_run import Decoding, generate_candidates, score
-from gpt.checkpoint import TrainedModel, load_model
-from gpt.config import Config, first_line
+from commands.lineage import (
+    MODEL_FILES,
+    check_lineage,
+    check_steps,
+    corpus_md5,
+    own_code,
+    stated_scores,
+)
+from commands.model_run import Decoding, generate_candidates, run_model, run_own_code
+from gpt.checkpoint import RunConfig, load_model, read_run_config
+from gpt.config import OUR_SOURCE, Config, first_line
 from gpt.errors import GptError, SubmissionError
 from gpt.files import sha256_of, write_json
 from gpt.model_source import count_parameters
@@ -79,11 +87,13 @@ class Submission(Config):
 class Verified:
     """A consistent submission, and its score as it was computed here.
 
-    None where data/corpus holds another text than it was trained on.
+    None where data/corpus holds another text than it was trained on. A model's own code computes
+    its own score, which is as honest as that code.
     """
 
     submission: Submission
     bits_per_byte: float | None
+    by_own_code: bool = False
 
 
 # --- submit ---------------------------------------------------------------------------------------
@@ -116,19 +126,22 @@ def submit(
     """
     if folder.exists():
         raise SubmissionError(f"{folder}: is there already; move it, or name another with --out")
-    trained = load_model(MODEL)
+    source = own_code(Path())
+    trained = load_model(MODEL, source or OUR_SOURCE)
     commit = (git("rev-parse", "HEAD") or b"").decode().strip() or None
-    check_lineage(Path(), trained.run_config, count_parameters(trained.model), commit)
+    check_lineage(Path(), trained.run_config, commit)
+    check_steps(Path(), trained.run_config, count_parameters(trained.model))
     decoding = decoding_of(sample)
     candidates = generate_candidates(trained, decoding, sample.num_samples)
     chosen = choose(candidates)
     if not 0 <= chosen < len(candidates):
         raise SubmissionError(f"candidate {chosen}: there are 0 to {len(candidates) - 1}")
+    names = [*COPIED, *([source] if source else [])]
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Beside it, so that whatever fails, no half of a submission stands at its name.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".submission-") as name:
         complete = Path(name) / "complete"
-        for path in COPIED:
+        for path in names:
             (complete / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, complete / path)
         (complete / POEM).write_bytes(candidates[chosen].encode())
@@ -140,8 +153,8 @@ def submit(
                 candidates=candidates,
                 chosen=chosen,
                 scores=stated_scores(Path()),
-                hashes=hashes_by_role(Path(), trained),
-                files={path: sha256_of(complete / path) for path in (*COPIED, POEM)},
+                hashes=hashes_by_role(Path(), trained.run_config),
+                files={path: sha256_of(complete / path) for path in (*names, POEM)},
             )
         except ValidationError as error:
             raise SubmissionError(first_line(error)) from None
@@ -150,13 +163,13 @@ def submit(
     return submission
 
 
-def hashes_by_role(folder: Path, trained: TrainedModel) -> dict[str, str]:
+def hashes_by_role(folder: Path, config: RunConfig) -> dict[str, str]:
     """The hashes that a reader checks first."""
     return {
-        "model": trained.run_config.weights_sha256,
-        "tokenizer": trained.run_config.tokenizer_sha256,
+        "model": config.weights_sha256,
+        "tokenizer": config.tokenizer_sha256,
         "corpus": corpus_md5(folder),
-        "code": trained.run_config.code_sha256,
+        "code": config.code_sha256,
         "dvc_lock": sha256_of(folder / "dvc.lock"),
     }
 
@@ -164,30 +177,48 @@ def hashes_by_role(folder: Path, trained: TrainedModel) -> dict[str, str]:
 # --- verify ---------------------------------------------------------------------------------------
 
 
-def verify(folder: Path, here: WorkingFolder | None = None) -> Verified:
+def refuse_to_run(code: Path) -> NoReturn:
+    raise SubmissionError(
+        f"{code}: the model's own code, which is not run unasked; read it, then add --run-code"
+    )
+
+
+def verify(
+    folder: Path,
+    here: WorkingFolder | None = None,
+    allow_code: Callable[[Path], None] = refuse_to_run,
+) -> Verified:
     """Checks that a submission is consistent, generates its poem again, byte for byte, and scores
     its model on the validation text of this repository, `here`.
 
-    Raises SubmissionError with the first reason why it is not what it says.
+    `allow_code` raises where a file of a stranger is not to be run. Raises SubmissionError with the
+    first reason why it is not what it says.
     """
     with _of_a_stranger(folder):
         submission = read(folder)
-        _check_files(folder, submission)
-        trained = load_model(folder / MODEL)
-        parameters = count_parameters(trained.model)
-        check_lineage(folder, trained.run_config, parameters, submission.commit)
-        _check_statements(folder, submission, trained)
-        texts = generate_candidates(trained, submission.decoding, len(submission.candidates))
-        _check_candidates(folder, submission, texts)
-    if (here or WorkingFolder()).md5(CORPUS.as_posix()) != submission.hashes["corpus"]:
-        return Verified(submission, None)
-    computed = score(trained, CORPUS, folder / MODEL)
-    if abs(computed - submission.scores["bits_per_byte"]) > SCORE_TOLERANCE:
+        _check_files(folder, submission, *COPIED, POEM)
+        if code := own_code(folder):
+            _check_files(folder, submission, code)
+        config = read_run_config(folder / MODEL / "config.json")
+        check_lineage(folder, config, submission.commit)
+        _check_statements(folder, submission, config)
+        corpus = (here or WorkingFolder()).md5(CORPUS.as_posix())
+        text = CORPUS if corpus == submission.hashes["corpus"] else None
+        task = submission.decoding, len(submission.candidates), text
+        if code:
+            allow_code(folder / code)
+            result = run_own_code(folder / MODEL, folder / code, *task)
+        else:
+            result = run_model(load_model(folder / MODEL), *task)
+        check_steps(folder, config, result.parameters)
+        _check_candidates(folder, submission, result.candidates)
+    computed, stated = result.bits_per_byte, submission.scores["bits_per_byte"]
+    if computed is not None and not abs(computed - stated) <= SCORE_TOLERANCE:
         raise SubmissionError(
-            f"{folder / EVALUATE_METRICS}: says {submission.scores['bits_per_byte']:.4f} bits per "
-            f"byte, and the weights have {computed:.4f}"
+            f"{folder / EVALUATE_METRICS}: says {stated:.4f} bits per byte, and the weights have "
+            f"{computed:.4f}"
         )
-    return Verified(submission, computed)
+    return Verified(submission, computed, code is not None)
 
 
 @contextmanager
@@ -224,9 +255,9 @@ def read(folder: Path) -> Submission:
         raise SubmissionError(f"{path}: no submission of format 1 ({first_line(error)})") from None
 
 
-def _check_files(folder: Path, submission: Submission) -> None:
+def _check_files(folder: Path, submission: Submission, *names: str) -> None:
     """Checks that every file is there, of the hash stated, and no link to one elsewhere."""
-    for name in (*COPIED, POEM):
+    for name in names:
         path = folder / name
         if not path.is_file():
             raise SubmissionError(f"{path}: not found, so the submission is not complete")
@@ -238,10 +269,10 @@ def _check_files(folder: Path, submission: Submission) -> None:
             raise SubmissionError(f"{path}: edited; its sha256 is not that of {NAME}")
 
 
-def _check_statements(folder: Path, submission: Submission, trained: TrainedModel) -> None:
+def _check_statements(folder: Path, submission: Submission, config: RunConfig) -> None:
     """Checks what submission.json says of the other files."""
     where = folder / NAME
-    if submission.hashes != hashes_by_role(folder, trained):
+    if submission.hashes != hashes_by_role(folder, config):
         raise SubmissionError(f"{where}: its hashes are not those of its files")
     if submission.scores != stated_scores(folder):
         raise SubmissionError(f"{where}: its scores are not those of {EVALUATE_METRICS}")

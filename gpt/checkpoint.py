@@ -103,15 +103,19 @@ def save_model(
         ) from None
 
 
-def load_model(folder: Path, source: str = OUR_SOURCE) -> TrainedModel:
+def load_model(
+    folder: Path, source: str = OUR_SOURCE, source_file: Path | None = None
+) -> TrainedModel:
     """The model in `folder`, made by the file `source`, in eval mode, on the device it trained on.
+
+    `source_file` is where that file lies, if not at the path `source`.
 
     Where that device is not here, `auto` is used instead. The process's threads and precision stay
     (Device.apply). Sizes and hashes are checked before memory is allocated. Raises CheckpointError,
     naming the file, for what is missing, damaged, of another format or source, or does not belong
     together.
     """
-    run_config = _read_run_config(folder / "config.json")
+    run_config = read_run_config(folder / "config.json")
     weights = folder / WEIGHTS
     _check_hash(weights, run_config.weights_sha256)
     _check_hash(folder / "tokenizer.json", run_config.tokenizer_sha256)
@@ -127,7 +131,7 @@ def load_model(folder: Path, source: str = OUR_SOURCE) -> TrainedModel:
         with safe_open(weights, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             stored = {name: (s.get_dtype(), *s.get_shape()) for name, s in slices.items()}
-        model = _untrained(run_config, tokenizer, weights, len(stored))
+        model = _untrained(run_config, tokenizer, weights, len(stored), source_file)
         state = model.state_dict()
         expected = {name: (DTYPES.get(t.dtype), *t.shape) for name, t in state.items()}
         if stored != expected:
@@ -142,11 +146,18 @@ def load_model(folder: Path, source: str = OUR_SOURCE) -> TrainedModel:
     return TrainedModel(model.eval(), tokenizer, run_config, device)
 
 
-def _untrained(run_config: RunConfig, tokenizer: Tokenizer, weights: Path, num_tensors: int) -> GPT:
+def _untrained(
+    run_config: RunConfig,
+    tokenizer: Tokenizer,
+    weights: Path,
+    num_tensors: int,
+    source_file: Path | None,
+) -> GPT:
     """A model to load weights into; ours takes no memory yet. A config that lies is refused."""
     shape = run_config.model
     if shape.source != OUR_SOURCE:
-        return make_model(shape, run_config.vocab_size)
+        breaks = line_breaks(tokenizer)
+        return make_model(shape, run_config.vocab_size, line_breaks=breaks, file=source_file)
     # The blocks' matrices alone need more bytes than this.
     if 4 * 12 * shape.n_layer * shape.n_embd**2 > weights.stat().st_size:
         raise CheckpointError(f"{weights}: is smaller than the model config.json describes")
@@ -164,7 +175,8 @@ def _device(config: Device) -> Device:
         return choose_device()
 
 
-def _read_run_config(path: Path) -> RunConfig:
+def read_run_config(path: Path) -> RunConfig:
+    """config.json. Raises CheckpointError."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise CheckpointError(f"{path}: larger than {MAX_JSON_BYTES} bytes, not a config")

@@ -42,17 +42,22 @@ class _NoDraws(TorchFunctionMode):
 
 
 def make_model(
-    config: ModelConfig, vocab_size: int, seed: int = 0, line_breaks: Sequence[int] = ()
+    config: ModelConfig,
+    vocab_size: int,
+    seed: int = 0,
+    line_breaks: Sequence[int] = (),
+    file: Path | None = None,
 ) -> GPT:
     """The model of `config.source` with its initial weights, which `seed` decides.
 
     The class of another file is called as `GPT(config, vocab_size)`, with `seed` and `line_breaks`
     too where it has such arguments, and may draw initial weights from torch's global generator.
+    `file` is where the code lies if not at the path `config.source`.
     Raises ParamsError where there is no such file or no such class in it.
     """
     if config.source == OUR_SOURCE:
         return GPT(config, vocab_size, seed, line_breaks)
-    model_class = _class_of(Path(config.source))
+    model_class = _class_of(file or Path(config.source))
     names = inspect.signature(model_class).parameters
     options = {"seed": seed, "line_breaks": line_breaks}
     options = {name: value for name, value in options.items() if name in names}

@@ -36,8 +36,8 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def cover_up(folder: Path) -> None:
-    """Makes all hashes agree with the files, as a careful forger would."""
+def cover_up(folder: Path, code: str = "") -> None:
+    """Makes all hashes agree with the files, as a careful forger would; `code` is the model's."""
     model = folder / "data/model"
     edit(
         model / "config.json",
@@ -46,7 +46,8 @@ def cover_up(folder: Path) -> None:
     lock = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))
     for stage in lock["stages"].values():
         for entry in (*stage["deps"], *stage["outs"]):
-            if not entry["path"].endswith(".py") and (folder / entry["path"]).exists():
+            ours = entry["path"].endswith(".py") and entry["path"] != code
+            if not ours and (folder / entry["path"]).exists():
                 entry["md5"] = WorkingFolder().md5(str(folder / entry["path"]))
     (folder / "dvc.lock").write_text(yaml.safe_dump(lock), encoding="utf-8")
 
@@ -99,7 +100,7 @@ def other_weights(folder: Path) -> None:
 def state_the_score(folder: Path) -> None:
     """What the weights in the folder have is stated."""
     cover_up(folder)
-    value = score(load_model(folder / "data/model"), Path("data/corpus"), folder)
+    value = score(load_model(folder / "data/model"), Path("data/corpus"))
     edit(folder / METRICS, lambda m: m["val"].update(bits_per_byte=value))
 
 

@@ -11,9 +11,11 @@ Not here: sampling, which is generation.py's as always.
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gpt.model import GPT
 
@@ -23,16 +25,28 @@ STEP = 2.0**-10
 
 def canonical(model: GPT) -> GPT:
     """A copy of `model` in eval mode whose logits are the same on every machine."""
-    copied = copy.deepcopy(model).cpu().double()  # in this order: Apple's GPUs have no float64
-    copied.__class__ = _Canonical
-    # Angles in float32 differ by 1e-4 between processors at the end of a long block.
-    copied.compute_position_tables(torch.float64)
-    return copied.eval()
+    copied: Any = copy.deepcopy(model).cpu().double()  # in this order: Apple's GPUs have no float64
+    kind: Any = type(copied)
+    copied.__class__ = _rounding(kind)
+    if isinstance(copied, GPT):
+        # Angles in float32 differ by 1e-4 between processors at the end of a long block.
+        copied.compute_position_tables(torch.float64)
+    canonical_model: GPT = copied.eval()
+    return canonical_model
 
 
-class _Canonical(GPT):
-    def unembed(self, x: Tensor) -> Tensor:
-        return (super().unembed(x) / STEP).round() * STEP
+@cache
+def _rounding(kind: type[Any]) -> type[Any]:
+    """The class `kind` of models with rounded logits: of our GPT, where a decoder reads them too,
+    and else of what a model returns."""
+    method = "unembed" if issubclass(kind, GPT) else "forward"
+    exact = getattr(kind, method)
+
+    def rounded(self: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        logits: Tensor = exact(self, *args, **kwargs)
+        return (logits / STEP).round() * STEP
+
+    return type(kind.__name__, (kind,), {method: rounded})
 
 
 @contextmanager

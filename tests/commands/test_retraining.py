@@ -75,12 +75,14 @@ def test_on_another_kind_of_machine_the_curve_and_the_weights_must_be_within_noi
 ) -> None:
     really_run, kept = retraining._run, {}
 
-    def run_once(params: Params, device: Any, folder: Path, say: Callable[[str], None]) -> Path:
+    def run_once(
+        params: Params, device: Any, folder: Path, say: Callable[[str], None], code: None
+    ) -> Path:
         """Each seed is trained once, and copied afterwards."""
         if params.seed not in kept:
             kept[params.seed] = tmp_path / f"seed-{params.seed}"
             kept[params.seed].mkdir()
-            really_run(params, device, kept[params.seed], say)
+            really_run(params, device, kept[params.seed], say, code)
         shutil.copytree(kept[params.seed], folder, dirs_exist_ok=True)
         return folder
 

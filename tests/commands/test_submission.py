@@ -176,7 +176,7 @@ def test_a_score_below_the_information_in_the_text_is_refused(
     corpus = tmp_path / "corpus"
     shutil.copytree("data/corpus", corpus)
     trained = load_model(submission / "data/model")
-    score(trained, corpus, submission)
+    score(trained, corpus)
 
     def tell_more(manifest: Any) -> None:
         val = manifest["splits"]["val"]
@@ -184,7 +184,7 @@ def test_a_score_below_the_information_in_the_text_is_refused(
 
     edit(corpus / "corpus.json", tell_more)
     with pytest.raises(SubmissionError, match="only a model that was trained on it can"):
-        score(trained, corpus, submission)
+        score(trained, corpus)
 
 
 def test_a_link_out_of_the_submission_is_refused(submission: Path, tmp_path: Path) -> None:

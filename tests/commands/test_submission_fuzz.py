@@ -73,7 +73,7 @@ def vouch_for_all(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.fault(24)
 @settings(
-    max_examples=50,
+    max_examples=40,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=set(Phase) - {Phase.shrink},  # each example takes half a second
 )

@@ -12,11 +12,13 @@ import planted
 import pytest
 import torch
 from safetensors.torch import save_file
-from saved_models import TOKENIZER, change_config, saved_model, sha256, vouch
+from saved_models import SHAPE, TOKENIZER, change_config, saved_model, sha256, vouch
 
 from gpt.checkpoint import load_model
 from gpt.errors import CheckpointError, GptError, TokenizerError
 from gpt.files import write_json
+from gpt.model import GPT
+from gpt.tokenizers.base import line_breaks
 from gpt.tokenizers.char import CharTokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -53,6 +55,23 @@ def test_a_model_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert torch.equal(loaded.model(ids_bt), model(ids_bt))
     assert loaded.tokenizer.spec() == TOKENIZER.spec()
     assert not loaded.model.training
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_model_of_ones_own_that_derives_from_ours_computes_as_it_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    code = tmp_path / ("elsewhere.py" if elsewhere else "own.py")
+    code.write_text("import gpt.model\n\nclass GPT(gpt.model.GPT): pass\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    shape = SHAPE.model_copy(
+        update={"architecture": "modern", "line_sums": 4, "bias": False, "source": "own.py"}
+    )
+    saved_model(tmp_path / "model", shape=shape)
+    model = GPT(shape, TOKENIZER.vocab_size, 0, line_breaks(TOKENIZER)).eval()
+    ids_bt = torch.tensor([[1, 2, 0, 3, 4, 0, 0, 5]])  # 0 breaks a line
+    loaded = load_model(tmp_path / "model", "own.py", code if elsewhere else None).model
+    assert torch.equal(loaded(ids_bt), model(ids_bt))
 
 
 def test_loading_a_model_loads_no_compiler(tmp_path: Path) -> None:
