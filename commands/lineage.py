@@ -136,7 +136,7 @@ def own_code(folder: Path) -> str | None:
         or path.suffix != ".py"
         or path.parts[0] in PACKAGES
         or not isinstance(source, str)
-        or any(part.startswith(".") for part in path.parts)
+        or any(name.startswith(".") for name in path.parts)
         or set(source) & set("\\:")
     ):
         raise SubmissionError(
