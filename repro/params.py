@@ -23,7 +23,8 @@ def read_text(file: str) -> str:
     try:
         return Path(file).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{file}: not found{_restore(file)}") from None
+        elsewhere = "" if Path("dvc.yaml").is_file() else "; change to the folder with dvc.yaml"
+        raise UserError(f"{file}: not found{elsewhere or _restore(file)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: byte {error.start} is not UTF-8; save it as UTF-8") from None
 

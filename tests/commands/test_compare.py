@@ -144,6 +144,28 @@ def test_an_unknown_name_and_missing_results_are_errors_of_one_line(trial: Trial
     assert "workspace: its metrics are missing or incomplete" in shown.output
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, "before: has no params.yaml; name an experiment of this project"),
+        ("- a\n", "before: params.yaml: holds no sections"),
+    ],
+)
+def test_a_commit_without_params_is_named_without_a_command_that_cannot_work(
+    trial: TrialRepository, text: str | None, expected: str
+) -> None:
+    params = Path("params.yaml").read_bytes()
+    Path("params.yaml").unlink()
+    if text:
+        trial.write("params.yaml", text)
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "before")
+    git("tag", "before")
+    Path("params.yaml").write_bytes(params)
+    shown = CliRunner().invoke(app, ["compare", "before"])
+    assert (shown.exit_code, shown.output) == (2, f"gpt: {expected}\n")
+
+
 def test_another_corpus_is_not_compared(trial: TrialRepository) -> None:
     add_experiment(trial, "one", 1.1)
     add_experiment(trial, "two", 1.0, corpus="shakespeare")

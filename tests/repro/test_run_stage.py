@@ -11,12 +11,12 @@ import pytest
 from trial_repository import STAGES, TrialRepository
 
 from gpt.config import ModelConfig
-from gpt.errors import DataError
+from gpt.errors import DataError, ParamsError
 from gpt.model_source import make_model
 from repro import run_stage, signals, surroundings
 from repro.errors import Interrupted, UserError
 from repro.tracking.run import Run
-from stages.params import PROJECT, Params
+from stages.params import PROJECT, Params, load
 
 RESTORE = "to restore the last result: git checkout HEAD params.yaml && dvc repro"
 
@@ -125,6 +125,17 @@ def test_a_stage_in_another_folder_names_the_right_one_and_no_git_command(
         with pytest.raises(SystemExit) as end:
             run_stage.main(PROJECT, "train", lambda params, run: pytest.fail("it began"))
         assert (end.value.code, capsys.readouterr().err) == (2, f"train: {folder}: {expected}\n")
+
+
+def test_what_to_do_about_missing_params_works_where_it_is_said(
+    trial: TrialRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("params.yaml").unlink()
+    with pytest.raises(ParamsError, match=r"not found; restore it: git checkout HEAD params\.yaml"):
+        load()
+    monkeypatch.chdir("data")
+    with pytest.raises(ParamsError, match=r"params\.yaml: not found; change to the folder with"):
+        load()
 
 
 @pytest.mark.parametrize(
