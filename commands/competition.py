@@ -149,7 +149,9 @@ def table(entries: list[Entry], refused: list[Refusal]) -> str:
     ranked = [entry for entry in entries if entry[1].bits_per_byte is not None]
     if ranked:
         corpus = ranked[0][1].submission.hashes["corpus"]
-        lines.append(f"corpus {corpus[:8]}: bits per byte, computed here")
+        lines.append(
+            f"corpus {corpus[:8]}: bits per byte, computed here; proof: gpt verify --retrain"
+        )
     for rank, (name, verified) in enumerate(ranked, 1):
         submission = verified.submission
         text = submission.poem[len(submission.decoding.prompt) :].strip()

@@ -21,6 +21,7 @@ from gpt.corpus.manifest import split_entry
 from gpt.decoding.canonical import canonical, one_thread
 from gpt.errors import GptError, SubmissionError
 from gpt.evaluation.scoring import Scorer, bits_per_byte, half_block_windows
+from gpt.files import write_json
 from gpt.generation import Sampling, generate
 from gpt.model_source import count_parameters
 from gpt.tokenizers.encoding import encode_shard, shard_jobs
@@ -92,7 +93,7 @@ def run_own_code(
             corpus=None if text is None else str(text.resolve()),
             result=str(result),
         )
-        (Path(name) / "request.json").write_text(request.model_dump_json(), encoding="utf-8")
+        write_json(Path(name) / "request.json", request.model_dump())
         run_limited(
             "commands.model_run",
             str(Path(name) / "request.json"),
@@ -115,7 +116,7 @@ def _main(request: Request) -> None:
     trained = load_model(folder, source, Path(request.code))
     corpus = None if request.corpus is None else Path(request.corpus)
     result = run_model(trained, request.decoding, request.count, corpus)
-    Path(request.result).write_text(result.model_dump_json(), encoding="utf-8")
+    write_json(Path(request.result), result.model_dump())
 
 
 @torch.inference_mode()

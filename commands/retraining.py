@@ -150,6 +150,9 @@ def _run(
 
     `code` is the file with the model's own code.
     """
+    processes, cores = params.resolved()[1].processes, os.cpu_count() or 1
+    if processes > cores:
+        raise SubmissionError(f"train.processes = {processes}: this machine has {cores} cores")
     values = params.model_dump()
     used = {"device": device.name, "dtype": device.dtype, "threads": device.threads}
     values["train"] |= used

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from forged_submissions import cover_up, edit, gpt, other_weights, state_the_score, write_anew
+from trial_repository import REPOSITORY
 
 from commands import retraining
+from gpt.device import choose_device
 from gpt.errors import SubmissionError
-from stages.params import Params
+from stages.params import Params, load
 
 
 @pytest.mark.parametrize("path", ["/{0}/out", "../out", "data/../../out", ".", "gpt", "dvc.yaml"])
@@ -27,6 +29,16 @@ def test_no_path_of_a_stranger_is_written_to(
     with pytest.raises(SubmissionError, match=r"^data.path = .*put it in data/own"):
         retraining._copy_own_text(path.format(tmp_path), folder)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_more_processes_than_the_machine_has_cores_are_not_started(tmp_path: Path) -> None:
+    params = load(str(REPOSITORY / "params.yaml"))
+    train = params.train.model_copy(update={"processes": 5000})
+    with pytest.raises(SubmissionError, match=r"train.processes = 5000: this machine has \d+ core"):
+        retraining._run(
+            params.model_copy(update={"train": train}), choose_device(), tmp_path, print, None
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_own_text_is_read_where_this_repository_has_it(
