@@ -69,9 +69,13 @@ def tags_of_run(
     params: Params, experiment: str | None, files: Files, base: str = "HEAD"
 ) -> dict[str, str]:
     """What names a run, for people and for MLflow's pages; `base`: the commit it started from."""
+    commands = reproduce.commands(files, base)
+    if len(commands) > 4000:  # MLflow would cut it, and what is left would give another result
+        commit = commands.partition("\n")[0]
+        commands = f"{commit}\n# copy this run's params.yaml here\ndvc exp run"
     tags = {
         "mlflow.runName": (experiment or f"workspace {params.title}")[:120],
-        "mlflow.note.content": f"{params.title}\n\n```\n{reproduce.commands(files, base)}\n```",
+        "mlflow.note.content": f"{params.title}\n\n```\n{commands}\n```",
         "mlflow.source.type": "LOCAL",
         "mlflow.source.name": "dvc exp run" if experiment else "dvc repro",
     }

@@ -94,3 +94,9 @@ def test_a_run_says_how_to_reproduce_it(trial: TrialRepository) -> None:
     note = runs()[0].data.tags["mlflow.note.content"]
     assert note.endswith(f"\n```\n{reproduce.commands(WorkingFolder())}\n```")
     assert "-S model.n_layer=2" in note
+    trial.set(prompt="a" * 9000)
+    trial.run("prepare")
+    newest, _ = runs()
+    assert newest.data.tags["mlflow.note.content"].endswith(
+        "\n# copy this run's params.yaml here\ndvc exp run\n```"
+    )
