@@ -23,8 +23,8 @@ def start(folder: Folder = SCRATCHPAD) -> None:
     """Make the four files to write: signatures and what they should do, nothing solved."""
     try:
         paths = course.start(folder)
-    except GptError as error:
-        _fail(str(error))
+    except (GptError, OSError) as error:
+        _fail_for(error)
     for path in paths:
         print(path)
     print("\nBegin with docs/1-tokenization.md; then: gpt workshop check 1")
@@ -35,8 +35,8 @@ def text(folder: Folder = SCRATCHPAD) -> None:
     """Write input.txt, plays for train.py to train on; needs no network."""
     try:
         print(course.write_text(folder))
-    except GptError as error:
-        _fail(str(error))
+    except (GptError, OSError) as error:
+        _fail_for(error)
 
 
 @app.command()
@@ -66,6 +66,12 @@ def check(
         all_passed = all_passed and passed == len(results)
     if not all_passed:
         raise typer.Exit(1)
+
+
+def _fail_for(error: GptError | OSError) -> NoReturn:
+    if isinstance(error, OSError):
+        _fail(f"{error.filename}: {(error.strerror or '').lower()}; choose another --folder")
+    _fail(str(error))
 
 
 def _fail(reason: str) -> NoReturn:

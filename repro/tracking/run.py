@@ -119,6 +119,8 @@ def reason(error: Exception) -> str:
         return f"{package} is not installed; pip install {what}"
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {(error.strerror or '').lower()}"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     server = urllib.parse.urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
     # Without the user and password that may stand before the host.

@@ -97,6 +97,15 @@ def test_starting_overwrites_nothing(tmp_path: Path) -> None:
     assert paths[1].read_text(encoding="utf-8") == "mine"
 
 
+@pytest.mark.parametrize("command", ["start", "text"])
+def test_a_folder_that_cannot_be_written_is_one_line(command: str) -> None:
+    done = CliRunner().invoke(app, ["workshop", command, "--folder", "/proc/nowhere"])
+    assert done.exit_code == 2
+    (line,) = done.output.splitlines()
+    assert line.startswith("gpt: /proc/nowhere")
+    assert line.endswith("; choose another --folder")
+
+
 def test_the_command_starts_checks_and_exits_as_it_should(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
