@@ -52,10 +52,10 @@ def run_limited(
 
 def set_limits(seconds: int) -> None:
     """Limits this process and those it starts, as far as the system can."""
-    try:
-        import resource
-    except ImportError:  # Windows has none; the time is limited by who waits for it
+    if sys.platform == "win32":  # which has none; the time is limited by who waits for it
         return
+    import resource
+
     memory = int(MEMORY_FRACTION * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     limits = {
         resource.RLIMIT_CPU: seconds * (os.cpu_count() or 1),
