@@ -18,7 +18,7 @@ INSTALL := $(if $(UV),\
   $(BIN)/python -m pip install --quiet --disable-pip-version-check \
     $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)) -c constraints.txt
 # Two tests at a time, those of one file in one process, whose fixtures they share.
-TESTS := $(BIN)/python -m pytest -q -n 2 --dist loadfile
+TESTS := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 # dvc's queue starts `dvc` and `python` by their bare names. Recipes name $(BIN): make 3.81, which
 # macOS has, does not search the exported PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)

@@ -255,8 +255,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(
     session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """With --planted the defects stand in place of the tests that name them."""
+    """Slow tests begin, so that two processes end together.
+
+    With --planted the defects stand in place of the tests that name them.
+    """
     if not config.getoption("--planted"):
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
         return
     tests: dict[planted.Defect, set[str]] = {}
     for item in items:
