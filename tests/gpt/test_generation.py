@@ -415,7 +415,7 @@ def test_the_end_of_a_document_ends_the_text() -> None:
     assert "".join(chunks) == "bc"
 
 
-def test_one_sample_goes_on_after_another_has_ended() -> None:
+def test_one_sample_continues_after_another_has_ended() -> None:
     class TwoEnds(Script):
         """Row 0 writes bos at once, row 1 only after three more tokens."""
 

@@ -203,7 +203,7 @@ def test_two_queue_workers_give_the_bits_of_the_workspace_and_complete_runs(
     ],
     ids=["repro", "temp"],
 )
-def test_a_killed_training_goes_on_to_the_same_bits(
+def test_a_killed_training_resumes_to_the_same_bits(
     built: Clone, make_clone: Callable[..., Clone], kill_at_step: int, again: list[str]
 ) -> None:
     clone = make_clone(tokens=True, runtime__checkpoint_every="1")
@@ -235,7 +235,7 @@ def test_sigterm_saves_and_exits_with_its_own_code(make_clone: Callable[..., Clo
 @pytest.mark.fault(4)
 @pytest.mark.fault(12)
 @pytest.mark.fault(14)
-def test_where_dvc_alone_is_killed_the_trainer_goes_on_and_a_second_run_waits_its_turn(
+def test_where_dvc_alone_is_killed_the_trainer_continues_and_a_second_run_waits_its_turn(
     make_clone: Callable[..., Clone],
 ) -> None:
     clone = make_clone(
