@@ -215,20 +215,13 @@ def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path)
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository in which the pipeline has run, and the submission that was made there."""
-    from forged_submissions import gpt
+    from forged_submissions import train_and_submit
     from small_training import SmallTraining
 
-    from commands.lineage import STAGES
-
     training = SmallTraining(tmp_path_factory.mktemp("competition") / "repository")
-    folder = training.folder
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        training.finish(STAGES)
-        words = ["submit", "--author", "Ada", "--candidates", "3", "--max-new-tokens", "60"]
-        code, output = gpt(*words, "--seed", "5", "--choose", "1", "--out", "submission")
-        assert code == 0, output
-    return folder
+    words = "--candidates 3 --max-new-tokens 60 --seed 5 --choose 1"
+    train_and_submit(training, *words.split())
+    return training.folder
 
 
 @pytest.fixture

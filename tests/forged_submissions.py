@@ -6,12 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from small_training import SmallTraining
 from typer.testing import CliRunner
 
 from commands.cli import app
+from commands.lineage import STAGES
 from commands.model_run import generate_candidates, score
 from commands.submission import read
 from gpt.checkpoint import load_model
@@ -24,6 +27,15 @@ def gpt(*words: str) -> tuple[int, str]:
     done = CliRunner().invoke(app, list(words))
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.exit_code, done.output
+
+
+def train_and_submit(training: SmallTraining, *words: str) -> None:
+    """Runs the stages in the training's folder and writes a submission there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(training.folder)
+        training.finish(STAGES)
+        code, output = gpt("submit", "--author", "Ada", *words, "--out", "submission")
+        assert code == 0, output
 
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from course_solutions import SOLUTIONS
-from forged_submissions import cover_up, edit, gpt, sha256, vouch
+from forged_submissions import cover_up, edit, gpt, sha256, train_and_submit, vouch
 from small_training import SmallTraining
 from trial_repository import REPOSITORY
 
 from commands import competition
 from commands.competition import ask_to_run
 from commands.limited import run_limited
-from commands.lineage import STAGES, own_code
+from commands.lineage import own_code
 from commands.submission import verify
 from gpt.errors import SubmissionError
 
@@ -28,12 +28,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     training = SmallTraining(folder, model__source=CODE)
     (folder / CODE).parent.mkdir()
     (folder / CODE).write_text(SOLUTIONS["model.py"], encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        training.finish(STAGES)
-        words = ["submit", "--author", "Ada", "--candidates", "2", "--max-new-tokens", "20"]
-        code, output = gpt(*words, "--choose", "1", "--out", "submission")
-        assert code == 0, output
+    words = "--candidates 2 --max-new-tokens 20 --choose 1"
+    train_and_submit(training, *words.split())
     return folder
 
 

@@ -249,18 +249,25 @@ with CheckpointStore(Path(sys.argv[1])):
 """
 
 
-@pytest.fixture(scope="module")
-def other_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
-    """A folder of states that another process holds, and its pid."""
-    folder = tmp_path_factory.mktemp("held") / "run"
+@contextmanager
+def holding(code: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that runs `code` and has printed that it holds the states in `folder`."""
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)],
+        [sys.executable, "-c", code, str(folder)],
         cwd=REPOSITORY,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
+        yield process
+
+
+@pytest.fixture(scope="module")
+def other_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
+    """A folder of states that another process holds, and its pid."""
+    folder = tmp_path_factory.mktemp("held") / "run"
+    with holding(HOLD, folder) as process:
         yield folder, process.pid
         process.kill()
 
@@ -306,14 +313,8 @@ def test_a_second_training_that_waits_gets_the_states_of_the_first_and_removes_t
     tmp_path: Path,
 ) -> None:
     folder, warned = tmp_path / "run", list[str]()
-    with subprocess.Popen(
-        [sys.executable, "-c", LEAVE, str(folder)],
-        cwd=REPOSITORY,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
-        assert process.stdout.readline() == b"held\n"
+    with holding(LEAVE, folder) as process:
+        assert process.stdin is not None
         end = process.stdin
 
         def warn(line: str) -> None:
