@@ -17,6 +17,8 @@ def test_an_odd_folder_without_a_home_gives_complete_results(
     clone = make_clone(tokens=True, folder=FOLDER, runtime__tracking="true")
     output = clone.dvc("repro", **NO_HOME)
     assert stages_run(output) == ["train", "evaluate", "sample"]
+    # Unquoted, the `?` would end its address, and the file lie beside the folder.
+    assert (clone.folder / "mlflow.db").is_file()
     clone.commit("result")
     clone.dvc("exp", "run", "-n", "other", "-S", "sample.seed=2", **NO_HOME)
     runs = tracked_runs(clone)
