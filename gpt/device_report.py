@@ -4,6 +4,7 @@ Versions, the device that `auto` chooses, and the preset `quick` on it for a few
 compared with the CPU. Nothing is written. Not here: speed (benchmarks/).
 """
 
+import argparse
 import platform
 import sys
 import warnings
@@ -29,6 +30,8 @@ TOKENS = 32
 
 def main() -> None:
     """Prints the report; exit code 1 where something did not work."""
+    description = (__doc__ or "").splitlines()[0]
+    argparse.ArgumentParser("python -m gpt.device", description=description).parse_args()
     device = choose_device()
     print(f"repro-gpt on {platform.platform()}, Python {platform.python_version()}")
     print(f"torch {device.torch}, device {device.name}: {_hardware(device.name)}")

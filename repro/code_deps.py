@@ -9,6 +9,7 @@ fnmatch). `[tool.code_deps.templates]` are files that a param may replace. Packa
 hold docstrings and are left out.
 """
 
+import argparse
 import ast
 import re
 import tomllib
@@ -87,4 +88,5 @@ def write_code_deps(root: Path) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     write_code_deps(Path())

@@ -7,11 +7,11 @@ Writes data/tokens (ids, tokenizer.json, the manifest tokens.json) and metrics/t
     python -m stages.tokenize --shard 3 --of 32    encodes every 32nd shard ahead of the stage
 """
 
+import argparse
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import NoReturn
 
-import typer
 from tqdm import tqdm
 
 from gpt.corpus.manifest import read_chunks
@@ -29,6 +29,7 @@ from gpt.tokenizers.encoding import (
 from gpt.tokenizers.file import KINDS
 from gpt.tokenizers.gpt2_vocab import find_gpt2_vocab, gpt2_tokens, load_gpt2_vocab
 from repro import repository, run_stage
+from repro.errors import UserError
 from repro.tracking.run import Run
 from stages.params import (
     CORPUS,
@@ -94,24 +95,34 @@ def tokenize(params: Params, run: Run) -> None:
         print(f"bytes per token on validation text: {ours:.3f}; gpt2 has {theirs:.3f}")
 
 
-def encode_shards(
-    shard: Annotated[int, typer.Option(help="Encode this shard ahead of the stage ...", min=0)],
-    of: Annotated[int, typer.Option(help="... and every OF-th after it.", min=1)],
-) -> None:
+class _Options(argparse.ArgumentParser):
+    """Options whose faults are one line, as those of params.yaml are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ParamsError(f"{message}; use --shard N --of M, where N is 0 to M - 1")
+
+
+def encode_shards(arguments: list[str]) -> None:
     """Encodes some shards of the corpus ahead of the stage, for machines that share this folder."""
+    options = _Options("python -m stages.tokenize", description=encode_shards.__doc__)
+    options.add_argument("--shard", type=int, required=True, help="encode this shard ...")
+    options.add_argument("--of", type=int, required=True, help="... and every OF-th after it")
     try:
-        if shard >= of:
-            raise ParamsError(f"--shard = {shard}: not below --of = {of}; use 0 to {of - 1}")
+        chosen = options.parse_args(arguments)
+        if not 0 <= chosen.shard < chosen.of:
+            options.error(f"--shard {chosen.shard} --of {chosen.of}: no shard has that number")
         tokenizer = make_tokenizer(load().tokenizer)
         with tqdm(desc="tokenize", unit="tok", unit_scale=True, disable=None) as bar:
-            encode_ahead(CORPUS, tokenizer, ahead_folder(), shard, of, bar.update)
-    except GptError as error:
-        print(f"tokenize: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+            folder = ahead_folder()
+            encode_ahead(CORPUS, tokenizer, folder, chosen.shard, chosen.of, bar.update)
+    except (GptError, UserError, OSError) as error:
+        fault = run_stage.disk_fault(error) if isinstance(error, OSError) else str(error)
+        print(f"tokenize: {fault}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
     if any(argument.startswith(("--shard", "--of")) for argument in sys.argv):
-        typer.run(encode_shards)
+        encode_shards(sys.argv[1:])
     else:
         run_stage.main(PROJECT, "tokenize", tokenize)

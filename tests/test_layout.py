@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import inspect
+import os
 import re
 import shutil
 import subprocess
@@ -54,6 +55,19 @@ def test_the_library_knows_no_environment_arguments_or_tracking() -> None:
         text = file.read_text(encoding="utf-8")
         for word in ("os.environ", "sys.argv", "mlflow", "params.load"):
             assert word not in text, f"{file.name}: {word}"
+
+
+@pytest.mark.parametrize("module", ["gpt.device", "repro.code_deps", "workshop.notebook"])
+def test_a_program_without_options_refuses_one(tmp_path: Path, module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--x"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("unrecognized arguments: --x\n")
 
 
 def lint_imports(folder: Path) -> tuple[int, str]:

@@ -8,6 +8,7 @@ unless it needs a terminal, an answer, gigabytes or somebody else's files: those
 cell may be run again, so one that names an experiment removes that name first. Runs nothing.
 """
 
+import argparse
 import json
 import re
 from collections.abc import Iterator
@@ -163,6 +164,8 @@ def as_json(name: str, kind: str, source: str) -> dict[str, Any]:
 
 
 def main() -> None:
+    description = (__doc__ or "").splitlines()[0]
+    argparse.ArgumentParser("python -m workshop.notebook", description=description).parse_args()
     NOTEBOOK.write_text(make_notebook(), encoding="utf-8", newline="\n")
     COLAB.write_text(make_colab(), encoding="utf-8", newline="\n")
 

@@ -7,9 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-import typer
 from conftest import missing
-from typer.testing import CliRunner
 
 from gpt.corpus.writer import CorpusWriter
 from gpt.errors import TokenizerError
@@ -141,12 +139,37 @@ def test_without_a_network_the_line_says_what_to_set(
     assert "\n" not in line
 
 
-def test_a_shard_number_that_does_not_exist_is_refused_in_one_line(repository: Path) -> None:
-    app = typer.Typer()
-    app.command()(tokenize.encode_shards)
-    result = CliRunner().invoke(app, ["--shard", "5", "--of", "2"])
-    assert result.exit_code == 2
-    assert result.stderr == "tokenize: --shard = 5: not below --of = 2; use 0 to 1\n"
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ("--shard 5 --of 2", "--shard 5 --of 2: no shard has that number"),
+        ("--shard -1 --of 2", "--shard -1 --of 2: no shard has that number"),
+        ("--shard x --of 2", "argument --shard: invalid int value: 'x'"),
+        ("--shard 1", "the following arguments are required: --of"),
+        ("--shards 1 --of 2 --shard 1", "unrecognized arguments: --shards 1"),
+    ],
+)
+def test_wrong_options_are_refused_in_one_line(
+    repository: Path, capsys: pytest.CaptureFixture[str], options: str, what: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        tokenize.encode_shards(options.split())
+    advice = "use --shard N --of M, where N is 0 to M - 1"
+    assert (end.value.code, capsys.readouterr().err) == (2, f"tokenize: {what}; {advice}\n")
+
+
+def test_a_shard_that_cannot_be_written_is_one_line(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(DOCUMENTS)
+    text = (Path(__file__).resolve().parents[2] / "params.yaml").read_text(encoding="utf-8")
+    Path("params.yaml").write_text(text, encoding="utf-8")
+    Path(".cache").write_text("a file where a folder should be", encoding="utf-8")
+    with pytest.raises(SystemExit) as end:
+        tokenize.encode_shards(["--shard", "0", "--of", "2"])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tokenize: ") and "a file is where a folder should be" in line
 
 
 @pytest.mark.parametrize("file", ["shakespeare.txt", "names.txt"])
