@@ -126,21 +126,18 @@ def submit(
     """
     if folder.exists():
         raise SubmissionError(f"{folder}: is there already; move it, or name another with --out")
-    source = own_code(Path())
-    trained = load_model(MODEL, source or OUR_SOURCE)
-    commit = (git("rev-parse", "HEAD") or b"").decode().strip() or None
-    check_lineage(Path(), trained.run_config, commit)
-    check_steps(Path(), trained.run_config, count_parameters(trained.model))
-    decoding = decoding_of(sample)
-    candidates = generate_candidates(trained, decoding, sample.num_samples)
-    chosen = choose(candidates)
-    if not 0 <= chosen < len(candidates):
-        raise SubmissionError(f"candidate {chosen}: there are 0 to {len(candidates) - 1}")
-    names = [*COPIED, *([source] if source else [])]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Beside it, so that whatever fails, no half of a submission stands at its name.
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".submission-") as name:
-        complete = Path(name) / "complete"
+    with _named_when_complete(folder) as complete:
+        source = own_code(Path())
+        trained = load_model(MODEL, source or OUR_SOURCE)
+        commit = (git("rev-parse", "HEAD") or b"").decode().strip() or None
+        check_lineage(Path(), trained.run_config, commit)
+        check_steps(Path(), trained.run_config, count_parameters(trained.model))
+        decoding = decoding_of(sample)
+        candidates = generate_candidates(trained, decoding, sample.num_samples)
+        chosen = choose(candidates)
+        if not 0 <= chosen < len(candidates):
+            raise SubmissionError(f"candidate {chosen}: there are 0 to {len(candidates) - 1}")
+        names = [*COPIED, *([source] if source else [])]
         for path in names:
             (complete / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, complete / path)
@@ -159,8 +156,26 @@ def submit(
         except ValidationError as error:
             raise SubmissionError(first_line(error)) from None
         write_json(complete / NAME, submission.model_dump())
-        complete.rename(folder)
     return submission
+
+
+@contextmanager
+def _named_when_complete(folder: Path) -> Iterator[Path]:
+    """A folder that is renamed to `folder` at the end: whatever fails, no half of it stands there.
+
+    Raises SubmissionError where nothing can be written, before anybody chooses a poem.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".submission-") as name:
+            complete = Path(name) / "complete"
+            yield complete
+            complete.rename(folder)
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise SubmissionError(
+            f"{folder}: could not be written ({reason}); choose another --out"
+        ) from None
 
 
 def hashes_by_role(folder: Path, config: RunConfig) -> dict[str, str]:

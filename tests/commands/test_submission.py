@@ -5,7 +5,10 @@ The model is a real one, trained for a second by the real stages.
 
 import json
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import pytest
 import torch
 import yaml
 from forged_submissions import cover_up, edit, gpt, other_weights, rewrite_lock, vouch
+from trial_repository import REPOSITORY
 from typer.testing import CliRunner
 
 from commands.cli import app
@@ -232,6 +236,55 @@ def test_a_submission_is_not_overwritten_and_needs_a_whole_result(
     code, output = gpt("submit", "--author", "A", "--candidates", "101", "--out", str(out))
     assert (code, "at most 100 candidates" in output) == (2, True), output
     assert not out.exists()
+
+
+@pytest.mark.parametrize("out", ["file/below", "/proc/submission"])
+def test_where_nothing_can_be_written_is_one_line_before_anybody_chooses(
+    submission: Path, out: str
+) -> None:
+    (submission.parent / "file").touch()
+    path = submission.parent / out
+    code, output = gpt("submit", "--author", "Ada", "--out", str(path))
+    (line,) = output.splitlines()
+    assert code == 2
+    assert line.startswith(f"gpt: {path}: could not be written (")
+    assert line.endswith("; choose another --out")
+
+
+@pytest.mark.slow
+def test_a_repository_on_a_read_only_disk_takes_no_submission_and_verifies_others(
+    submission: Path, trained: Path
+) -> None:
+    mount = f"mount --bind {trained} {trained} && mount -o remount,ro,bind {trained}"
+    alone = ["unshare", "--mount", "--map-root-user"]
+    try:
+        subprocess.run([*alone, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting needs root")
+
+    def gpt_there(*words: str) -> tuple[int, str]:
+        command = shlex.join([sys.executable, "-m", "commands.cli", *map(str, words)])
+        done = subprocess.run(
+            [*alone, "sh", "-c", f"{mount} && cd {trained} && exec {command}"],
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    before = sorted(trained.rglob("*"))
+    refusal = f"gpt: {trained}/new: could not be written (read-only file system); choose another"
+    assert gpt_there("submit", "--author", "A", "--out", "new") == (2, f"{refusal} --out\n")
+    code, output = gpt_there("promote")
+    assert (code, len(output.splitlines())) == (2, 1), output
+    assert "mlflow.db.lock: read-only file system" in output
+    for words, said in (
+        (("verify", "--retrain", str(submission)), "trained again: the same bits"),
+        (("leaderboard", str(submission.parent)), "  1  "),
+    ):
+        code, output = gpt_there(*words)
+        assert (code, said in output) == (0, True), output
+    assert sorted(trained.rglob("*")) == before
 
 
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
