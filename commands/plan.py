@@ -18,12 +18,12 @@ import psutil
 import torch
 import typer
 
-from commands.root import at_root
+from commands.root import at_root, complete_metrics
 from gpt.batches import RandomCrops, val_batches
 from gpt.config import OUR_SOURCE, ModelConfig
 from gpt.decoding.decoder import KVCacheDecoder
 from gpt.device import choose_device
-from gpt.errors import DataError, ParamsError
+from gpt.errors import ParamsError
 from gpt.evaluation.flops import flops_per_token, state_bytes, steps_of, tokens_per_step
 from gpt.files import read_json
 from gpt.model import GPT
@@ -82,10 +82,10 @@ def expected_vocab_size(params: Params) -> int:
     """Ids that the tokenizer has, or will have at most."""
     kind = params.tokenizer.kind
     if kind == "char":
-        try:
-            return int(read_json(TOKENIZE_METRICS)["vocab_size"])
-        except DataError:
+        if not TOKENIZE_METRICS.exists():
             return CHARACTERS
+        with complete_metrics():
+            return int(read_json(TOKENIZE_METRICS)["vocab_size"])
     return {"byte": 257, "gpt2": 50_257}.get(kind, params.tokenizer.vocab_size)
 
 

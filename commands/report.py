@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from tqdm import tqdm
 
-from commands.root import at_root
+from commands.root import at_root, complete_metrics
 from gpt.errors import DataError, GptError
 from gpt.evaluation.diagnostics import beaten_by_bigram, diagnose
 from gpt.files import read_json
@@ -58,44 +58,46 @@ def page(prompt: str | None) -> str:
         _next(bar, "figures")
         from commands.report_figures import svg_figures
 
-        figures = svg_figures(result)
+        with complete_metrics():
+            figures = svg_figures(result)
         _next(bar, "attention")
         attention_text = prompt if prompt is not None else samples[0]["text"] if samples else ""
         attention, no_attention = attention_on(attention_text, result.params.model_source)
         _next(bar, "samples while training")
         steps, no_steps = samples_by_step(result)
         bar.update()
-    points: Any = result.curve.to_dict("records")
-    scored, bigram = result.metrics["val"]["bits_per_byte"], result.metrics[BASELINES]["ngram_2"]
-    worse = filter(None, [beaten_by_bigram(scored, bigram)])
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     # Text of a model is escaped as all else is; the figures alone are marked as safe.
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    return environment.get_template("report.html").render(
-        title=f"{result.params.preset} on {result.params.data.corpus}",
-        subtitle=result.params.changes or "the preset as it is",
-        headline=headline(result),
-        findings="  ".join(map(str, [*worse, *diagnose(points, math.log(result.vocab_size))])),
-        figures=figures,
-        steps=steps,
-        no_steps=no_steps,
-        samples=samples,
-        attention_text=attention_text,
-        attention=attention,
-        no_attention=no_attention,
-        scores=report_tables.scores(result.metrics),
-        baselines=report_tables.baselines(result.metrics),
-        classes=report_tables.classes(result.metrics),
-        novelty=report_tables.novelty(read_json(SAMPLE_METRICS)),
-        experiments=report_tables.experiments_on_the_same_text(result),
-        reproduce=reproduce_commands(),
-        machine=machine(),
-        params=report_tables.params(result),
-        lineage=report_tables.lineage(),
-    )
+    with complete_metrics():
+        points: Any = result.curve.to_dict("records")
+        val, baselines = result.metrics["val"], result.metrics[BASELINES]
+        worse = filter(None, [beaten_by_bigram(val["bits_per_byte"], baselines["ngram_2"])])
+        return environment.get_template("report.html").render(
+            title=f"{result.params.preset} on {result.params.data.corpus}",
+            subtitle=result.params.changes or "the preset as it is",
+            headline=headline(result),
+            findings="  ".join(map(str, [*worse, *diagnose(points, math.log(result.vocab_size))])),
+            figures=figures,
+            steps=steps,
+            no_steps=no_steps,
+            samples=samples,
+            attention_text=attention_text,
+            attention=attention,
+            no_attention=no_attention,
+            scores=report_tables.scores(result.metrics),
+            baselines=report_tables.baselines(result.metrics),
+            classes=report_tables.classes(result.metrics),
+            novelty=report_tables.novelty(read_json(SAMPLE_METRICS)),
+            experiments=report_tables.experiments_on_the_same_text(result),
+            reproduce=reproduce_commands(),
+            machine=machine(),
+            params=report_tables.params(result),
+            lineage=report_tables.lineage(),
+        )
 
 
 def _next(bar: "tqdm[Any]", section: str) -> None:

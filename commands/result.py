@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from commands.root import at_root
+from commands.root import at_root, complete_metrics
 from gpt.errors import DataError
 from gpt.files import read_json
 from repro.lockfile import read_yaml
@@ -37,9 +37,10 @@ def print_result() -> None:
     """The present result in a few lines: a sample, its score, what to try next."""
     with at_root():
         kind, rule = load().tokenizer.kind, "-" * 80
-        paragraphs = [score(read_json(EVALUATE_METRICS), read_json(PREPARE_METRICS), kind)]
-        if verdict := same_bits():
-            paragraphs.append(verdict)
+        with complete_metrics():
+            paragraphs = [score(read_json(EVALUATE_METRICS), read_json(PREPARE_METRICS), kind)]
+            if verdict := same_bits():
+                paragraphs.append(verdict)
         paragraphs += [f"All scores: {EVALUATE_METRICS}   All texts: {SAMPLES_PAGE}"]
         print(rule, first_sample(), rule, sep="\n")
         print(*(textwrap.fill(text, 80, break_on_hyphens=False) for text in paragraphs), sep="\n\n")

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from gpt.errors import GptError
+from gpt.errors import DataError, GptError
 from repro import repository
 from repro.errors import UserError
 from repro.run_stage import disk_fault, premature_exit
@@ -36,6 +36,21 @@ def at_root() -> Iterator[None]:
         fail(disk_fault(error))
     except SystemExit as stop:
         fail(premature_exit(stop))
+
+
+@contextmanager
+def complete_metrics() -> Iterator[None]:
+    """What is read of metrics/ in it may be of an earlier version, or edited by hand.
+
+    Raises DataError where a figure is missing, or is none.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        which = f" ({error})" if isinstance(error, KeyError) else ""
+        raise DataError(
+            f"metrics: a figure is missing or is no number{which}; make them again: dvc repro"
+        ) from None
 
 
 def fail(message: str) -> NoReturn:

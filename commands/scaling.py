@@ -17,7 +17,7 @@ from matplotlib.ticker import LogFormatterSciNotation, LogLocator
 from commands import experiments
 from commands.experiments import Experiment
 from commands.plan import expected_vocab_size, with_changes
-from commands.root import at_root, fail
+from commands.root import at_root, complete_metrics, fail
 from gpt.errors import DataError, ParamsError
 from gpt.evaluation.flops import flops_per_token, tokens_per_step
 from gpt.evaluation.scaling_laws import PowerLaw, fit_power_law
@@ -136,9 +136,10 @@ def fit_series(
         if over not in UNITS:
             raise ParamsError(f"--over {over}: choose {', '.join(UNITS)}")
         series = read_series(names or [])
-        sizes = [run.flops() if over == "flops" else float(run.train[over]) for run in series]
-        losses = [float(run.metrics["val"]["loss"]) for run in series]
-        known = floor_of(series) if floor else None
+        with complete_metrics():
+            sizes = [run.flops() if over == "flops" else float(run.train[over]) for run in series]
+            losses = [float(run.metrics["val"]["loss"]) for run in series]
+            known = floor_of(series) if floor else None
         law = fit_power_law(sizes, losses, known)
         plot(sizes, losses, over, law, predict or [])
         print(f"{'experiment':24} {over:>12} {'loss':>8} {'the law':>8}")

@@ -178,3 +178,37 @@ def test_the_page_works_with_the_network_off(
     assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
     assert faults == []
     context.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "key", "named"),
+    [
+        ("result", "prepare", "val", " ('val')"),
+        ("result", "evaluate", params.BASELINES, f" ('{params.BASELINES}')"),
+        ("result", "prepare", "val.characters", " ('characters')"),
+        ("report", "train", "steps", " ('steps')"),
+        ("report", "evaluate", "val.by_class", " ('by_class')"),
+        ("report", "sample", "novelty", " ('novelty')"),
+        ("plan --seconds 0", "tokenize", "vocab_size", " ('vocab_size')"),
+    ],
+)
+def test_a_figure_that_metrics_lack_or_that_is_no_number_is_one_line(
+    trial: TrialRepository, command: str, file: str, key: str, named: str
+) -> None:
+    write_results(trial)
+    size = {"bytes": 300, "characters": 200}
+    trial.write("metrics/prepare.json", json.dumps({"val": size}))
+    commit_all()
+    path = trial.folder / f"metrics/{file}.json"
+    content = json.loads(path.read_bytes())
+    *sections, name = key.split(".")
+    inner = content[sections[0]] if sections else content
+    for value in (None, "edited"):
+        inner[name] = value
+        if value is None:
+            del inner[name]
+        path.write_text(json.dumps(content), encoding="utf-8")
+        done = CliRunner().invoke(app, command.split())
+        which = named if value is None else ""
+        what = f"metrics: a figure is missing or is no number{which}; make them again: dvc repro"
+        assert (done.exit_code, done.output) == (2, f"gpt: {what}\n"), done.exception

@@ -82,3 +82,6 @@ def test_a_series_is_fitted_plotted_and_predicted(trial: TrialRepository) -> Non
     assert "(fitted)" in fitted.output
     wrong = CliRunner().invoke(app, ["scaling", "fit", "--over", "money"])
     assert (wrong.exit_code, "choose parameters" in wrong.output) == (2, True)
+    trial.write("metrics/evaluate.json", json.dumps({"val": {"bits_per_byte": 1.5}}))
+    lacking = CliRunner().invoke(app, ["scaling", "fit", "workspace"])
+    assert lacking.output.startswith("gpt: metrics: a figure is missing or is no number ('loss')")
