@@ -11,6 +11,7 @@ import typer
 from tqdm import tqdm
 
 from commands import retraining
+from commands.retraining import refuse_to_download
 from commands.root import at_root
 from commands.submission import NAME, Verified, refuse_to_run, submit, verify
 from gpt.errors import GptError, SubmissionError
@@ -73,6 +74,9 @@ def verify_submission(
         bool, typer.Option(help="With --retrain: accept another machine's bits, a weaker proof.")
     ] = False,
     run_code: Annotated[bool, typer.Option(help=RUN_CODE)] = False,
+    download: Annotated[
+        bool, typer.Option(help="With --retrain: download the corpus that its params name.")
+    ] = False,
 ) -> None:
     """Check that a submission is what it says it is."""
     folder = file.parent if file.name == NAME else file
@@ -88,7 +92,8 @@ def verify_submission(
         else:
             print(f"{score:.4f} bits per byte, computed here")
         if retrain:
-            print(retraining.retrain(folder, within_noise))
+            allow_download = allow if download else ask_to_download
+            print(retraining.retrain(folder, within_noise, allow_download=allow_download))
         else:
             print("this does not prove that the weights came from this training; --retrain does")
 
@@ -106,8 +111,8 @@ def rank_submissions(
         print(table(*leaderboard(folder, partial(verify, allow_code=allow_code))))
 
 
-def allow(code: Path) -> None:
-    """What --run-code answers."""
+def allow(what: object) -> None:
+    """What --run-code and --download answer."""
 
 
 def ask_to_run(code: Path) -> None:
@@ -119,6 +124,12 @@ def ask_to_run(code: Path) -> None:
     print(f"--- {code}\n{printable(code.read_bytes().decode(errors='replace'))}\n---")
     if not typer.confirm("The model's own code, by a stranger. Run it with your rights"):
         refuse_to_run(code)
+
+
+def ask_to_download(what: str) -> None:
+    """Says what a stranger's params download, and asks. Raises SubmissionError without a yes."""
+    if not sys.stdin.isatty() or not typer.confirm(f"Its corpus is {what}. Download it"):
+        refuse_to_download(what)
 
 
 def leaderboard(

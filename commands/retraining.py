@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import PIPE, STDOUT
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -23,22 +24,38 @@ import yaml
 from commands.limited import run_limited
 from commands.lineage import STAGES, own_code, params_of, stated_scores
 from gpt.checkpoint import read_run_config
+from gpt.corpus.downloads import TABLES, TINYSTORIES
 from gpt.device import Device, choose_device
 from gpt.errors import ParamsError, SubmissionError
 from repro import repository
 from repro.repository import WorkingFolder
-from stages.params import CURVE, EVALUATE_METRICS, MIRROR, MODEL, Params
+from stages.params import CURVE, EVALUATE_METRICS, MIRROR, MODEL, DataParams, Params
 
 # How many root mean squares of the difference between two seeds a retrained curve may differ by:
 # of some ten evaluations the largest difference is about twice the root mean square.
 MAX_NOISE = 3.0
 CODE = ("gpt", "repro", "stages", "verse")
 ROUNDING = 1e-4  # bits per byte: the same weights, scored by another processor
+# Corpora on the Hugging Face hub, and about how many GB a file of each has. All other downloads are
+# of a megabyte or less, and pinned by a hash.
+FILE_GB = {"tinystories": 1.1, "openwebtext": 0.3, "fineweb_edu": 0.1}
 
 
-def retrain(folder: Path, within_noise: bool = False, say: Callable[[str], None] = print) -> str:
+def refuse_to_download(what: str) -> NoReturn:
+    raise SubmissionError(
+        f"{what}, is not downloaded unasked; add --download, or verify without --retrain"
+    )
+
+
+def retrain(
+    folder: Path,
+    within_noise: bool = False,
+    say: Callable[[str], None] = print,
+    allow_download: Callable[[str], None] = refuse_to_download,
+) -> str:
     """Trains the model of a submission that `verify` has accepted; returns the result in a line.
 
+    `allow_download` raises where a corpus is not to be downloaded, which it is told in words.
     Raises SubmissionError where something else comes out, a stage fails, or the submission states
     another kind of machine than this and `within_noise` is not set.
     """
@@ -56,6 +73,8 @@ def retrain(folder: Path, within_noise: bool = False, say: Callable[[str], None]
             f"{folder / MODEL}: says it was trained on another kind of machine ({differs}), where "
             "bits differ; verify it on that kind, or add --within-noise for a weaker proof"
         )
+    if what := downloads_of(params.data):
+        allow_download(what)
     with tempfile.TemporaryDirectory() as name:
         here = _run(params, ours, Path(name), say, code)
         if ours == theirs:
@@ -77,6 +96,18 @@ def retrain(folder: Path, within_noise: bool = False, say: Callable[[str], None]
             next_seed = params.model_copy(update={"seed": params.seed + 1})
             noise, _ = curve_distance(here, _run(next_seed, ours, Path(second), say, code))
         return _within_noise(folder, here, noise)
+
+
+def downloads_of(data: DataParams) -> str:
+    """What `prepare` downloads from the hub, unless it is here already; "" for nothing."""
+    files = {"tinystories": len(TINYSTORIES)} | {
+        name: min(data.shards, len(shards)) for name, shards in TABLES.items()
+    }
+    return " and ".join(
+        f"{name}, {files[name]:,} files of together about {files[name] * FILE_GB[name]:,.1f} GB"
+        for name in data.corpora
+        if name in files
+    )
 
 
 def _device_here(theirs: Device) -> Device:

@@ -1,5 +1,6 @@
 """`gpt verify --retrain`: the proof that weights came from a training."""
 
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from forged_submissions import cover_up, edit, gpt, other_weights, state_the_sco
 from trial_repository import REPOSITORY
 
 from commands import retraining
+from commands.competition import ask_to_download
+from commands.retraining import downloads_of
 from gpt.device import choose_device
 from gpt.errors import SubmissionError
 from stages.params import Params, load
@@ -39,6 +42,53 @@ def test_more_processes_than_the_machine_has_cores_are_not_started(tmp_path: Pat
             params.model_copy(update={"train": train}), choose_device(), tmp_path, print, None
         )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("corpus", "shards", "what"),
+    [
+        ("verse", 9, ""),
+        ("shakespeare+names", 9, ""),
+        ("tinystories", 9, "tinystories, 2 files of together about 2.2 GB"),
+        ("verse+openwebtext", 10**9, "openwebtext, 80 files of together about 24.0 GB"),
+        ("fineweb_edu", 2000, "fineweb_edu, 1,823 files of together about 182.3 GB"),
+    ],
+)
+def test_what_a_strangers_params_download_is_known_before(
+    corpus: str, shards: int, what: str
+) -> None:
+    data = load(str(REPOSITORY / "params.yaml")).data
+    assert downloads_of(data.model_copy(update={"corpus": corpus, "shards": shards})) == what
+
+
+@pytest.mark.parametrize("answer", [None, "n\n", "y\n"])
+def test_a_corpus_that_a_stranger_names_is_downloaded_by_nobody_who_was_not_asked(
+    submission: Path, monkeypatch: pytest.MonkeyPatch, answer: str | None
+) -> None:
+    begun: list[Params] = []
+
+    def begin(params: Params, *_: Any) -> Path:
+        begun.append(params)
+        raise SubmissionError("it began")
+
+    monkeypatch.setattr(retraining, "_run", begin)
+    params = retraining.params_of(submission)
+    data = params.data.model_copy(update={"corpus": "openwebtext", "shards": 7})
+    monkeypatch.setattr(
+        retraining, "params_of", lambda folder: params.model_copy(update={"data": data})
+    )
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer or "y\n"))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: answer is not None, raising=False)
+    refusal = (
+        "openwebtext, 7 files of together about 2.1 GB, is not downloaded unasked; add --download, "
+        "or verify without --retrain"
+    )
+    with pytest.raises(SubmissionError) as refused:
+        retraining.retrain(submission, allow_download=ask_to_download)
+    assert str(refused.value) == ("it began" if answer == "y\n" else refusal)
+    assert len(begun) == (answer == "y\n")
+    code, output = gpt("verify", "--retrain", "--download", str(submission))
+    assert (code, "gpt: it began" in output) == (2, True), output
 
 
 def test_own_text_is_read_where_this_repository_has_it(
