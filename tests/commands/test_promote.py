@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import requests
+from course_solutions import SOLUTIONS
 from small_training import SmallTraining
 from typer.testing import CliRunner
 from waiting import answers, wait_for
@@ -22,6 +23,7 @@ from commands import promote as champion
 from commands.cli import app
 from commands.lineage import STAGES
 from gpt.checkpoint import load_model
+from gpt.config import OUR_SOURCE
 from gpt.generation import Sampling, generate
 from repro.tracking.store import Store, store_uri
 from stages.params import PROJECT
@@ -30,10 +32,19 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def source() -> str:
+    """The file of the model, which a test may name in a parameter."""
+    return OUR_SOURCE
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> Path:
     """One in which the pipeline has run."""
-    training = SmallTraining(tmp_path / "repository")
+    training = SmallTraining(tmp_path / "repository", model__source=source)
     monkeypatch.chdir(training.folder)
+    if source != OUR_SOURCE:
+        Path(source).parent.mkdir()
+        Path(source).write_text(SOLUTIONS["model.py"], encoding="utf-8")
     training.finish(STAGES)
     return training.folder
 
@@ -160,10 +171,11 @@ def ask(address: str, **body: Any) -> Any:
 
 
 @pytest.mark.loopback
-def test_the_champion_answers_with_text(served: str, repository: Path) -> None:
+@pytest.mark.parametrize("source", [OUR_SOURCE, "scratchpad/model.py"])
+def test_the_champion_answers_with_text(served: str, repository: Path, source: str) -> None:
     params = {"temperature": 0.8, "max_new_tokens": 40, "seed": 7}
     (text,) = ask(served, inputs={"prompt": ["ROMEO:"]}, params=params)
-    trained = load_model(repository / "data/model")
+    trained = load_model(repository / "data/model", source)
     sampling = Sampling(max_new_tokens=40, temperature=0.8, top_p=0.9)
     (ours,) = generate(trained.model, trained.tokenizer, "ROMEO:", sampling, seed=7)
     assert text == ours.text
