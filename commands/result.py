@@ -15,14 +15,17 @@ from typing import Any
 import typer
 
 from commands.root import at_root, complete_metrics
-from gpt.errors import DataError
-from gpt.files import read_json
+from gpt.errors import DataError, GptError
+from gpt.files import read_json, sha256_of
+from repro import repository
 from repro.lockfile import read_yaml
+from repro.params import value_at
 from repro.repository import Commit, WorkingFolder, git
 from stages.params import (
     BASELINES,
     CORPUS,
     EVALUATE_METRICS,
+    MODEL,
     PREPARE_METRICS,
     SAMPLES_PAGE,
     TOKENS,
@@ -41,6 +44,8 @@ def print_result() -> None:
             paragraphs = [score(read_json(EVALUATE_METRICS), read_json(PREPARE_METRICS), kind)]
             if verdict := same_bits():
                 paragraphs.append(verdict)
+        if warning := replaced_weights():
+            paragraphs.append(warning)
         paragraphs += [f"All scores: {EVALUATE_METRICS}   All texts: {SAMPLES_PAGE}"]
         print(rule, first_sample(), rule, sep="\n")
         print(*(textwrap.fill(text, 80, break_on_hyphens=False) for text in paragraphs), sep="\n\n")
@@ -98,6 +103,27 @@ def same_bits() -> str:
         f"{here:.4f} here): `git status` shows dvc.lock and metrics/ as changed, since they now "
         'describe yours; commit them (git commit -am "Results of my machine"), or leave them so.'
     )
+
+
+def replaced_weights() -> str:
+    """What DVC does not see: another file at the path of train.init_from than the model began from.
+
+    "" where it is the same, or not here.
+    """
+    try:
+        config = read_json(MODEL / "config.json")
+        init_from, before = value_at(config, "train.init_from"), config.get("pretrained_sha256")
+        if not init_from or not before:
+            return ""
+        from gpt.interop.pretrained import HUGGING_FACE, pretrained_file  # imports PyTorch
+
+        if init_from in HUGGING_FACE:
+            return ""
+        file = pretrained_file(init_from, repository.root(), Path(), None)
+    except GptError:
+        return ""
+    replaced = f"{file} was replaced after the training (train.init_from): dvc repro -f train"
+    return "" if sha256_of(file) == before else replaced
 
 
 def outputs(stages: dict[str, Any]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from trial_repository import STAGES, TrialRepository, commit_all
 from typer.testing import CliRunner
 
 from commands.cli import app
+from gpt.files import sha256_of
 from stages import params
 
 BASELINES = {"ngram_1": 4.7, "gzip": 2.8}
@@ -101,6 +102,23 @@ def test_of_other_params_or_code_no_bits_are_compared(trial: TrialRepository, ch
     text = result()
     assert "processor" not in text
     assert "as committed" not in text
+
+
+@pytest.mark.parametrize("init_from", ["other", "other/model.safetensors"])
+def test_weights_that_were_replaced_after_the_training_are_named(
+    trial: TrialRepository, init_from: str
+) -> None:
+    weights = trial.folder / "other/model.safetensors"
+    said = f"{weights} was replaced after the training (train.init_from): dvc repro -f train"
+    trial.write("other/model.safetensors", "weights")
+    config = {"train": {"init_from": init_from}, "pretrained_sha256": sha256_of(weights)}
+    trial.write("data/model/config.json", json.dumps(config))
+    assert "was replaced" not in result()
+    trial.write("other/model.safetensors", "others")
+    # Without the line breaks that a long path gets.
+    assert said.replace(" ", "") in result().replace(" ", "")
+    weights.unlink()
+    assert "was replaced" not in result()
 
 
 def test_without_git_there_is_no_comparison_and_no_experiment(trial: TrialRepository) -> None:
