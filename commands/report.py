@@ -122,11 +122,15 @@ def headline(result: "Experiment") -> list[tuple[str, str, str]]:
 
 
 def read_samples() -> list[dict[str, Any]]:
+    """Of each sample what the page shows. Raises DataError for a file that is none of samples."""
+    shown = ("sample", "stop_reason", "text")
     try:
-        lines = SAMPLES.read_text(encoding="utf-8").splitlines()
+        samples = map(json.loads, SAMPLES.read_text(encoding="utf-8").splitlines())
+        return [{key: sample[key] for key in shown} for sample in samples]
     except OSError as error:
         raise DataError(f"{SAMPLES}: {error.strerror}; restore it: dvc checkout") from None
-    return [json.loads(line) for line in lines]
+    except (ValueError, LookupError, TypeError):
+        raise DataError(f"{SAMPLES}: is not what the stage sample wrote; dvc checkout -f") from None
 
 
 def attention_on(text: str, source: str) -> tuple[str, str]:

@@ -180,6 +180,15 @@ def test_the_page_works_with_the_network_off(
     context.close()
 
 
+@pytest.mark.parametrize("line", ['{"text": "Thou"}', "[1]", "Thou art.", "7"])
+def test_samples_that_were_edited_are_one_line(trial: TrialRepository, line: str) -> None:
+    write_results(trial)
+    trial.write("data/samples/samples.jsonl", f"{line}\n")
+    done = CliRunner().invoke(app, ["report"])
+    what = "data/samples/samples.jsonl: is not what the stage sample wrote; dvc checkout -f"
+    assert (done.exit_code, done.output) == (2, f"gpt: {what}\n"), done.exception
+
+
 @pytest.mark.parametrize(
     ("command", "file", "key", "named"),
     [
