@@ -7,7 +7,9 @@ Everything here works on arrays of token ids.
 import gzip
 import lzma
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +61,8 @@ class _Ngrams:
     """The distinct n-grams of one order n, each named by its index."""
 
     at: Indices  # by position of the last token: the n-gram's index, -1 where none ends
-    context: Indices  # of each n-gram: the index of its first n - 1 tokens
+    context: Indices  # of each n-gram, ascending: the index of its first n - 1 tokens
+    token: Indices  # of each n-gram: its last token, ascending among those of a context
     suffix: Indices  # of each n-gram: the index of its last n - 1 tokens
     count: Indices  # of each n-gram: occurrences in the training ids
 
@@ -92,11 +95,46 @@ def kneser_ney_losses(
         highest = np.where(position < n - 1, highest, smoothed)
         losses.append(-np.log(highest[1:]))
         if n < len(orders):
-            longer = orders[n]
-            suffixes = longer.suffix[longer.count > 0]
-            preceding = np.bincount(suffixes, minlength=len(ngrams.count))
+            preceding = _preceding(ngrams, orders[n])
             lower = np.where(position < n - 1, lower, _smoothed(ngrams, preceding, at, lower))
     return losses
+
+
+class NgramModel:
+    """The model of kneser_ney_losses, of one order, as probabilities of all tokens."""
+
+    def __init__(self, train: Ids, vocab_size: int, order: int) -> None:
+        self._vocab_size = vocab_size
+        self._orders = _count(train.astype(np.int64), len(train), vocab_size, order)
+        self._preceding = [_preceding(*pair) for pair in pairwise(self._orders)]
+
+    def probabilities(self, history: Sequence[int]) -> Probabilities:
+        """Of the token after `history`, (v,)."""
+        order = min(len(self._orders), len(history) + 1)
+        probabilities = np.full(self._vocab_size, 1.0 / self._vocab_size)
+        for n, ngrams in enumerate(self._orders[:order], start=1):
+            context = self._index(history[len(history) - n + 1 :])
+            if context is None:
+                break  # and there is no longer one
+            first, last = np.searchsorted(ngrams.context, [context, context + 1])
+            count = ngrams.count if n == order else self._preceding[n - 1]
+            total = count[first:last].sum()
+            if total:
+                discount = _discount(count)
+                probabilities *= discount * (count[first:last] > 0).sum() / total
+                discounted = np.maximum(count[first:last] - discount, 0) / total
+                probabilities[ngrams.token[first:last]] += discounted
+        return probabilities
+
+    def _index(self, tokens: Sequence[int]) -> int | None:
+        """The index of an n-gram that occurs, 0 of the empty one."""
+        index = 0
+        for token, ngrams in zip(tokens, self._orders, strict=False):
+            first, last = np.searchsorted(ngrams.context, [index, index + 1])
+            index = int(first + np.searchsorted(ngrams.token[first:last], token))
+            if index == last or ngrams.token[index] != token:
+                return None
+        return index
 
 
 def _count(ids: Indices, num_train: int, vocab_size: int, max_order: int) -> list[_Ngrams]:
@@ -115,15 +153,24 @@ def _count(ids: Indices, num_train: int, vocab_size: int, max_order: int) -> lis
         at = np.full(len(ids), -1, dtype=np.int64)
         at[ends] = inverse
         count = np.bincount(inverse[ends < num_train], minlength=len(unique))
-        orders.append(_Ngrams(at, unique // vocab_size, shorter[ends[first]], count))
+        orders.append(_Ngrams(at, *np.divmod(unique, vocab_size), shorter[ends[first]], count))
         shorter = at
     return orders
 
 
+def _preceding(ngrams: _Ngrams, longer: _Ngrams) -> Indices:
+    """Of each n-gram: how many distinct tokens precede it in the (n + 1)-grams `longer`."""
+    return np.bincount(longer.suffix[longer.count > 0], minlength=len(ngrams.count))
+
+
+def _discount(count: Indices) -> float:
+    once, twice = int((count == 1).sum()), int((count == 2).sum())
+    return once / (once + 2 * twice) if once and twice else DISCOUNT
+
+
 def _smoothed(ngrams: _Ngrams, count: Indices, at: Indices, lower: Probabilities) -> Probabilities:
     """p_n of the n-grams `at` (undefined where -1) from the `count` of each n-gram and p_(n-1)."""
-    once, twice = int((count == 1).sum()), int((count == 2).sum())
-    discount = once / (once + 2 * twice) if once and twice else DISCOUNT
+    discount = _discount(count)
     num_contexts = int(ngrams.context.max()) + 1
     context_count = np.bincount(ngrams.context, weights=count, minlength=num_contexts)
     types = np.bincount(ngrams.context[count > 0], minlength=num_contexts)

@@ -12,6 +12,7 @@ from conftest import missing
 
 from gpt.evaluation.baselines import (
     DISCOUNT,
+    NgramModel,
     baseline_bits_per_byte,
     best_ngram,
     kneser_ney_losses,
@@ -58,6 +59,19 @@ def test_losses_are_those_of_the_definition(vocab_size: int) -> None:
                 n,
                 position,
             )
+
+
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_probabilities_of_all_tokens_are_those_of_the_losses(order: int) -> None:
+    rng = np.random.default_rng(order)
+    train = (rng.integers(6, size=90) * rng.integers(2, size=90)).astype(np.uint16)
+    scored = rng.integers(7, size=40).astype(np.uint16)  # the last token never occurs in train
+    losses = kneser_ney_losses(train, scored, 7, order)[-1]
+    model = NgramModel(train, 7, order)
+    for position in range(1, len(scored)):
+        probabilities = model.probabilities(scored[:position].tolist())
+        assert probabilities.sum() == pytest.approx(1)
+        assert -math.log(probabilities[scored[position]]) == pytest.approx(losses[position - 1])
 
 
 def test_probabilities_of_all_tokens_sum_to_one() -> None:
