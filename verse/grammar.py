@@ -79,7 +79,7 @@ def _masked(context: Context, needs: int) -> Context:
 
 
 @cache
-def _end_positions(pattern: str) -> tuple[int, ...]:
+def end_positions(pattern: str) -> tuple[int, ...]:
     """Returns, for each number of syllables before a word of `pattern`, the number after it.
 
     -1: the word cannot be there; the line would be too long, or the stress would not alternate.
@@ -96,14 +96,21 @@ def _end_positions(pattern: str) -> tuple[int, ...]:
 
 _LINE_ENDS = (*[-1] * METRE_SYLLABLES, 0)
 
+
+def _any_position(pattern: str) -> tuple[int, ...]:
+    """Returns `end_positions` without the metre: after any word the line may end."""
+    return (METRE_SYLLABLES,) * (METRE_SYLLABLES + 1) if pattern else end_positions(pattern)
+
+
 _Entry = tuple[str, tuple[int, ...], int]  # option key, end positions, mass within its symbol
 
 
 class _Terminal:
     """A symbol for words, as entries; some are offered in some contexts only."""
 
-    def __init__(self, symbol: str) -> None:
+    def __init__(self, symbol: str, metre: bool) -> None:
         self.symbol = symbol
+        self._ends = end_positions if metre else _any_position
         word, separator, _ = symbol.partition("?m" if symbol.endswith("?m") else "?f")
         word = word.upper() if word in ("i", "o") else word
         self.needs = _SPOKEN_OF if separator else _NOTHING
@@ -111,9 +118,9 @@ class _Terminal:
         if symbol == "/":
             self._entries: list[_Entry] = [(symbol, _LINE_ENDS, ONE)]
         elif symbol in PUNCTUATION:
-            self._entries = [(symbol, _end_positions(""), ONE)]
+            self._entries = [(symbol, self._ends(""), ONE)]
         elif word in ("I", "O") or (not word.isupper() and word in LEXICON.class_of):
-            self._entries = [(word, _end_positions(LEXICON.class_of[word].pattern), ONE)]
+            self._entries = [(word, self._ends(LEXICON.class_of[word].pattern), ONE)]
         else:
             category, _, kind = word.partition(".")
             self.needs = _ADDRESSED if category in ("NAME", "TITLE") else _NOTHING
@@ -129,7 +136,7 @@ class _Terminal:
         ]
         total = sum(c.weight for c in classes)
         assert total, f"the grammar's {self.symbol} has no words"
-        return [(c.key, _end_positions(c.pattern), -(-c.weight * ONE // total)) for c in classes]
+        return [(c.key, self._ends(c.pattern), -(-c.weight * ONE // total)) for c in classes]
 
     def offered(self, context: Context) -> list[_Entry]:
         """Returns the entries that may be used in `context`."""
@@ -171,10 +178,12 @@ def _times(a: int, b: int) -> int:
 class Grammar:
     """The rules, and what follows from them: masses, states and option tables, all cached.
 
-    A table depends on its state alone, never on which texts were written before.
+    A table depends on its state alone, never on which texts were written before. Without `metre`
+    a line has any number of syllables and any stress.
     """
 
-    def __init__(self, text: str, lines: Sequence[str]) -> None:
+    def __init__(self, text: str, lines: Sequence[str], metre: bool = True) -> None:
+        self._metre = metre
         self._rules: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
         self._terminals: dict[str, _Terminal] = {}
         self._needs: dict[str, int] = {}
@@ -228,7 +237,7 @@ class Grammar:
             for _, symbols in usable:
                 for symbol in symbols:
                     if symbol not in stated and symbol not in self._terminals:
-                        self._terminals[symbol] = _Terminal(symbol)
+                        self._terminals[symbol] = _Terminal(symbol, self._metre)
 
     def _weigh(self, name: str) -> None:
         """Makes the rules of a complete line as likely as stated, however often each fills it."""

@@ -29,13 +29,32 @@ def information_bits(text: str) -> float:
     return math.fsum(reader.bits)
 
 
-class Reader:
-    """Recognizes each choice in `text`: the one option that the text continues with."""
+def token_at(text: str, position: int) -> tuple[str, int]:
+    """Returns the word (as in the lexicon), the punctuation or "/" (for a line break) that `text`
+    continues with at `position`, and where it ends; "" where there is none.
+    """
+    match = _TOKEN.match(text, position)
+    if match is None:
+        return "", position
+    token = match[1] or match[2].replace("\n", "/")
+    if token not in LEXICON.class_of and position and text[position - 1] == "\n":
+        token = token.lower()
+    return token, match.end()
 
-    def __init__(self, text: str) -> None:
+
+def token_keys(token: str) -> list[str]:
+    """Returns the keys of options that stand for `token`: itself, its word class."""
+    word_class = LEXICON.class_of.get(token)
+    return [token, word_class.key, ANY_WORD] if word_class else [token]
+
+
+class Reader:
+    """Recognizes each choice in `text` from `position` on: the option that it continues with."""
+
+    def __init__(self, text: str, position: int = 0) -> None:
         self._text = text
         self.bits: list[float] = []
-        self.position = 0
+        self.position = position
 
     def choose(self, options: Options) -> int:
         matches = self._match_literal(options) if options.literal else self._match_token(options)
@@ -57,16 +76,8 @@ class Reader:
         ]
 
     def _match_token(self, options: Options) -> list[int]:
-        match = _TOKEN.match(self._text, self.position)
-        if match is None:
-            return []
-        token = match[1] or match[2].replace("\n", "/")
-        class_of = LEXICON.class_of
-        if token not in class_of and self.position and self._text[self.position - 1] == "\n":
-            token = token.lower()
-        index = options.index
-        keys = [token, class_of[token].key, ANY_WORD] if token in class_of else [token]
-        return [index[key] for key in keys if key in index]
+        token, _ = token_at(self._text, self.position)
+        return [options.index[key] for key in token_keys(token) if key in options.index]
 
     def say(self, text: str) -> None:
         if not self._text.startswith(text, self.position):

@@ -95,8 +95,8 @@ class Writer:
 
 
 @cache
-def compiled_grammar() -> Grammar:
-    return Grammar(GRAMMAR, LINES)
+def compiled_grammar(metre: bool = True) -> Grammar:
+    return Grammar(GRAMMAR, LINES, metre)
 
 
 @cache
