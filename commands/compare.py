@@ -24,6 +24,12 @@ class Group:
     def by_seed(self) -> dict[int, float]:
         return {run.params.seed: run.bits_per_byte for run in self.runs}
 
+    def pair_accuracy(self) -> float | None:
+        """Of minimal pairs, the mean over rules and seeds; None where a run has none."""
+        means = [run.pair_accuracy for run in self.runs]
+        known = [mean for mean in means if mean is not None]
+        return statistics.fmean(known) if known and len(known) == len(means) else None
+
 
 @dataclass(frozen=True)
 class Line:
@@ -86,16 +92,19 @@ def table_of(experiments: list[Experiment]) -> list[Line]:
     return lines
 
 
-HEADS = ["experiment", "seeds", "bits/byte", "+-", "difference", "p", "compute", "verdict"]
+HEADS = ["experiment", "seeds", "bits/byte", "+-", "pairs", "difference", "p", "compute", "verdict"]
+PAIRS = HEADS.index("pairs")  # left out where no experiment has it
 
 
 def text_of(lines: list[Line]) -> str:
     """The table for a terminal."""
     table = [HEADS, *(_cells(line) for line in lines)]
+    if not any(cells[PAIRS] for cells in table[1:]):
+        table = [cells[:PAIRS] + cells[PAIRS + 1 :] for cells in table]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     text = [
         "  ".join(
-            cell.ljust(width) if i in (0, len(HEADS) - 1) else cell.rjust(width)
+            cell.ljust(width) if i in (0, len(cells) - 1) else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
         ).rstrip()
         for cells in table
@@ -110,6 +119,11 @@ def notes_on(tables: list[list[Line]]) -> list[str]:
     """What the columns of the tables mean, and what would help."""
     notes = ["compute: times less than the first needs, for the lowest loss that both reach"]
     words = {line.verdict.word for lines in tables for line in lines if line.verdict}
+    if any(line.group.pair_accuracy() is not None for lines in tables for line in lines):
+        notes.append(
+            "pairs: of a right and a wrong line, in how many the right one is more likely "
+            "(chance: 0.5), mean over the rules of a play"
+        )
     if "unknown" in words:
         notes.append(
             "unknown: a verdict takes two seeds or more, "
@@ -123,7 +137,9 @@ def _cells(line: Line) -> list[str]:
     more = f" and {len(scores) - 1} more" if len(scores) > 1 else ""
     stdev = f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
     name = line.group.runs[0].name + more
-    cells = [name, str(len(scores)), f"{statistics.fmean(scores):.4f}", stdev]
+    accuracy = line.group.pair_accuracy()
+    pairs = "" if accuracy is None else f"{accuracy:.3f}"
+    cells = [name, str(len(scores)), f"{statistics.fmean(scores):.4f}", stdev, pairs]
     if line.verdict is None:
         return [*cells, "", "", "", "base"]
     p = "" if line.verdict.p is None else f"{line.verdict.p:.3f} {line.verdict.test}"

@@ -50,6 +50,12 @@ class Experiment:
         """Of the validation split."""
         return float(self.metrics["val"]["bits_per_byte"])
 
+    @property
+    def pair_accuracy(self) -> float | None:
+        """Of minimal pairs, the mean over the rules; None for results without them."""
+        accuracies = self.metrics.get("minimal_pairs")
+        return sum(accuracies.values()) / len(accuracies) if accuracies else None
+
     def setting(self) -> dict[str, Any]:
         """The params that decide the model, without the seed."""
         flat = self.params.flat()

@@ -91,6 +91,7 @@ def page(prompt: str | None) -> str:
             scores=report_tables.scores(result.metrics),
             baselines=report_tables.baselines(result.metrics),
             classes=report_tables.classes(result.metrics),
+            rules=report_tables.rules(result.metrics),
             novelty=report_tables.novelty(read_json(SAMPLE_METRICS)),
             experiments=report_tables.experiments_on_the_same_text(result),
             reproduce=reproduce_commands(),

@@ -1,12 +1,14 @@
 """The tables of `gpt report`: lists of rows, in the order in which the page shows them."""
 
+import csv
 from typing import Any
 
 from commands import experiments
 from commands.experiments import Experiment
 from repro.lockfile import read_yaml
 from repro.repository import WorkingFolder
-from stages.params import BASELINES
+from stages.params import BASELINES, RULES
+from verse.metrics import RULES as PLAY_RULES
 
 MAX_EXPERIMENTS = 30  # more help nobody; `gpt ui` has them all
 # Of the scores; the others follow by name.
@@ -64,8 +66,33 @@ def novelty(metrics: dict[str, Any]) -> Table:
             if int(n) % 4 == 0
         ),
         *([text, samples[name], ""] for name, text in NOVELTY.items()),
-        *([_words(name), value, ""] for name, value in metrics.get("verse", {}).items()),
     ]
+
+
+def rules(metrics: dict[str, Any]) -> Table:
+    """For a model of `verse` how far it knows and keeps each rule of a play; else nothing.
+
+    `metrics` are those of the evaluate stage.
+    """
+    try:
+        lines = list(csv.DictReader(RULES.read_text(encoding="utf-8").splitlines()))
+        counts = {(line["rule"], line["text"]): line for line in lines}
+    except OSError:
+        return []
+    pairs = metrics.get("minimal_pairs", {})
+    return [
+        [
+            f"{rule}: {meaning}",
+            *(_kept(counts.get((rule, text), {})) for text in ("samples", "held_out", "ngram")),
+            pairs.get(rule, ""),
+        ]
+        for rule, meaning in PLAY_RULES.items()
+    ]
+
+
+def _kept(line: dict[str, str]) -> str:
+    kept, cases = int(line.get("kept", 0)), int(line.get("cases", 0))
+    return f"{kept / cases:.3f} of {cases:,}" if cases else ""
 
 
 def params(result: Experiment) -> Table:

@@ -5,6 +5,7 @@ metrics/evaluate.json, metrics/curves/positions.csv and calibration.csv, and the
 """
 
 import math
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from gpt.errors import DataError
 from gpt.evaluation import scoring
 from gpt.evaluation.baselines import MAX_TRAIN_TOKENS, baseline_bits_per_byte, best_ngram
 from gpt.evaluation.diagnostics import beaten_by_bigram, diagnose
+from gpt.evaluation.minimal_pairs import prefers_right, writable
 from gpt.evaluation.plots import baseline_levels, loss_plot
 from gpt.files import rounded, write_json
 from gpt.model_source import count_parameters
@@ -35,7 +37,9 @@ from stages.params import (
     TOKENS,
     Params,
 )
+from verse.minimal_pairs import minimal_pairs
 
+PAIR_PLAYS = 50  # about 200 minimal pairs of each rule
 GAP_TOKENS = 32_768  # of the training split: enough for its distance from validation
 
 
@@ -61,6 +65,8 @@ def evaluate(params: Params, run: Run) -> None:
             above_floor = metrics[split]["bits_per_byte"] - floor
             metrics[split] |= rounded({"floor_bits_per_byte": floor, "above_floor": above_floor})
     metrics[BASELINES] = rounded(baseline_bits_per_byte(train_ids, ids["val"], trained.tokenizer))
+    if trained.run_config.data["corpus"] == "verse":
+        metrics["minimal_pairs"] = rounded(pair_accuracy(trained, params.evaluate.batch_tokens))
     curve = pd.read_csv(CURVE)
     findings = diagnose(curve.to_dict("records"), math.log(vocab_size))  # type: ignore[arg-type]
     if worse := beaten_by_bigram(metrics["val"]["bits_per_byte"], metrics[BASELINES]["ngram_2"]):
@@ -99,6 +105,23 @@ def score_splits(trained: TrainedModel, ids: dict[str, Ids], batch_tokens: int) 
                     "by_class": scoring.loss_by_class(half_block.losses, split_ids, tokenizer),
                 }
     return {split: rounded(split_metrics) for split, split_metrics in metrics.items()}
+
+
+def pair_accuracy(trained: TrainedModel, batch_tokens: int) -> dict[str, float]:
+    """By rule of a play, the fraction of minimal pairs whose right line is the more likely one.
+
+    Pairs with characters that a small corpus lacks are left out.
+    """
+    pairs = minimal_pairs(PAIR_PLAYS)
+    known = writable(trained.tokenizer, ["".join(pair) for pair in pairs])
+    pairs = list(compress(pairs, known))
+    with tqdm(desc="minimal pairs", unit="tok", unit_scale=True, disable=None) as bar:
+        scorer = scoring.Scorer(trained.model, trained.device, batch_tokens, bar.update)
+        right = prefers_right(scorer, trained.tokenizer, [pair[1:] for pair in pairs])
+    by_rule: dict[str, list[bool]] = {}
+    for pair, is_right in zip(pairs, right, strict=True):
+        by_rule.setdefault(pair.rule, []).append(is_right)
+    return {rule: float(np.mean(verdicts)) for rule, verdicts in by_rule.items()}
 
 
 def summary(metrics: dict[str, Any]) -> str:

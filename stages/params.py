@@ -31,6 +31,7 @@ TOKENS = Path("data/tokens")
 TOKENIZER = TOKENS / "tokenizer.json"
 MODEL = Path("data/model")
 SAMPLES = Path("data/samples/samples.jsonl")
+RULES = Path("data/samples/rules.csv")
 SAMPLES_PAGE = Path("metrics/samples.md")
 PREPARE_METRICS = Path("metrics/prepare.json")
 TOKENIZE_METRICS = Path("metrics/tokenize.json")

@@ -114,7 +114,7 @@ class Scorer:
         for target, windows in zip(scores, windowings, strict=True):
             for window in windows:
                 users.setdefault((window.start, window.stop), []).append((target, window.scored))
-        for (start, stop), span in self._score_spans(ids, sorted(users)):
+        for (start, stop), span in self.score_spans(ids, sorted(users)):
             for target, scored in users[start, stop]:
                 positions = slice(stop - scored, stop)
                 target.losses[positions] = span.losses[-scored:]
@@ -125,10 +125,10 @@ class Scorer:
 
     def crop_losses(self, ids: Ids, crops: list[Span]) -> NDArray[np.float64]:
         """The mean loss of each crop in nats per token, shape (len(crops),)."""
-        spans = self._score_spans(ids, crops)
+        spans = self.score_spans(ids, crops)
         return np.array([scores.losses.mean(dtype=np.float64) for _, scores in spans])
 
-    def _score_spans(self, ids: Ids, spans: list[Span]) -> Iterator[tuple[Span, TokenScores]]:
+    def score_spans(self, ids: Ids, spans: list[Span]) -> Iterator[tuple[Span, TokenScores]]:
         """Each span, in order, and the scores of all its targets."""
         for length, group in groupby(spans, key=lambda span: span[1] - span[0]):
             equal, size = list(group), max(1, self.batch_tokens // length)

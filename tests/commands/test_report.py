@@ -157,7 +157,7 @@ def test_the_page_works_with_the_network_off(
     write_results(trial, EVIL)
     report()
     context = browser.new_context(viewport={"width": width, "height": 800}, offline=True)
-    page = context.new_page()
+    page = context.new_report()
     requests: list[str] = []
     faults: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
@@ -221,3 +221,15 @@ def test_a_figure_that_metrics_lack_or_that_is_no_number_is_one_line(
         which = named if value is None else ""
         what = f"metrics: a figure is missing or is no number{which}; make them again: dvc repro"
         assert (done.exit_code, done.output) == (2, f"gpt: {what}\n"), done.exception
+
+
+def test_the_rules_of_a_play_stand_beside_each_other(trial: TrialRepository) -> None:
+    write_results(trial)
+    assert "Rules of the play" not in report()
+    lines = ["rule,text,kept,cases", "turns,samples,3,4", "turns,held_out,7,7", "turns,ngram,0,0"]
+    trial.write("data/samples/rules.csv", "\n".join(lines) + "\n")
+    metrics = json.loads(Path("metrics/evaluate.json").read_text(encoding="utf-8"))
+    trial.write("metrics/evaluate.json", json.dumps(metrics | {"minimal_pairs": {"turns": 0.75}}))
+    rows = re.findall(r"<tr>(.*?)</tr>", report().partition("Rules of the play")[2], re.DOTALL)
+    (turns,) = (row for row in rows if "turns" in row)
+    assert re.findall(r">([^<]+)</td>", turns)[1:] == ["0.750 of 4", "1.000 of 7", "0.7500"]
