@@ -157,7 +157,7 @@ def test_the_page_works_with_the_network_off(
     write_results(trial, EVIL)
     report()
     context = browser.new_context(viewport={"width": width, "height": 800}, offline=True)
-    page = context.new_report()
+    page = context.new_page()
     requests: list[str] = []
     faults: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
