@@ -286,7 +286,7 @@ def test_where_dvc_alone_is_killed_the_trainer_continues_and_a_second_run_waits_
 
 
 @pytest.mark.fault(14, planted=planted.CACHE_TRUSTED)
-def test_a_flipped_bit_in_the_cache_is_caught_and_the_line_says_how_to_mend_it(
+def test_a_flipped_bit_in_the_cache_is_caught_and_the_line_says_how_to_repair_it(
     make_clone: Callable[..., Clone],
 ) -> None:
     clone = make_clone(tokens=True, train__steps="5")
