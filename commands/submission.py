@@ -167,15 +167,16 @@ def _named_when_complete(folder: Path) -> Iterator[Path]:
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".submission-") as name:
-            complete = Path(name) / "complete"
-            yield complete
-            complete.rename(folder)
+        beside = tempfile.TemporaryDirectory(dir=folder.parent, prefix=".submission-")
     except OSError as error:
         reason = (error.strerror or "").lower()
         raise SubmissionError(
             f"{folder}: could not be written ({reason}); choose another --out"
         ) from None
+    with beside as name:
+        complete = Path(name) / "complete"
+        yield complete
+        complete.rename(folder)
 
 
 def hashes_by_role(folder: Path, config: RunConfig) -> dict[str, str]:

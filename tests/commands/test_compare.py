@@ -178,3 +178,14 @@ def test_the_table_is_aligned_in_columns(trial: TrialRepository) -> None:
     add_experiment(trial, "one", 1.1)
     lines = text_of(table_of([read("one")])).splitlines()
     assert lines[0].index("verdict") == lines[1].index("base")
+
+
+def test_minimal_pairs_have_a_column_where_results_have_them(trial: TrialRepository) -> None:
+    add_experiment(trial, "before", 1.1)
+    add_experiment(trial, "after", 1.0, n_layer=2)
+    assert "pairs" not in CliRunner().invoke(app, ["compare"]).output
+    metrics = {"val": {"bits_per_byte": 0.9}, "minimal_pairs": {"turns": 0.5, "words": 1.0}}
+    trial.write("metrics/evaluate.json", json.dumps(metrics))
+    heads, *lines = text_of(table_of([read(name) for name in ("before", "workspace")])).split("\n")
+    end = heads.index("pairs") + len("pairs")
+    assert [line[end - 5 : end] for line in lines] == ["     ", "0.750"]
