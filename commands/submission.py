@@ -167,13 +167,13 @@ def _named_when_complete(folder: Path) -> Iterator[Path]:
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = tempfile.TemporaryDirectory(dir=folder.parent, prefix=".submission-")
+        unfinished = tempfile.TemporaryDirectory(dir=folder.parent, prefix=".submission-")
     except OSError as error:
         reason = (error.strerror or "").lower()
         raise SubmissionError(
             f"{folder}: could not be written ({reason}); choose another --out"
         ) from None
-    with beside as name:
+    with unfinished as name:
         complete = Path(name) / "complete"
         yield complete
         complete.rename(folder)
